@@ -1,0 +1,81 @@
+//! Voxels with a place: the generic image and the volumes of the first stages.
+
+use std::sync::Arc;
+
+use crate::series::{Finding, SeriesMeta};
+use crate::space::{Grid, Index};
+
+/// A C-order `[z, y, x]` array on a grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image<T> {
+    /// Shape and place.
+    pub grid: Grid,
+    /// `grid.shape.len()` values, x fastest.
+    pub voxels: Vec<T>,
+}
+
+impl<T> Image<T> {
+    /// An image from its parts.
+    ///
+    /// # Panics
+    /// if the number of voxels differs from the grid's (programmer error).
+    pub fn new(grid: Grid, voxels: Vec<T>) -> Self {
+        assert_eq!(voxels.len(), grid.shape.len(), "voxel count does not match shape {:?}", grid.shape);
+        Self { grid, voxels }
+    }
+
+    /// Value at a voxel.
+    pub fn at(&self, index: Index) -> &T {
+        &self.voxels[self.grid.shape.offset(index)]
+    }
+
+    /// The same grid with every value mapped.
+    pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Image<U> {
+        Image { grid: self.grid, voxels: self.voxels.iter().map(f).collect() }
+    }
+}
+
+impl<T: Clone> Image<T> {
+    /// An image of one value.
+    pub fn filled(grid: Grid, value: T) -> Self {
+        Self { grid, voxels: vec![value; grid.shape.len()] }
+    }
+}
+
+/// A series as read: stored units after slope and intercept (HU for CT), on the scanner's own grid.
+#[derive(Debug, Clone)]
+pub struct Volume {
+    /// Voxels and place.
+    pub image: Image<f32>,
+    /// What the header, or the user, says of the series.
+    pub meta: SeriesMeta,
+    /// Everything odd, repaired or guessed while reading.
+    pub findings: Vec<Finding>,
+}
+
+/// The region of interest on canonical axes (x to Left, y to Posterior, z to Superior) at working spacing, with intensities normalised.
+///
+/// Values are about 0 for soft tissue, 1 for the vessels' typical brightness in bright-blood series; see
+/// `willis_imaging::harmonise` for the rule.
+#[derive(Debug, Clone)]
+pub struct HarmonisedVolume {
+    /// Normalised intensities.
+    pub image: Image<f32>,
+    /// The series it came from.
+    pub source: Arc<Volume>,
+    /// Everything guessed while harmonising.
+    pub findings: Vec<Finding>,
+}
+
+/// What the segmentation net saw, on the harmonised grid.
+#[derive(Debug, Clone)]
+pub struct VesselMap {
+    /// Probability that a voxel belongs to an artery or an aneurysm, 0 to 1.
+    pub vessel: Image<f32>,
+    /// Probability that a voxel belongs to an aneurysm, 0 to 1.
+    pub aneurysm: Image<f32>,
+    /// Most probable site of each voxel as [`crate::Site::mask_value`], 0 where background is the most probable.
+    pub site: Image<u8>,
+    /// The volume it was computed from.
+    pub source: Arc<HarmonisedVolume>,
+}

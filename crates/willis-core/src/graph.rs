@@ -73,3 +73,20 @@ impl VesselGraph {
         self.edges.iter().flat_map(|e| e.points.iter().copied()).chain(lone)
     }
 }
+
+/// Centreline points resampled at even steps, with features: the graph as the learned node scorer sees it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct NodeTable {
+    /// Place and radius of each node; N of them.
+    pub points: Vec<CentrelinePoint>,
+    /// Names of the node features, F of them.
+    pub feature_names: Vec<&'static str>,
+    /// Node features `[N, F]`, row-major.
+    pub features: Vec<f32>,
+    /// Directed edges `[source, target]`, each present in both directions; E of them, no self loops.
+    pub edges: Vec<[u32; 2]>,
+    /// Names of the edge features, G of them.
+    pub edge_feature_names: Vec<&'static str>,
+    /// Edge features `[E, G]`, row-major.
+    pub edge_features: Vec<f32>,
+}

@@ -10,9 +10,11 @@
 
 pub mod anatomy;
 pub mod candidate;
+pub mod case;
 pub mod files;
 pub mod graph;
 pub mod image;
+pub mod lesion;
 pub mod prediction;
 pub mod provenance;
 pub mod series;
@@ -20,8 +22,10 @@ pub mod space;
 
 pub use anatomy::{SITE_COUNT, Site};
 pub use candidate::{Candidate, Candidates, Evidence};
-pub use graph::{CentrelinePoint, GraphEdge, GraphNode, NodeKind, VesselGraph};
+pub use case::TrainingCase;
+pub use graph::{CentrelinePoint, GraphEdge, GraphNode, NodeKind, NodeTable, VesselGraph};
 pub use image::{HarmonisedVolume, Image, VesselMap, Volume};
+pub use lesion::Lesion;
 pub use prediction::{Prediction, SeriesSummary};
 pub use provenance::{ModelRef, Provenance};
 pub use series::{Finding, Modality, SeriesMeta, Severity, Sex};

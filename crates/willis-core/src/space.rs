@@ -185,11 +185,7 @@ impl Point {
 impl Affine {
     /// Axis-aligned map: columns run to the left, rows to posterior, slices to superior, first voxel centre at `origin`.
     pub const fn axis_aligned(spacing: Spacing, origin: Point) -> Self {
-        Self([
-            [spacing.x, 0.0, 0.0, origin.x],
-            [0.0, spacing.y, 0.0, origin.y],
-            [0.0, 0.0, spacing.z, origin.z],
-        ])
+        Self([[spacing.x, 0.0, 0.0, origin.x], [0.0, spacing.y, 0.0, origin.y], [0.0, 0.0, spacing.z, origin.z]])
     }
 
     /// World position of a voxel position.

@@ -1,0 +1,40 @@
+//! `willis demo`: a phantom patient, scanned, written as DICOM, and taken down the same line as any other series.
+
+use anyhow::Context;
+use willis_core::Modality;
+use willis_phantom::cohort::write_phantom_series;
+use willis_phantom::{LesionPlan, PhantomSpec, synthesise};
+
+use super::{Outcome, predict::print_summary, progress::Progress};
+use crate::cli::DemoArgs;
+use crate::config::Config;
+use crate::line::predict_path;
+use crate::outputs::{self, Detail};
+use crate::weights::Nets;
+
+/// Runs the command.
+pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
+    let config = Config::load(args.line.config.as_deref())?;
+    let nets = Nets::load(args.line.models.as_deref())?;
+    let spinner = progress.spinner("demo");
+    spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+
+    spinner.set_message("a phantom patient with one aneurysm is scanned (TOF-MRA)");
+    let spec = PhantomSpec { lesions: LesionPlan::Exact(1), ..PhantomSpec::low_resolution(Modality::Mra) };
+    let phantom = synthesise(&spec, args.seed);
+    let series = args.output.join("dicom");
+    write_phantom_series(&series, &phantom, args.seed).context("cannot write the phantom series")?;
+
+    let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage))?;
+    outputs::write(&args.output, &result, &run, Detail::Full)?;
+    spinner.finish_and_clear();
+
+    for lesion in &phantom.lesions {
+        let nearest = result.candidates.iter().map(|c| (c.centre.distance_mm(lesion.centre), c.rank));
+        let (distance, rank) = nearest.min_by(|a, b| a.0.total_cmp(&b.0)).context("no candidate was found")?;
+        let diameter = lesion.diameter_mm.unwrap_or_default();
+        println!("truth: {diameter:.1} mm aneurysm, {}; nearest candidate is number {rank}, {distance:.1} mm away", lesion.site.name());
+    }
+    print_summary(&result, &run, &args.output, Detail::Full);
+    Ok(Outcome::Done)
+}

@@ -1,0 +1,62 @@
+//! The commands, one module each.
+
+mod cohort;
+mod demo;
+mod evaluate;
+mod predict;
+mod prepare;
+mod progress;
+mod train;
+mod volume;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+use crate::config::Config;
+
+/// How a command ended when it could run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Some inputs failed and were named on stderr; the rest was done.
+    SomeFailed,
+}
+
+impl From<Outcome> for ExitCode {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Done => ExitCode::SUCCESS,
+            Outcome::SomeFailed => ExitCode::from(1),
+        }
+    }
+}
+
+/// Runs one command.
+///
+/// # Errors
+/// when nothing could be done at all.
+pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    start_logging(cli.verbose);
+    rayon::ThreadPoolBuilder::new().num_threads(cli.threads).build_global()?;
+    let progress = progress::Progress::new(cli.quiet);
+    match cli.command {
+        Command::Demo(args) => demo::run(&args, &progress),
+        Command::Predict(args) => predict::run(&args, &progress),
+        Command::Cohort(command) => cohort::run(&command, &progress),
+        Command::Train(command) => train::run(&command, &progress),
+        Command::Evaluate(args) => evaluate::run(&args),
+        Command::Volume(command) => volume::run(&command),
+        Command::Config(args) => {
+            let config = Config::load(args.config.as_deref())?;
+            println!("{}", if args.resolved { config.resolved() } else { config.sha256() });
+            Ok(Outcome::Done)
+        }
+    }
+}
+
+fn start_logging(verbose: u8) {
+    let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
+    let filter = tracing_subscriber::EnvFilter::new(format!("error,willis={level},willis_imaging={level},willis_nets={level}"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}

@@ -1,0 +1,177 @@
+//! `willis predict`: one series, several, or a whole RSNA-layout data set. Finished series are skipped, so a killed
+//! run goes on where it stopped.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use willis_core::anatomy::column_names;
+use willis_core::files::{atomic::write_atomically, json};
+use willis_core::{Modality, Prediction, Sex};
+
+use super::{Outcome, progress::Progress};
+use crate::cli::{Format, PredictArgs};
+use crate::config::Config;
+use crate::line::{SeriesResult, predict_path};
+use crate::outputs::{self, Detail};
+use crate::run::RunRecord;
+use crate::weights::Nets;
+
+/// One input and where its results go.
+struct Job {
+    input: PathBuf,
+    folder: PathBuf,
+    /// Kind of series by `train.csv`, for data sets.
+    modality: Option<Modality>,
+}
+
+/// Runs the command.
+pub fn run(args: &PredictArgs, progress: &Progress) -> anyhow::Result<Outcome> {
+    let config = configured(args)?;
+    let nets = Nets::load(args.line.models.as_deref())?;
+    let jobs = jobs(&args.inputs, &args.output)?;
+    match &jobs[..] {
+        [job] if args.inputs.len() == 1 && job.folder == args.output => single(job, args, &config, &nets, progress),
+        _ => several(&jobs, args, &config, &nets, progress),
+    }
+}
+
+fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
+    let mut config = Config::load(args.line.config.as_deref())?;
+    if let Some(name) = &args.modality {
+        let modality = Modality::from_name(name);
+        config.ingest.modality = Some(modality.with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2"))?);
+    }
+    if args.series.is_some() {
+        config.ingest.series_uid.clone_from(&args.series);
+    }
+    if args.age.is_some() {
+        config.ingest.age_years = args.age;
+    }
+    match args.sex.as_deref() {
+        Some("female") => config.ingest.sex = Some(Sex::Female),
+        Some("male") => config.ingest.sex = Some(Sex::Male),
+        _ => {}
+    }
+    Ok(config)
+}
+
+/// One job for a lone series; one per series, each in a folder named like its input, for more.
+fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
+    for input in inputs {
+        if !input.exists() {
+            bail!("{} does not exist", input.display());
+        }
+    }
+    if let [input] = inputs
+        && !is_data_set(input)
+    {
+        return Ok(vec![Job { input: input.clone(), folder: output.to_path_buf(), modality: None }]);
+    }
+    let mut jobs = Vec::new();
+    for input in inputs {
+        if is_data_set(input) {
+            let cohort = willis_phantom::cohort::read(input)?;
+            for row in &cohort.rows {
+                let series = cohort.series_folder(row);
+                jobs.push(Job { folder: output.join(&row.uid), input: series, modality: Some(row.modality) });
+            }
+        } else {
+            let name = input.file_name().with_context(|| format!("{} has no name to make a folder of", input.display()))?;
+            jobs.push(Job { folder: output.join(name), input: input.clone(), modality: None });
+        }
+    }
+    let mut seen = HashSet::new();
+    for job in &jobs {
+        if !seen.insert(&job.folder) {
+            bail!("two inputs would both be written to {}; predict them in two runs", job.folder.display());
+        }
+    }
+    Ok(jobs)
+}
+
+fn is_data_set(path: &Path) -> bool {
+    path.join("train.csv").is_file() && path.join("series").is_dir()
+}
+
+fn single(job: &Job, args: &PredictArgs, config: &Config, nets: &Nets, progress: &Progress) -> anyhow::Result<Outcome> {
+    let detail = if args.tables_only { Detail::Tables } else { Detail::Full };
+    let spinner = progress.spinner("predict");
+    spinner.enable_steady_tick(std::time::Duration::from_millis(120));
+    let outcome = predict_path(&job.input, nets, config, &|stage| spinner.set_message(stage));
+    spinner.finish_and_clear();
+    let (result, run) = outcome.with_context(|| job.input.display().to_string())?;
+    outputs::write(&job.folder, &result, &run, detail)?;
+    match args.format {
+        Format::Json => println!("{}", serde_json::to_string_pretty(&result.prediction)?),
+        Format::Text => print_summary(&result, &run, &job.folder, detail),
+    }
+    Ok(Outcome::Done)
+}
+
+/// The fourteen probabilities and the first candidates, for a person.
+pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, detail: Detail) {
+    let mut table = comfy_table::Table::new();
+    table.load_preset(comfy_table::presets::NOTHING).set_header(["site", "probability"]);
+    for name in column_names() {
+        table.add_row([name.to_string(), format!("{:.3}", result.prediction.probabilities[name])]);
+    }
+    println!("{table}");
+    for c in result.candidates.iter().take(5) {
+        let site = c.site.map_or("site n/a", |s| s.name());
+        let [x, y, z] = c.centre.xyz();
+        println!("candidate {}  p {:.3}  {:4.1} mm  at ({x:.1}, {y:.1}, {z:.1}) LPS mm  {site}", c.rank, c.probability, c.diameter_mm);
+    }
+    if let Some(reason) = &result.prediction.abstain {
+        println!("abstains: {reason}");
+    }
+    println!("{:.1} s; {}", run.seconds, crate::report::RESEARCH_ONLY);
+    let last = if detail == Detail::Full { "report.html" } else { "prediction.json" };
+    println!("{}", folder.join(last).display());
+}
+
+fn several(jobs: &[Job], args: &PredictArgs, config: &Config, nets: &Nets, progress: &Progress) -> anyhow::Result<Outcome> {
+    let bar = progress.bar("predict", jobs.len() as u64);
+    let mut failed = 0;
+    for job in jobs {
+        let mut config = config.clone();
+        config.ingest.modality = config.ingest.modality.or(job.modality);
+        if !outputs::is_complete(&job.folder, &config.sha256(), &nets.models) {
+            let done = predict_path(&job.input, nets, &config, &|_| ())
+                .map_err(anyhow::Error::from)
+                .and_then(|(result, run)| outputs::write(&job.folder, &result, &run, Detail::Tables));
+            if let Err(error) = done {
+                failed += 1;
+                bar.suspend(|| eprintln!("failed: {}: {error:#}", job.input.display()));
+            }
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    if failed == jobs.len() {
+        bail!("none of the {failed} series could be predicted");
+    }
+    let table = args.output.join("predictions.csv");
+    write_table(&table, jobs)?;
+    match args.format {
+        Format::Text => println!("{} of {} series predicted\n{}", jobs.len() - failed, jobs.len(), table.display()),
+        Format::Json => {
+            println!("{}", serde_json::json!({"predicted": jobs.len() - failed, "failed": failed, "predictions": table}))
+        }
+    }
+    Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// One row per predicted series, in the order of the inputs: SeriesInstanceUID and the fourteen columns.
+fn write_table(path: &Path, jobs: &[Job]) -> anyhow::Result<()> {
+    let mut table = csv::Writer::from_writer(Vec::new());
+    table.write_record(["SeriesInstanceUID"].into_iter().chain(column_names()))?;
+    for job in jobs {
+        let Ok(prediction) = json::read::<Prediction>(&job.folder.join("prediction.json")) else { continue };
+        let values = column_names().map(|name| prediction.probabilities.get(name).map_or(String::new(), |p| format!("{p:.6}")));
+        table.write_record([prediction.series.uid.clone()].into_iter().chain(values))?;
+    }
+    let bytes = table.into_inner().context("cannot finish the table")?;
+    write_atomically(path, |file| file.write_all(&bytes))?;
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! One TOML file, one table per stage; the defaults are the published recipe and a file holds only what differs.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use willis_core::files::hash::sha256_hex;
+use willis_imaging::harmonise::HarmoniseConfig;
+use willis_imaging::ingest::IngestConfig;
+use willis_imaging::trace::TraceConfig;
+use willis_nets::examine::ExamineConfig;
+use willis_nets::propose::ProposeConfig;
+use willis_nets::segment::SegmentConfig;
+
+/// Configuration of the whole line.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Reading a series.
+    pub ingest: IngestConfig,
+    /// Canonical axes, region of interest, working spacing, intensities.
+    pub harmonise: HarmoniseConfig,
+    /// Vessel map.
+    pub segment: SegmentConfig,
+    /// Vessel graph.
+    pub trace: TraceConfig,
+    /// Candidates.
+    pub propose: ProposeConfig,
+    /// Expert classifier.
+    pub examine: ExamineConfig,
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not TOML, or names something that does not exist.
+    #[error("configuration {path}: {message}; `willis config --resolved` prints every key there is")]
+    Parse {
+        /// The file.
+        path: String,
+        /// Where and why.
+        message: String,
+    },
+}
+
+impl Config {
+    /// Defaults, overlaid with a TOML file if one is given.
+    ///
+    /// # Errors
+    /// when the file cannot be read, is no TOML or has an unknown key.
+    pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let name = path.display().to_string();
+        let text =
+            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name, message: e.to_string() })
+    }
+
+    /// Every key with its value, as TOML.
+    pub fn resolved(&self) -> String {
+        toml::to_string_pretty(self).expect("plain structs of numbers and names always serialise")
+    }
+
+    /// SHA-256 of the resolved configuration.
+    pub fn sha256(&self) -> String {
+        sha256_hex(self.resolved().as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resolved_configuration_reads_back() {
+        let config = Config::default();
+        assert_eq!(toml::from_str::<Config>(&config.resolved()).unwrap(), config);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("typo.toml");
+        std::fs::write(&path, "[harmonise]\nspacing_cm = 1\n").unwrap();
+        let message = Config::load(Some(&path)).unwrap_err().to_string();
+        assert!(message.contains("spacing_cm") && message.contains("typo.toml"), "{message}");
+    }
+}

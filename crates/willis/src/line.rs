@@ -1,0 +1,157 @@
+//! The line: from a series to its prediction, one stage after the other.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use willis_core::{Candidate, Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
+use willis_imaging::harmonise::{HarmoniseError, harmonise};
+use willis_imaging::ingest::{IngestError, ingest};
+use willis_imaging::trace::{nodes::node_table, trace};
+use willis_nets::examine::examine;
+use willis_nets::propose::propose;
+use willis_nets::segment::segment;
+use willis_stats::stack;
+
+use crate::config::Config;
+use crate::run::{RunRecord, StageClock};
+use crate::weights::Nets;
+
+/// Everything the line made of one series.
+pub struct SeriesResult {
+    /// The series as read.
+    pub volume: Arc<Volume>,
+    /// The region of interest.
+    pub harmonised: Arc<HarmonisedVolume>,
+    /// Vessel map.
+    pub map: VesselMap,
+    /// Vessel graph.
+    pub graph: VesselGraph,
+    /// Candidates, best first.
+    pub candidates: Candidates,
+    /// The fourteen probabilities.
+    pub prediction: Prediction,
+}
+
+/// Why a series has no prediction.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LineError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Ingest(#[from] IngestError),
+    /// It cannot be harmonised.
+    #[error(transparent)]
+    Harmonise(#[from] HarmoniseError),
+}
+
+/// Reads a series and takes it down the line.
+///
+/// `on_stage` hears the name of each stage before it starts.
+///
+/// # Errors
+/// when the series cannot be read or has no head-like content to work on.
+pub fn predict_path(
+    path: &Path,
+    nets: &Nets,
+    config: &Config,
+    on_stage: &dyn Fn(&'static str),
+) -> Result<(SeriesResult, RunRecord), LineError> {
+    let mut clock = StageClock::default();
+    on_stage("ingest");
+    let volume = clock.time("ingest", || ingest(path, &config.ingest))?;
+    let result = predict_volume(Arc::new(volume), nets, config, on_stage, &mut clock)?;
+    let stages = clock.into_stages();
+    let run = RunRecord {
+        schema: RunRecord::SCHEMA,
+        code_version: env!("CARGO_PKG_VERSION").into(),
+        config_sha256: config.sha256(),
+        threads: rayon::current_num_threads(),
+        models: nets.models.clone(),
+        seconds: stages.iter().map(|s| s.seconds).sum(),
+        stages,
+        findings: result.prediction.findings.clone(),
+    };
+    Ok((result, run))
+}
+
+fn predict_volume(
+    volume: Arc<Volume>,
+    nets: &Nets,
+    config: &Config,
+    on_stage: &dyn Fn(&'static str),
+    clock: &mut StageClock,
+) -> Result<SeriesResult, LineError> {
+    on_stage("harmonise");
+    let harmonised = Arc::new(clock.time("harmonise", || harmonise(&volume, &config.harmonise))?);
+    on_stage("segment");
+    let map = clock.time("segment", || segment(&nets.segment, &harmonised, &config.segment));
+    on_stage("trace");
+    let (graph, table) = clock.time("trace", || {
+        let graph = trace(&map, &config.trace);
+        let table = node_table(&graph, &map, &config.trace);
+        (graph, table)
+    });
+    on_stage("propose");
+    let proposed = clock.time("propose", || propose(nets.propose.as_ref(), &map, &table, &config.propose));
+    on_stage("examine");
+    let examined = clock.time("examine", || match &nets.examine {
+        Some(net) => examine(net, &map, proposed, &volume.meta, &config.examine),
+        None => proposed,
+    });
+    on_stage("predict");
+    let (candidates, prediction) = clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets));
+    Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
+}
+
+/// Stacks the evidence into candidate probabilities and the fourteen columns.
+fn conclude(
+    volume: &Volume,
+    harmonised: &HarmonisedVolume,
+    map: &VesselMap,
+    graph: &VesselGraph,
+    candidates: Candidates,
+    nets: &Nets,
+) -> (Candidates, Prediction) {
+    let (sites, present) = stack::predict(&nets.stack, &candidates, volume.meta.modality);
+    let candidates = ranked(candidates);
+    let mut findings: Vec<Finding> = volume.findings.iter().chain(&harmonised.findings).cloned().collect();
+    let abstain = why_abstain(map, graph);
+    if let Some(reason) = &abstain {
+        findings.push(Finding::warning("abstain", reason.clone()));
+    }
+    let prediction = Prediction {
+        schema: Prediction::SCHEMA,
+        series: SeriesSummary {
+            uid: volume.meta.uid.clone(),
+            modality: volume.meta.modality,
+            shape_zyx: volume.image.grid.shape.zyx(),
+            spacing_zyx_mm: volume.image.grid.spacing().zyx(),
+        },
+        probabilities: Prediction::probability_map(sites, present),
+        abstain,
+        findings,
+        models: nets.models.clone(),
+    };
+    (candidates, prediction)
+}
+
+fn ranked(mut candidates: Candidates) -> Candidates {
+    candidates.sort_by(|a: &Candidate, b| b.probability.total_cmp(&a.probability));
+    for (i, candidate) in candidates.iter_mut().enumerate() {
+        candidate.rank = i + 1;
+    }
+    candidates
+}
+
+/// A head has some decimetres of traceable arteries in several sites; a volume without them is not what willis was made for.
+fn why_abstain(map: &VesselMap, graph: &VesselGraph) -> Option<String> {
+    const MIN_LENGTH_MM: f64 = 40.0;
+    let length = graph.length_mm();
+    if length < MIN_LENGTH_MM {
+        return Some(format!("only {length:.0} mm of arteries were found; is this a head with visible arteries?"));
+    }
+    let mut voxels_of = [0usize; 256];
+    map.site.voxels.iter().for_each(|&v| voxels_of[usize::from(v)] += 1);
+    let sites = (1..=13).filter(|&v| voxels_of[v] > 20).count();
+    (sites < 3).then(|| format!("arteries of only {sites} of 13 sites were recognised; is this a head?"))
+}

@@ -1,0 +1,141 @@
+//! Files of one prediction. Each is written whole or not at all; `run.json` comes last and marks the folder as complete.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use willis_core::files::{atomic::write_atomically, json, nifti};
+use willis_core::{Candidate, Prediction};
+
+use crate::line::SeriesResult;
+use crate::report;
+use crate::run::RunRecord;
+
+/// `candidates.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidatesFile {
+    /// Version of this layout.
+    pub schema: u32,
+    /// Always `LPS`.
+    pub frame: String,
+    /// Always `mm`.
+    pub unit: String,
+    /// Words that every output carries.
+    pub notice: String,
+    /// Best first.
+    pub candidates: Vec<CandidateRow>,
+}
+
+/// A candidate as written: places as `[x, y, z]`, sites by column name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CandidateRow {
+    /// 1 for the most probable.
+    pub rank: usize,
+    /// LPS mm.
+    pub centre: [f64; 3],
+    /// Largest diameter, mm.
+    pub diameter_mm: f64,
+    /// Calibrated probability.
+    pub probability: f64,
+    /// Column name of the most probable site.
+    pub site: Option<String>,
+    /// Distance to the nearest vessel voxel outside the candidate, mm.
+    pub distance_to_vessel_mm: Option<f64>,
+    /// What the stages measured.
+    pub evidence: willis_core::Evidence,
+}
+
+impl From<&Candidate> for CandidateRow {
+    fn from(c: &Candidate) -> Self {
+        Self {
+            rank: c.rank,
+            centre: c.centre.xyz(),
+            diameter_mm: c.diameter_mm,
+            probability: c.probability,
+            site: c.site.map(|s| s.name().to_string()),
+            distance_to_vessel_mm: c.distance_to_vessel_mm,
+            evidence: c.evidence.clone(),
+        }
+    }
+}
+
+/// Which optional files are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// Everything of the contract.
+    Full,
+    /// Only the JSON files, for cohorts.
+    Tables,
+}
+
+/// Writes the files of one prediction into `folder`, which is created when missing.
+///
+/// # Errors
+/// when the folder or a file in it cannot be written; the message names it.
+pub fn write(folder: &Path, result: &SeriesResult, run: &RunRecord, detail: Detail) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder).map_err(|e| anyhow::anyhow!("cannot create {}: {e}", folder.display()))?;
+    json::write(&folder.join("prediction.json"), &result.prediction)?;
+    json::write(&folder.join("candidates.json"), &candidates_file(&result.candidates))?;
+    if detail == Detail::Full {
+        json::write(&folder.join("candidates.mrk.json"), &slicer_markups(&result.candidates))?;
+        json::write(&folder.join("graph.json"), &result.graph)?;
+        let percent = result.map.vessel.map(|p| (100.0 * p).round().clamp(0.0, 100.0) as u8);
+        nifti::write_labels(&folder.join("vessels.nii.gz"), &site_labels(result, &percent.voxels))?;
+        let html = report::html(result, run);
+        write_atomically(&folder.join("report.html"), |file| file.write_all(html.as_bytes()))?;
+    }
+    json::write(&folder.join("run.json"), run)?;
+    Ok(())
+}
+
+/// Whether a folder holds a complete prediction made with this configuration and these weights.
+pub fn is_complete(folder: &Path, config_sha256: &str, models: &[willis_core::ModelRef]) -> bool {
+    let run: Result<RunRecord, _> = json::read(&folder.join("run.json"));
+    let prediction: Result<Prediction, _> = json::read(&folder.join("prediction.json"));
+    run.is_ok_and(|r| r.config_sha256 == config_sha256 && r.models == models) && prediction.is_ok()
+}
+
+fn candidates_file(candidates: &[Candidate]) -> CandidatesFile {
+    CandidatesFile {
+        schema: 1,
+        frame: "LPS".into(),
+        unit: "mm".into(),
+        notice: report::RESEARCH_ONLY.into(),
+        candidates: candidates.iter().map(CandidateRow::from).collect(),
+    }
+}
+
+/// Site labels (mask values) where the vessel probability is at least one half.
+fn site_labels(result: &SeriesResult, percent: &[u8]) -> willis_core::Image<u8> {
+    let site = &result.map.site;
+    let voxels = site.voxels.iter().zip(percent).map(|(&s, &p)| if p >= 50 { s.max(1) } else { 0 }).collect();
+    willis_core::Image::new(site.grid, voxels)
+}
+
+/// Point list of 3D Slicer, markups schema 1.0.3, in LPS.
+fn slicer_markups(candidates: &[Candidate]) -> serde_json::Value {
+    let points: Vec<_> = candidates
+        .iter()
+        .map(|c| {
+            serde_json::json!({
+                "id": c.rank.to_string(),
+                "label": format!("{} ({:.0} %)", c.rank, 100.0 * c.probability),
+                "description": c.site.map_or("", |s| s.name()),
+                "position": c.centre.xyz(),
+                "positionStatus": "defined",
+                "visibility": true,
+                "selected": c.rank == 1,
+                "locked": true,
+            })
+        })
+        .collect();
+    serde_json::json!({
+        "@schema": "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/markups-schema-v1.0.3.json#",
+        "markups": [{
+            "type": "Fiducial",
+            "coordinateSystem": "LPS",
+            "coordinateUnits": "mm",
+            "locked": true,
+            "controlPoints": points,
+        }]
+    })
+}

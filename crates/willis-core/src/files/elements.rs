@@ -1,0 +1,154 @@
+//! Numbers in binary files: their types, byte order and scale, shared by the array formats.
+
+use std::io::{self, Read};
+
+use super::{MAX_ELEMENTS, Malformed};
+use crate::space::Shape;
+
+/// Type of a number in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Element {
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    U64,
+    F32,
+    F64,
+}
+
+/// Order of the bytes of a number in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteOrder {
+    Little,
+    Big,
+}
+
+/// Stored value to meaning: `stored * slope + intercept`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Scale {
+    pub slope: f64,
+    pub intercept: f64,
+}
+
+impl Scale {
+    pub const NONE: Scale = Scale { slope: 1.0, intercept: 0.0 };
+}
+
+impl Element {
+    /// Bytes per number.
+    pub const fn size(self) -> usize {
+        match self {
+            Element::I8 | Element::U8 => 1,
+            Element::I16 | Element::U16 => 2,
+            Element::I32 | Element::U32 | Element::F32 => 4,
+            Element::I64 | Element::U64 | Element::F64 => 8,
+        }
+    }
+}
+
+/// A shape from sizes in a header, `[x, y, z]`; empty and absurd ones are refused with a reason.
+pub(super) fn checked_shape(xyz: [u64; 3]) -> Result<Shape, String> {
+    let count = xyz.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
+    match count {
+        Some(0) => Err(format!("its size {xyz:?} has no voxels")),
+        Some(n) if n <= MAX_ELEMENTS as u64 => Ok(Shape::new(xyz[2] as usize, xyz[1] as usize, xyz[0] as usize)),
+        _ => Err(format!("its size {xyz:?} is above the limit of {MAX_ELEMENTS} voxels; crop or downsample it")),
+    }
+}
+
+/// Read `count` numbers as `f32`; memory grows with the data that is there, in pieces.
+pub(super) fn read_f32(
+    reader: &mut dyn Read,
+    count: usize,
+    element: Element,
+    order: ByteOrder,
+    scale: Scale,
+    format: &'static str,
+) -> Result<Vec<f32>, Malformed> {
+    const PIECE: usize = 1 << 16;
+    let mut values = Vec::new();
+    values.try_reserve_exact(count).map_err(|error| Malformed::new(format, error.to_string()))?;
+    let mut buffer = vec![0; PIECE.min(count) * element.size()];
+    while values.len() < count {
+        let bytes = &mut buffer[..PIECE.min(count - values.len()) * element.size()];
+        reader.read_exact(bytes).map_err(|error| Malformed::from_io(format, &error))?;
+        extend(&mut values, bytes, element, order, scale);
+    }
+    Ok(values)
+}
+
+fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrder, scale: Scale) {
+    macro_rules! decode {
+        ($type:ty) => {{
+            let number = |b: &[u8]| {
+                let b = b.try_into().expect("chunks_exact gives the size of the type");
+                match order {
+                    ByteOrder::Little => <$type>::from_le_bytes(b),
+                    ByteOrder::Big => <$type>::from_be_bytes(b),
+                }
+            };
+            let numbers = bytes.chunks_exact(size_of::<$type>()).map(number);
+            if scale == Scale::NONE {
+                values.extend(numbers.map(|v| v as f32));
+            } else {
+                values.extend(numbers.map(|v| (v as f64 * scale.slope + scale.intercept) as f32));
+            }
+        }};
+    }
+    match element {
+        Element::I8 => decode!(i8),
+        Element::U8 => decode!(u8),
+        Element::I16 => decode!(i16),
+        Element::U16 => decode!(u16),
+        Element::I32 => decode!(i32),
+        Element::U32 => decode!(u32),
+        Element::I64 => decode!(i64),
+        Element::U64 => decode!(u64),
+        Element::F32 => decode!(f32),
+        Element::F64 => decode!(f64),
+    }
+}
+
+/// Write `f32` numbers, little-endian.
+pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(1 << 16);
+    for piece in values.chunks(1 << 14) {
+        buffer.clear();
+        piece.iter().for_each(|v| buffer.extend_from_slice(&v.to_le_bytes()));
+        writer.write_all(&buffer)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_orders_and_scales() {
+        let scale = Scale { slope: 2.0, intercept: -1.0 };
+        for (bytes, element, order, scale, expected) in [
+            (&[0xff, 0x01][..], Element::I8, ByteOrder::Little, Scale::NONE, vec![-1.0, 1.0]),
+            (&[0x01, 0x02], Element::U16, ByteOrder::Big, Scale::NONE, vec![258.0]),
+            (&[0x01, 0x02], Element::I16, ByteOrder::Little, scale, vec![1025.0]),
+            (&1.5f64.to_be_bytes(), Element::F64, ByteOrder::Big, scale, vec![2.0]),
+        ] {
+            let count = bytes.len() / element.size();
+            assert_eq!(read_f32(&mut &bytes[..], count, element, order, scale, "test").unwrap(), expected);
+        }
+        let short = read_f32(&mut &[0u8; 3][..], 2, Element::U16, ByteOrder::Big, Scale::NONE, "test");
+        assert!(short.unwrap_err().reason.contains("ends early"));
+    }
+
+    #[test]
+    fn absurd_sizes_are_refused() {
+        assert_eq!(checked_shape([5, 3, 2]), Ok(Shape::new(2, 3, 5)));
+        assert!(checked_shape([0, 3, 2]).is_err());
+        assert!(checked_shape([u64::MAX, u64::MAX, 0]).is_err());
+        assert!(checked_shape([1 << 20, 1 << 20, 1]).is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! The place of a NIfTI image: three ways to say it, in RAS, turned into one affine in LPS.
+
+use crate::series::Finding;
+use crate::space::{Affine, Spacing};
+
+/// What a header says of the place, in RAS.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Place {
+    /// Rows of the affine.
+    pub sform: Option<[[f64; 4]; 3]>,
+    /// Last three parts of a unit quaternion, and the first voxel's place.
+    pub qform: Option<([f64; 3], [f64; 3])>,
+    /// -1 when the third axis of the qform is turned round.
+    pub handedness: f64,
+    /// Voxel sizes along x, y, z.
+    pub sizes: [f64; 3],
+    /// 1 metre, 2 millimetre, 3 micrometre, 0 unknown.
+    pub units: i32,
+}
+
+/// The affine in LPS mm: sform, else qform, else the voxel sizes alone; what is senseless is passed over with a finding.
+pub(super) fn to_lps(place: &Place, findings: &mut Vec<Finding>) -> Affine {
+    let sizes = checked_sizes(place.sizes, findings);
+    let sform = place.sform.filter(is_usable);
+    if place.sform.is_some() && sform.is_none() {
+        findings.push(Finding::warning("nifti-sform", "the sform is singular and was not used"));
+    }
+    let qform = place.qform.map(|(q, offset)| from_quaternion(q, offset, sizes, place.handedness)).filter(is_usable);
+    if sform.is_none() && place.qform.is_some() && qform.is_none() {
+        findings.push(Finding::warning("nifti-qform", "the qform is singular and was not used"));
+    }
+    let rows = sform.or(qform).unwrap_or_else(|| {
+        let message = "the file has no place in the patient; axes taken as right to left, posterior to anterior, up";
+        findings.push(Finding::warning("nifti-no-place", message));
+        Affine::axis_aligned(Spacing::new(sizes[2], sizes[1], sizes[0]), crate::space::Point::new(0.0, 0.0, 0.0)).0
+    });
+    let factor = unit_factor(place.units, &Affine(rows));
+    if factor != 1.0 {
+        findings.push(Finding::info("nifti-units", format!("lengths were converted to mm (times {factor})")));
+    }
+    Affine(swap_ras_lps(rows.map(|row| row.map(|v| v * factor))))
+}
+
+impl Place {
+    /// What to write for an affine in LPS mm; no qform when the axes are not at right angles.
+    pub fn from_lps(affine: &Affine) -> Self {
+        let rows = swap_ras_lps(affine.0);
+        let spacing = affine.spacing();
+        let sizes = [spacing.x, spacing.y, spacing.z];
+        let handedness = if Affine(rows).determinant() < 0.0 { -1.0 } else { 1.0 };
+        let unit = |i: usize, j: usize| rows[i][j] / sizes[j] * if j == 2 { handedness } else { 1.0 };
+        let rotation: [[f64; 3]; 3] = std::array::from_fn(|i| std::array::from_fn(|j| unit(i, j)));
+        let offset = rows.map(|row| row[3]);
+        let qform = is_rotation(&rotation).then(|| (to_quaternion(&rotation), offset));
+        Self { sform: Some(rows), qform, handedness, sizes, units: 2 }
+    }
+}
+
+/// RAS and LPS differ in the sign of x and y.
+fn swap_ras_lps(rows: [[f64; 4]; 3]) -> [[f64; 4]; 3] {
+    // Adding zero turns a negative zero into zero.
+    [rows[0].map(|v| 0.0 - v), rows[1].map(|v| 0.0 - v), rows[2]]
+}
+
+fn is_usable(rows: &[[f64; 4]; 3]) -> bool {
+    // Limits in any unit: no voxel is below a tenth of a micrometre or above a kilometre.
+    let sane = |v: f64| (1e-7..1e6).contains(&v);
+    let affine = Affine(*rows);
+    rows.iter().flatten().all(|v| v.is_finite())
+        && affine.spacing().zyx().into_iter().all(sane)
+        && affine.inverse().is_some()
+}
+
+fn checked_sizes(sizes: [f64; 3], findings: &mut Vec<Finding>) -> [f64; 3] {
+    let checked = sizes.map(|size| if (1e-7..1e6).contains(&size.abs()) { size.abs() } else { 1.0 });
+    if checked.iter().zip(sizes).any(|(c, s)| *c != s.abs()) {
+        findings
+            .push(Finding::warning("nifti-voxel-size", format!("voxel size {sizes:?} is senseless; taken as 1 mm")));
+    }
+    checked
+}
+
+/// Factor to mm: the declared unit, unless the voxels would then be of an impossible size.
+fn unit_factor(units: i32, affine: &Affine) -> f64 {
+    let factor = match units {
+        1 => 1000.0,
+        3 => 0.001,
+        _ => 1.0,
+    };
+    let possible = affine.spacing().zyx().into_iter().all(|size| (0.005..50.0).contains(&(size * factor)));
+    if possible { factor } else { 1.0 }
+}
+
+fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], sizes: [f64; 3], handedness: f64) -> [[f64; 4]; 3] {
+    let length2 = b * b + c * c + d * d;
+    // Rounding may push a half turn just past unit length.
+    let shrink = if length2 > 1.0 { length2.sqrt().recip() } else { 1.0 };
+    let [b, c, d] = [b * shrink, c * shrink, d * shrink];
+    let a = (1.0 - length2).max(0.0).sqrt();
+    let rotation = [
+        [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
+        [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
+        [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
+    ];
+    let steps = [sizes[0], sizes[1], sizes[2] * handedness];
+    std::array::from_fn(|i| std::array::from_fn(|j| if j < 3 { rotation[i][j] * steps[j] } else { offset[i] }))
+}
+
+/// Last three parts of the unit quaternion of a rotation, first part not negative.
+fn to_quaternion(r: &[[f64; 3]; 3]) -> [f64; 3] {
+    // Four times each squared part; the largest is the safest to divide by.
+    let squares = [
+        1.0 + r[0][0] + r[1][1] + r[2][2],
+        1.0 + r[0][0] - r[1][1] - r[2][2],
+        1.0 - r[0][0] + r[1][1] - r[2][2],
+        1.0 - r[0][0] - r[1][1] + r[2][2],
+    ];
+    let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j])).expect("four parts");
+    let s = 2.0 * squares[largest].sqrt();
+    let [x, y, z] = [r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]];
+    let [xy, xz, yz] = [r[0][1] + r[1][0], r[0][2] + r[2][0], r[1][2] + r[2][1]];
+    let [a, b, c, d] = match largest {
+        0 => [s / 4.0, x / s, y / s, z / s],
+        1 => [x / s, s / 4.0, xy / s, xz / s],
+        2 => [y / s, xy / s, s / 4.0, yz / s],
+        _ => [z / s, xz / s, yz / s, s / 4.0],
+    };
+    if a < 0.0 { [-b, -c, -d] } else { [b, c, d] }
+}
+
+fn is_rotation(r: &[[f64; 3]; 3]) -> bool {
+    let dot = |i: usize, j: usize| (0..3).map(|k| r[k][i] * r[k][j]).sum::<f64>();
+    [(0, 1), (0, 2), (1, 2)].into_iter().all(|(i, j)| dot(i, j).abs() < 1e-5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn place_is_sform_then_qform_then_sizes() {
+        let sform = [[2.0, 0.0, 0.0, 10.0], [0.0, 2.0, 0.0, 20.0], [0.0, 0.0, 2.0, 30.0]];
+        let half_turn_about_z = ([0.0, 0.0, 1.0], [1.0, 2.0, 3.0]);
+        let mut place = Place {
+            sform: Some(sform),
+            qform: Some(half_turn_about_z),
+            handedness: 1.0,
+            sizes: [1.0, 2.0, 3.0],
+            units: 2,
+        };
+        let mut findings = Vec::new();
+        let expected = [[-2.0, 0.0, 0.0, -10.0], [0.0, -2.0, 0.0, -20.0], [0.0, 0.0, 2.0, 30.0]];
+        assert_eq!(to_lps(&place, &mut findings).0, expected);
+        assert!(findings.is_empty());
+        place.sform = Some([[0.0; 4]; 3]);
+        let expected = [[1.0, 0.0, 0.0, -1.0], [0.0, 2.0, 0.0, -2.0], [0.0, 0.0, 3.0, 3.0]];
+        assert_eq!(to_lps(&place, &mut findings).0, expected);
+        assert_eq!(findings[0].code, "nifti-sform");
+        place.qform = None;
+        let expected = [[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]];
+        assert_eq!(to_lps(&place, &mut findings).0, expected);
+        assert_eq!(findings.last().unwrap().code, "nifti-no-place");
+    }
+
+    #[test]
+    fn units_count_only_when_they_make_sense() {
+        let place = |units, size| Place { sform: None, qform: None, handedness: 1.0, sizes: [size; 3], units };
+        let spacing = |p: Place| to_lps(&p, &mut Vec::new()).spacing().x;
+        assert!((spacing(place(3, 600.0)) - 0.6).abs() < 1e-12);
+        assert!((spacing(place(1, 0.0006)) - 0.6).abs() < 1e-12);
+        assert_eq!(spacing(place(1, 0.6)), 0.6);
+        assert_eq!(spacing(place(2, f64::NAN)), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn quaternion_of_a_rotation_gives_it_back(q in prop::array::uniform4(-1.0..1.0f64), left: bool) {
+            let length = q.iter().map(|v| v * v).sum::<f64>().sqrt();
+            prop_assume!(length > 0.1);
+            let sign = if q[0] < 0.0 { -1.0 } else { 1.0 };
+            let [b, c, d] = [q[1], q[2], q[3]].map(|v| v * sign / length);
+            let rows = from_quaternion([b, c, d], [1.0, 2.0, 3.0], [0.5, 0.7, 0.9], if left { -1.0 } else { 1.0 });
+            let place = Place::from_lps(&Affine(swap_ras_lps(rows)));
+            let (quaternion, offset) = place.qform.unwrap();
+            let back = from_quaternion(quaternion, offset, place.sizes, place.handedness);
+            for (r, s) in rows.iter().flatten().zip(back.iter().flatten()) {
+                prop_assert!((r - s).abs() < 1e-9);
+            }
+        }
+    }
+}

@@ -1,7 +1,13 @@
-//! CPU kernels on plain slices: no volumes, no files, no tensors.
+//! CPU kernels on plain slices: what training and inference spend their time in. No tensor library, no files.
 //!
-//! Arrays are C-order `[z, y, x]`. Every kernel gives the same bytes at any number of threads.
+//! Volumes are C-order `[z, y, x]`, tensors contiguous f32 `[B, C, D, H, W]`. Every kernel gives the same bytes at any
+//! number of threads.
+
+pub mod conv3d;
 
 pub mod components;
 pub mod distance;
 pub mod thinning;
+
+mod shared;
+mod simd;

@@ -1,0 +1,258 @@
+//! `target[o] = sum over channels and taps of weight * source`: the engine of the forward pass and of the gradient
+//! of the input. A matrix product whose left side is read in place through tap offsets, never built.
+
+use super::layout::{Axis, Layout, Phase, SLACK, Tile};
+use crate::shared::{Disjoint, with_scratch};
+use crate::simd::{Kernel, Lanes, dispatch, many_registers};
+use rayon::prelude::*;
+
+/// A correlation of `batch * groups` independent problems of `sources` to `targets` channels.
+pub(super) struct Correlation<'a> {
+    pub batch: usize,
+    pub groups: usize,
+    pub sources: usize,
+    pub targets: usize,
+    pub axes: [Axis; 3],
+    pub kernel: [usize; 3],
+    pub weights: &'a [f32],
+    /// Distance in `weights` from one target channel, and from one source channel, of a group to the next, in kernels.
+    pub target_stride: usize,
+    pub source_stride: usize,
+    pub bias: Option<&'a [f32]>,
+}
+
+/// One combination of axis phases, with weights in the order in which the kernel reads them.
+struct Pass {
+    start: [usize; 3],
+    offsets: Vec<usize>,
+    /// `[group][block of targets][source][tap][target in block]`
+    weights: Vec<f32>,
+}
+
+/// Targets computed together: `width` registers' worth, of which `used` exist.
+#[derive(Clone, Copy)]
+struct Block {
+    first: usize,
+    used: usize,
+    width: usize,
+}
+
+impl Correlation<'_> {
+    /// Writes every element of `target`.
+    pub(super) fn run(&self, source: &[f32], target: &mut [f32]) {
+        let layout = Layout::choose(&self.axes, self.sources, 0, self.batch * self.groups);
+        let tiles = layout.tiles(&self.axes);
+        let blocks = blocks(self.targets, if many_registers() { 8 } else { 4 });
+        let passes = self.passes(&layout, &blocks);
+        let [source_volume, target_volume] = [self.volume(|axis| axis.source), self.volume(|axis| axis.target)];
+        let target = Disjoint::new(target);
+        (0..self.batch * self.groups * tiles.len()).into_par_iter().for_each(|task| {
+            let (problem, tile) = (task / tiles.len(), tiles[task % tiles.len()]);
+            let group = problem % self.groups;
+            with_scratch(|packed, lines| {
+                let sources = &source[problem * self.sources * source_volume..][..self.sources * source_volume];
+                layout.pack(&self.axes, sources, self.sources, tile, packed);
+                let pitch = layout.max_line() + SLACK;
+                lines.resize(pitch * 8, 0.0);
+                for pass in &passes {
+                    let panel = pass.weights.len() / self.groups;
+                    let weights = &pass.weights[group * panel..][..panel];
+                    let depth = self.sources * pass.offsets.len();
+                    let mut from = 0;
+                    for block in &blocks {
+                        let weights = &weights[from..][..depth * block.width];
+                        from += weights.len();
+                        for plane in 0..tile.planes {
+                            dispatch(Line {
+                                packed: &packed[plane * layout.plane_pitch()..],
+                                channels: self.sources,
+                                channel: layout.channel(),
+                                offsets: &pass.offsets,
+                                weights,
+                                width: block.width,
+                                length: layout.line(tile),
+                                lines,
+                                pitch,
+                            });
+                            for index in 0..block.used {
+                                let channel = group * self.targets + block.first + index;
+                                let bias = self.bias.map_or(0.0, |bias| bias[channel]);
+                                let first = (problem * self.targets + block.first + index) * target_volume;
+                                self.write(&layout, pass, tile, plane, &lines[index * pitch..], bias, first, &target);
+                            }
+                        }
+                    }
+                }
+            });
+        });
+    }
+
+    fn volume(&self, length: impl Fn(&Axis) -> usize) -> usize {
+        self.axes.iter().map(length).product()
+    }
+
+    fn passes(&self, layout: &Layout, blocks: &[Block]) -> Vec<Pass> {
+        let mut passes = Vec::new();
+        for z in &self.axes[0].phases {
+            for y in &self.axes[1].phases {
+                for x in &self.axes[2].phases {
+                    let phases = [z, y, x];
+                    passes.push(Pass {
+                        start: phases.map(|phase| phase.start),
+                        offsets: layout.offsets(&self.axes, phases),
+                        weights: self.panels(blocks, &kernel_indices(phases, self.kernel)),
+                    });
+                }
+            }
+        }
+        passes
+    }
+
+    fn panels(&self, blocks: &[Block], taps: &[usize]) -> Vec<f32> {
+        let volume: usize = self.kernel.iter().product();
+        let group_kernels = self.sources * self.targets;
+        let padded: usize = blocks.iter().map(|block| block.width).sum();
+        let mut panels = Vec::with_capacity(self.groups * padded * self.sources * taps.len());
+        for group in 0..self.groups {
+            for block in blocks {
+                for source in 0..self.sources {
+                    for tap in taps {
+                        panels.extend((0..block.width).map(|index| {
+                            if index >= block.used {
+                                return 0.0;
+                            }
+                            let target = (block.first + index) * self.target_stride;
+                            let kernel = group * group_kernels + target + source * self.source_stride;
+                            self.weights[kernel * volume + tap]
+                        }));
+                    }
+                }
+            }
+        }
+        panels
+    }
+
+    /// Scatters the valid part of one computed plane into its target volume at `first`.
+    #[allow(clippy::too_many_arguments)]
+    fn write(
+        &self,
+        layout: &Layout,
+        pass: &Pass,
+        tile: Tile,
+        plane: usize,
+        line: &[f32],
+        bias: f32,
+        first: usize,
+        target: &Disjoint,
+    ) {
+        let [depth, height, width] = [0, 1, 2].map(|axis: usize| self.axes[axis].target);
+        let place = |axis: usize, position: usize| position * self.axes[axis].target_step + pass.start[axis];
+        let z = place(0, tile.plane + plane);
+        if z >= depth || pass.start[2] >= width {
+            return;
+        }
+        let step = self.axes[2].target_step;
+        for row in 0..tile.rows {
+            let y = place(1, tile.row + row);
+            if y >= height {
+                break;
+            }
+            let values = &line[row * layout.row_pitch()..];
+            // SAFETY: tasks own disjoint sets of positions, and a target belongs to one position and one phase.
+            let row = unsafe { target.slice(first + (z * height + y) * width, width) };
+            if step == 1 {
+                row.iter_mut().zip(values).for_each(|(to, value)| *to = value + bias);
+            } else {
+                row[pass.start[2]..].iter_mut().step_by(step).zip(values).for_each(|(to, value)| *to = value + bias);
+            }
+        }
+    }
+}
+
+/// Positions in a `[kd, kh, kw]` kernel of the taps of a phase combination, in the order of [`Layout::offsets`].
+fn kernel_indices(phases: [&Phase; 3], kernel: [usize; 3]) -> Vec<usize> {
+    let mut indices = Vec::new();
+    for (z, _) in &phases[0].taps {
+        for (y, _) in &phases[1].taps {
+            indices.extend(phases[2].taps.iter().map(|(x, _)| (z * kernel[1] + y) * kernel[2] + x));
+        }
+    }
+    indices
+}
+
+fn blocks(targets: usize, widest: usize) -> Vec<Block> {
+    (0..targets)
+        .step_by(widest)
+        .map(|first| {
+            let used = widest.min(targets - first);
+            Block { first, used, width: used.next_power_of_two() }
+        })
+        .collect()
+}
+
+/// One plane of positions for one block of targets: `lines[target][position]`.
+struct Line<'a> {
+    packed: &'a [f32],
+    channels: usize,
+    channel: usize,
+    offsets: &'a [usize],
+    weights: &'a [f32],
+    width: usize,
+    length: usize,
+    lines: &'a mut [f32],
+    pitch: usize,
+}
+
+impl Kernel for Line<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(mut self) {
+        match self.width {
+            8 => self.sweep::<V, 8, 3>(),
+            4 if V::MANY_REGISTERS => self.sweep::<V, 4, 6>(),
+            4 => self.sweep::<V, 4, 3>(),
+            2 => self.sweep::<V, 2, 4>(),
+            _ => self.sweep::<V, 1, 6>(),
+        }
+    }
+}
+
+impl Line<'_> {
+    /// `T` targets times `P` registers of positions at once.
+    #[inline(always)]
+    fn sweep<V: Lanes, const T: usize, const P: usize>(&mut self) {
+        let step = P * V::N;
+        let rounded = self.length.next_multiple_of(step);
+        let reach = self.offsets.iter().max().map_or(0, |last| (self.channels - 1) * self.channel + last + rounded);
+        assert!(reach <= self.packed.len(), "the packed tile has slack for whole registers");
+        assert!(rounded <= self.pitch && T * self.pitch <= self.lines.len(), "the lines have room for whole registers");
+        assert!(self.weights.len() == self.channels * self.offsets.len() * T, "one weight per target, source and tap");
+        for position in (0..rounded).step_by(step) {
+            // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
+            unsafe {
+                let mut sums = [[V::splat(0.0); P]; T];
+                let mut weight = self.weights.as_ptr();
+                for channel in 0..self.channels {
+                    let source = self.packed.as_ptr().add(channel * self.channel + position);
+                    for &offset in self.offsets {
+                        let values: [V; P] = std::array::from_fn(|part| V::load(source.add(offset + part * V::N)));
+                        for (target, sums) in sums.iter_mut().enumerate() {
+                            let factor = V::splat(*weight.add(target));
+                            for (sum, value) in sums.iter_mut().zip(values) {
+                                *sum = value.mul_add(factor, *sum);
+                            }
+                        }
+                        weight = weight.add(T);
+                    }
+                }
+                for (target, sums) in sums.into_iter().enumerate() {
+                    let line = self.lines.as_mut_ptr().add(target * self.pitch + position);
+                    for (part, sum) in sums.into_iter().enumerate() {
+                        sum.store(line.add(part * V::N));
+                    }
+                }
+            }
+        }
+    }
+}

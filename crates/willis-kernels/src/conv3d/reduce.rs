@@ -1,0 +1,180 @@
+//! `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`: the gradient of the weights, as dot products of
+//! long lines read in place through tap offsets.
+
+use super::layout::{Axis, Layout, Tile};
+use crate::shared::with_scratch;
+use crate::simd::{Kernel, Lanes, dispatch};
+use rayon::prelude::*;
+
+/// Source channels times taps that one task owns, at least: enough to pay for packing the output's gradient.
+const TASK_WEIGHTS: usize = 192;
+/// Tasks to make at least. A constant, never the thread count: partial sums must not depend on it.
+const MIN_TASKS: usize = 16;
+/// Every packed line of the output's gradient is padded with zeros to whole registers of any instruction set.
+const REGISTER: usize = 16;
+
+/// The gradient of the weights of `batch * groups` independent correlations.
+pub(super) struct Reduction {
+    pub batch: usize,
+    pub groups: usize,
+    pub sources: usize,
+    pub targets: usize,
+    pub axes: [Axis; 3],
+}
+
+impl Reduction {
+    /// Overwrites `dw`.
+    pub(super) fn run(&self, source: &[f32], dy: &[f32], dw: &mut [f32]) {
+        let taps: usize = self.axes.iter().map(|axis| axis.phases[0].taps.len()).product();
+        let per_task = TASK_WEIGHTS.div_ceil(taps).min(self.sources);
+        let source_blocks = self.sources.div_ceil(per_task);
+        let layout = Layout::choose(&self.axes, per_task, self.targets, self.batch * self.groups * source_blocks);
+        let tiles = layout.tiles(&self.axes);
+        let pieces: Vec<(usize, Tile)> =
+            (0..self.batch).flat_map(|item| tiles.iter().map(move |&tile| (item, tile))).collect();
+        let chunks = MIN_TASKS.div_ceil(self.groups * source_blocks).min(pieces.len()).max(1);
+        let offsets = layout.offsets(&self.axes, [0, 1, 2].map(|axis: usize| &self.axes[axis].phases[0]));
+        let partials: Vec<Vec<f32>> = (0..self.groups * source_blocks * chunks)
+            .into_par_iter()
+            .map(|task| {
+                let (owner, chunk) = (task / chunks, task % chunks);
+                let (group, first) = (owner / source_blocks, owner % source_blocks * per_task);
+                let channels = first..self.sources.min(first + per_task);
+                let pieces = &pieces[pieces.len() * chunk / chunks..pieces.len() * (chunk + 1) / chunks];
+                self.partial(&layout, &offsets, source, dy, group, channels, pieces)
+            })
+            .collect();
+        let row = self.sources * taps;
+        dw.par_chunks_mut(row).enumerate().for_each(|(target, row)| {
+            let (group, target) = (target / self.targets, target % self.targets);
+            for (block, weights) in row.chunks_mut(per_task * taps).enumerate() {
+                weights.fill(0.0);
+                for partial in &partials[(group * source_blocks + block) * chunks..][..chunks] {
+                    let values = &partial[target * weights.len()..];
+                    weights.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                }
+            }
+        });
+    }
+
+    /// `[target][source channel of `channels`][tap]`, summed over `pieces`.
+    #[allow(clippy::too_many_arguments)]
+    fn partial(
+        &self,
+        layout: &Layout,
+        offsets: &[usize],
+        source: &[f32],
+        dy: &[f32],
+        group: usize,
+        channels: std::ops::Range<usize>,
+        pieces: &[(usize, Tile)],
+    ) -> Vec<f32> {
+        let volume: usize = self.axes.iter().map(|axis| axis.source).product();
+        let offsets: Vec<usize> = (0..channels.len())
+            .flat_map(|channel| offsets.iter().map(move |&tap| channel * layout.channel() + tap))
+            .collect();
+        let mut sums = vec![0.0; self.targets * offsets.len()];
+        for &(item, tile) in pieces {
+            with_scratch(|packed, lines| {
+                let problem = item * self.groups + group;
+                let first = problem * self.sources + channels.start;
+                layout.pack(
+                    &self.axes,
+                    &source[first * volume..][..channels.len() * volume],
+                    channels.len(),
+                    tile,
+                    packed,
+                );
+                let pitch = layout.line(tile).next_multiple_of(REGISTER);
+                self.pack_lines(layout, dy, problem, tile, pitch, lines);
+                let plane_pitch = layout.plane_pitch();
+                let (planes, targets, sums) = (tile.planes, self.targets, &mut sums);
+                dispatch(Dots { packed, plane_pitch, offsets: &offsets, lines, pitch, planes, targets, sums });
+            });
+        }
+        sums
+    }
+
+    /// `lines[target][plane][position]` with zeros at the row ends, where the packed source holds border voxels.
+    fn pack_lines(&self, layout: &Layout, dy: &[f32], problem: usize, tile: Tile, pitch: usize, lines: &mut Vec<f32>) {
+        let [depth, height, width] = [0, 1, 2].map(|axis: usize| self.axes[axis].target);
+        lines.clear();
+        lines.resize(self.targets * tile.planes * pitch, 0.0);
+        for (index, line) in lines.chunks_exact_mut(pitch).enumerate() {
+            let (target, plane) = (index / tile.planes, index % tile.planes);
+            let start = ((problem * self.targets + target) * depth + tile.plane + plane) * height + tile.row;
+            let rows = dy[start * width..][..tile.rows * width].chunks_exact(width);
+            line.chunks_mut(layout.row_pitch()).zip(rows).for_each(|(line, row)| line[..width].copy_from_slice(row));
+        }
+    }
+}
+
+/// Adds to `sums[target][offset]` the dot products of `lines` with `packed` read from each offset.
+struct Dots<'a> {
+    packed: &'a [f32],
+    plane_pitch: usize,
+    offsets: &'a [usize],
+    lines: &'a [f32],
+    pitch: usize,
+    planes: usize,
+    targets: usize,
+    sums: &'a mut [f32],
+}
+
+impl Kernel for Dots<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(mut self) {
+        match self.targets {
+            1 => self.sweep::<V, 1, 9>(),
+            _ if V::MANY_REGISTERS => self.sweep::<V, 4, 6>(),
+            _ => self.sweep::<V, 4, 3>(),
+        }
+    }
+}
+
+impl Dots<'_> {
+    /// `T` targets times `K` offsets at once; blocks past the end repeat the last one and drop the result.
+    #[inline(always)]
+    fn sweep<V: Lanes, const T: usize, const K: usize>(&mut self) {
+        let last = self.offsets.iter().max().copied().unwrap_or(0);
+        let reach = (self.planes - 1) * self.plane_pitch + last + self.pitch;
+        assert!(
+            reach <= self.packed.len() && self.pitch.is_multiple_of(V::N),
+            "the packed tile has slack for whole registers"
+        );
+        assert!(self.lines.len() == self.targets * self.planes * self.pitch, "one line per target and plane");
+        for first_target in (0..self.targets).step_by(T) {
+            let target = |index: usize| (first_target + index).min(self.targets - 1);
+            for first_offset in (0..self.offsets.len()).step_by(K) {
+                let offset = |index: usize| (first_offset + index).min(self.offsets.len() - 1);
+                // SAFETY: the assertions above bound every read; the instruction set is dispatch's choice.
+                let sums = unsafe {
+                    let mut sums = [[V::splat(0.0); K]; T];
+                    for plane in 0..self.planes {
+                        let line = |index| self.lines.as_ptr().add((target(index) * self.planes + plane) * self.pitch);
+                        let source =
+                            |index| self.packed.as_ptr().add(plane * self.plane_pitch + self.offsets[offset(index)]);
+                        let lines: [*const f32; T] = std::array::from_fn(line);
+                        let sources: [*const f32; K] = std::array::from_fn(source);
+                        for position in (0..self.pitch).step_by(V::N) {
+                            let gradients = lines.map(|line| V::load(line.add(position)));
+                            for (k, source) in sources.iter().enumerate() {
+                                let value = V::load(source.add(position));
+                                for (sums, gradient) in sums.iter_mut().zip(gradients) {
+                                    sums[k] = value.mul_add(gradient, sums[k]);
+                                }
+                            }
+                        }
+                    }
+                    sums.map(|sums| sums.map(|sum| sum.sum()))
+                };
+                for (index, sums) in sums.iter().enumerate().take(self.targets - first_target) {
+                    let row = &mut self.sums[(first_target + index) * self.offsets.len()..][..self.offsets.len()];
+                    row[first_offset..].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The engine against the obvious loop, and each gradient against the definition of an adjoint.
+
+use super::*;
+use proptest::prelude::*;
+
+/// The definition, one multiplication at a time, in f64: calls `visit(y index, x index, w index)`.
+fn for_each_product(shape: &Conv3dShape, mut visit: impl FnMut(usize, usize, usize)) {
+    let flat = |index: [usize; 3], extents: [usize; 3]| (index[0] * extents[1] + index[1]) * extents[2] + index[2];
+    let points =
+        |e: [usize; 3]| (0..e[0]).flat_map(move |z| (0..e[1]).flat_map(move |y| (0..e[2]).map(move |x| [z, y, x])));
+    let volume = |extents: [usize; 3]| extents.iter().product::<usize>();
+    let (per_group_in, per_group_out) = (shape.in_per_group(), shape.out_per_group());
+    for item in 0..shape.batch {
+        for out_channel in 0..shape.out_channels {
+            for channel in 0..per_group_in {
+                let in_channel = out_channel / per_group_out * per_group_in + channel;
+                for at in points(shape.output()) {
+                    for tap in points(shape.kernel) {
+                        let from: [isize; 3] = std::array::from_fn(|axis| {
+                            let reach = at[axis] * shape.stride[axis] + tap[axis] * shape.dilation[axis];
+                            reach as isize - shape.padding[axis] as isize
+                        });
+                        if (0..3).any(|axis| from[axis] < 0 || from[axis] >= shape.input[axis] as isize) {
+                            continue;
+                        }
+                        visit(
+                            (item * shape.out_channels + out_channel) * volume(shape.output())
+                                + flat(at, shape.output()),
+                            (item * shape.in_channels + in_channel) * volume(shape.input)
+                                + flat(from.map(|index| index as usize), shape.input),
+                            (out_channel * per_group_in + channel) * volume(shape.kernel) + flat(tap, shape.kernel),
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Deterministic values in [-1, 1].
+fn values(length: usize, seed: u32) -> Vec<f32> {
+    let hash = |index: usize| (index as u32).wrapping_mul(2_654_435_761).wrapping_add(seed).wrapping_mul(2_246_822_519);
+    (0..length).map(|index| (hash(index) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
+}
+
+fn assert_close(got: &[f32], expected: &[f64], what: &str) {
+    for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
+        let tolerance = 1e-4 * (1.0 + expected.abs());
+        assert!((f64::from(*got) - expected).abs() <= tolerance, "{what}[{index}]: got {got}, expected {expected}");
+    }
+}
+
+fn check(shape: &Conv3dShape) {
+    let (x, w) = (values(shape.input_len(), 1), values(shape.weight_len(), 2));
+    let (dy, bias) = (values(shape.output_len(), 3), values(shape.out_channels, 4));
+    let volume: usize = shape.output().iter().product();
+    let mut expected_y: Vec<f64> =
+        (0..dy.len()).map(|index| f64::from(bias[index / volume % shape.out_channels])).collect();
+    let mut expected_dx = vec![0.0; x.len()];
+    let mut expected_dw = vec![0.0; w.len()];
+    for_each_product(shape, |to, from, tap| {
+        expected_y[to] += f64::from(x[from]) * f64::from(w[tap]);
+        expected_dx[from] += f64::from(dy[to]) * f64::from(w[tap]);
+        expected_dw[tap] += f64::from(dy[to]) * f64::from(x[from]);
+    });
+    let (mut y, mut dx, mut dw) = (vec![f32::NAN; dy.len()], vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+    forward(shape, &x, &w, Some(&bias), &mut y);
+    input_gradient(shape, &w, &dy, &mut dx);
+    weight_gradient(shape, &x, &dy, &mut dw);
+    assert_close(&y, &expected_y, "y");
+    assert_close(&dx, &expected_dx, "dx");
+    assert_close(&dw, &expected_dw, "dw");
+}
+
+fn plain(
+    channels: [usize; 2],
+    side: usize,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+    groups: usize,
+) -> Conv3dShape {
+    Conv3dShape {
+        batch: 1,
+        in_channels: channels[0],
+        out_channels: channels[1],
+        input: [side; 3],
+        kernel: [kernel; 3],
+        stride: [stride; 3],
+        padding: [padding; 3],
+        dilation: [1; 3],
+        groups,
+    }
+}
+
+#[test]
+fn sums_a_box_by_hand() {
+    let shape = plain([1, 1], 3, 3, 1, 1, 1);
+    let mut y = vec![0.0; 27];
+    forward(&shape, &[1.0; 27], &[1.0; 27], Some(&[0.5]), &mut y);
+    assert_eq!([y[0], y[1], y[4], y[13]], [8.5, 12.5, 18.5, 27.5]);
+}
+
+#[test]
+fn bias_and_its_gradient_are_sums() {
+    let shape = Conv3dShape { batch: 2, ..plain([1, 2], 2, 1, 1, 0, 1) };
+    let dy: Vec<f32> = (0..32).map(|value| value as f32).collect();
+    let mut db = vec![0.0; 2];
+    bias_gradient(&shape, &dy, &mut db);
+    assert_eq!(db, [(0..8).chain(16..24).sum::<i32>() as f32, (8..16).chain(24..32).sum::<i32>() as f32]);
+}
+
+#[test]
+fn transposed_convolution_doubles_a_voxel() {
+    let shape = plain([1, 1], 2, 2, 2, 0, 1);
+    let w: Vec<f32> = (0..8).map(|value| value as f32).collect();
+    let mut y = vec![0.0; 8];
+    transpose_forward(&shape, &[2.0], &w, Some(&[1.0]), &mut y);
+    assert_eq!(y, [1.0, 3.0, 5.0, 7.0, 9.0, 11.0, 13.0, 15.0]);
+}
+
+#[test]
+fn kinds_of_layer_match_the_loop() {
+    for shape in [
+        plain([5, 9], 7, 1, 1, 0, 1),
+        plain([6, 6], 6, 3, 1, 1, 6),
+        plain([4, 8], 6, 3, 1, 1, 4),
+        plain([2, 5], 8, 4, 4, 0, 1),
+        plain([3, 4], 11, 7, 4, 3, 1),
+        plain([20, 17], 5, 3, 1, 1, 1),
+        plain([1, 2], 2, 3, 1, 0, 1),
+        plain([2, 3], 9, 2, 3, 0, 1),
+        plain([2, 3], 2, 4, 1, 0, 1),
+        plain([8, 8], 20, 3, 1, 1, 1),
+    ] {
+        check(&shape);
+    }
+}
+
+#[test]
+fn threads_do_not_change_a_bit() {
+    let shape = Conv3dShape { batch: 2, ..plain([9, 10], 14, 3, 2, 1, 1) };
+    let (x, w, dy) = (values(shape.input_len(), 5), values(shape.weight_len(), 6), values(shape.output_len(), 7));
+    let run = |threads| {
+        let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool").install(|| {
+            forward(&shape, &x, &w, None, &mut y);
+            input_gradient(&shape, &w, &dy, &mut dx);
+            weight_gradient(&shape, &x, &dy, &mut dw);
+        });
+        (y, dx, dw)
+    };
+    assert_eq!(run(1), run(3));
+}
+
+fn extents(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 3]> {
+    [range.clone(), range.clone(), range]
+}
+
+prop_compose! {
+    fn any_shape()(
+        batch in 1..=2_usize, groups in 1..=3_usize, per_group in (1..=5_usize, 1..=10_usize), input in extents(1..=9),
+        kernel in extents(1..=4), stride in extents(1..=4), padding in extents(0..=2), dilation in extents(1..=2),
+    ) -> Conv3dShape {
+        let (in_channels, out_channels) = (groups * per_group.0, groups * per_group.1);
+        Conv3dShape { batch, in_channels, out_channels, input, kernel, stride, padding, dilation, groups }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn any_convolution_matches_the_loop(shape in any_shape()) {
+        check(&shape);
+    }
+}

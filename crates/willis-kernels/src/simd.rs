@@ -1,0 +1,179 @@
+//! Runtime choice of vector instructions: a kernel is written once over [`Lanes`] and compiled for each
+//! instruction set. Only register-level operations live here.
+
+/// A vector register of f32.
+///
+/// # Safety
+/// Every method may use instructions that only exist where [`dispatch`] found them: call them only from
+/// [`Kernel::run`], and pass pointers to at least `N` readable (or writable) floats.
+pub(crate) trait Lanes: Copy {
+    /// Floats in one register.
+    const N: usize;
+    /// Whether the instruction set has 32 registers instead of 16.
+    const MANY_REGISTERS: bool;
+    unsafe fn splat(value: f32) -> Self;
+    unsafe fn load(from: *const f32) -> Self;
+    unsafe fn store(self, to: *mut f32);
+    /// `self * factor + addend`.
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    /// Sum of the lanes, always in the same order.
+    unsafe fn sum(self) -> f32;
+}
+
+/// Work that is compiled once per instruction set.
+pub(crate) trait Kernel {
+    type Output;
+    /// Must be `#[inline(always)]`, so that the body takes on the caller's instruction set.
+    fn run<V: Lanes>(self) -> Self::Output;
+}
+
+/// Runs `kernel` with the widest vectors of this processor.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") {
+            // SAFETY: the feature was detected on the line above.
+            return unsafe { x86::avx512(kernel) };
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: both features were detected on the line above.
+            return unsafe { x86::avx2(kernel) };
+        }
+    }
+    kernel.run::<Portable>()
+}
+
+/// Whether the vectors that [`dispatch`] picks come with 32 registers.
+pub(crate) fn many_registers() -> bool {
+    struct Ask;
+    impl Kernel for Ask {
+        type Output = bool;
+        #[inline(always)]
+        fn run<V: Lanes>(self) -> bool {
+            V::MANY_REGISTERS
+        }
+    }
+    dispatch(Ask)
+}
+
+/// Four floats in plain Rust; compilers turn them into one SSE or NEON register.
+#[derive(Clone, Copy)]
+pub(crate) struct Portable([f32; 4]);
+
+impl Lanes for Portable {
+    const N: usize = 4;
+    const MANY_REGISTERS: bool = cfg!(target_arch = "aarch64");
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller passes at least `N` readable floats; arrays of f32 need no more alignment.
+        Self(unsafe { *from.cast() })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller passes at least `N` writable floats.
+        unsafe { *to.cast() = self.0 }
+    }
+
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            let (a, b, c) = (self.0[lane], factor.0[lane], addend.0[lane]);
+            if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
+        }))
+    }
+
+    #[inline(always)]
+    unsafe fn sum(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        (a + c) + (b + d)
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{Kernel, Lanes};
+    use std::arch::x86_64::*;
+
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    pub(super) fn avx512<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<__m512>()
+    }
+
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) fn avx2<K: Kernel>(kernel: K) -> K::Output {
+        kernel.run::<__m256>()
+    }
+
+    // SAFETY of both impls: the trait's contract (feature present, pointers valid) is the intrinsics' contract;
+    // loads and stores are the unaligned forms.
+    impl Lanes for __m512 {
+        const N: usize = 16;
+        const MANY_REGISTERS: bool = true;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { _mm512_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm512_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm512_storeu_ps(to, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+            unsafe { _mm512_fmadd_ps(self, factor, addend) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe { _mm512_reduce_add_ps(self) }
+        }
+    }
+
+    impl Lanes for __m256 {
+        const N: usize = 8;
+        const MANY_REGISTERS: bool = false;
+
+        #[inline(always)]
+        unsafe fn splat(value: f32) -> Self {
+            unsafe { _mm256_set1_ps(value) }
+        }
+
+        #[inline(always)]
+        unsafe fn load(from: *const f32) -> Self {
+            unsafe { _mm256_loadu_ps(from) }
+        }
+
+        #[inline(always)]
+        unsafe fn store(self, to: *mut f32) {
+            unsafe { _mm256_storeu_ps(to, self) }
+        }
+
+        #[inline(always)]
+        unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+            unsafe { _mm256_fmadd_ps(self, factor, addend) }
+        }
+
+        #[inline(always)]
+        unsafe fn sum(self) -> f32 {
+            unsafe {
+                let half = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
+                let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+                _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+            }
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Asymmetric loss for labels of which few are positive.
+//!
+//! `p = σ(x)`, `q = min(1 - p + m, 1)`, `L = -w [y log max(p, ε) + (1 - y) log max(q, ε)]` with
+//! `w = (1 - p_t)^γ_t`, `p_t = y p + (1 - y) q`, `γ_t = γ₊ y + γ₋ (1 - y)`.
+//!
+//! Source: Ridnik et al. 2021, arXiv 2009.14119.
+
+use burn::tensor::Tensor;
+use burn::tensor::activation::sigmoid;
+use serde::{Deserialize, Serialize};
+
+/// How strongly easy labels are played down.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AsymmetricLoss {
+    /// γ₊: focus on hard positives.
+    pub focus_positive: f64,
+    /// γ₋: focus on hard negatives.
+    pub focus_negative: f64,
+    /// m: negatives with a probability up to this cost nothing.
+    pub shift: f64,
+    /// Whether gradients flow through the weight w (the published plain class stops them).
+    pub weight_gradient: bool,
+}
+
+impl Default for AsymmetricLoss {
+    fn default() -> Self {
+        Self { focus_positive: 1.0, focus_negative: 4.0, shift: 0.05, weight_gradient: false }
+    }
+}
+
+impl AsymmetricLoss {
+    /// Loss of each element, not reduced.
+    ///
+    /// # Shapes
+    /// logits and targets (0 or 1) of one shape -> that shape
+    pub fn forward<const D: usize>(&self, logits: Tensor<D>, targets: Tensor<D>) -> Tensor<D> {
+        const EPSILON: f64 = 1e-8;
+        let negative_targets = targets.clone().neg() + 1.0;
+        let positive = sigmoid(logits);
+        let negative = (positive.clone().neg() + (1.0 + self.shift)).clamp_max(1.0);
+        let log_likelihood = targets.clone() * positive.clone().clamp_min(EPSILON).log()
+            + negative_targets.clone() * negative.clone().clamp_min(EPSILON).log();
+        // (1 - p_t)^γ_t, one power per class: a tensor exponent has no use for its gradient.
+        let power = |p: Tensor<D>, focus: f64| {
+            if focus == 0.0 { Tensor::ones_like(&p) } else { (p.neg() + 1.0).clamp_min(EPSILON).powf_scalar(focus) }
+        };
+        let weight =
+            targets * power(positive, self.focus_positive) + negative_targets * power(negative, self.focus_negative);
+        let weight = if self.weight_gradient { weight } else { weight.detach() };
+        (weight * log_likelihood).neg()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Device;
+
+    fn losses(loss: AsymmetricLoss) -> Vec<f32> {
+        let device = Device::flex();
+        let logits = Tensor::<1>::from_floats([2.0, -1.0, 0.5, -3.0], &device);
+        let targets = Tensor::<1>::from_floats([1.0, 0.0, 0.0, 1.0], &device);
+        loss.forward(logits, targets).into_data().to_vec().unwrap()
+    }
+
+    #[test]
+    fn published_values() {
+        let got = losses(AsymmetricLoss::default());
+        for (got, want) in got.iter().zip([0.015130189803, 0.000567797518, 0.091253004091, 2.904005434467]) {
+            assert!((got - want as f32).abs() < 2e-5, "{got} {want}");
+        }
+        let sum: f32 = losses(AsymmetricLoss { focus_positive: 0.0, ..AsymmetricLoss::default() }).iter().sum();
+        assert!((sum - 3.267336164226).abs() < 2e-5, "{sum}");
+    }
+
+    #[test]
+    fn easy_negatives_cost_nothing_and_move_nothing() {
+        let device = Device::flex().autodiff();
+        let logits = Tensor::<1>::from_floats([-4.0], &device).require_grad();
+        let loss = AsymmetricLoss { weight_gradient: true, ..Default::default() };
+        let value = loss.forward(logits.clone(), Tensor::zeros([1], &device)).sum();
+        let gradient = logits.grad(&value.clone().backward()).unwrap();
+        assert!(value.into_scalar::<f32>().abs() < 1e-7);
+        assert!(gradient.into_scalar::<f32>().abs() < 1e-7);
+    }
+}

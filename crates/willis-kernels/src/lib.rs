@@ -4,6 +4,8 @@
 //! number of threads.
 
 pub mod conv3d;
+pub mod pool;
+pub mod resize;
 
 pub mod components;
 pub mod distance;

@@ -1,1 +1,3 @@
-//! placeholder
+//! Deterministic algorithms on series: reading, harmonising, tracing. No tensors, no nets.
+
+pub mod trace;

@@ -1,0 +1,182 @@
+use std::sync::Arc;
+
+use super::*;
+use proptest::prelude::*;
+use willis_core::{Affine, HarmonisedVolume, SeriesMeta, Shape, Spacing, Volume};
+
+/// A mask on an axis-aligned grid from a rule in mm; the first voxel is at the origin.
+fn mask(shape: Shape, spacing: Spacing, inside: impl Fn(Point) -> bool) -> Image<u8> {
+    let grid = Grid::new(shape, Affine::axis_aligned(spacing, Point::new(0.0, 0.0, 0.0)));
+    let at = |i: usize| u8::from(inside(grid.affine.to_world(shape.index(i).into())));
+    Image::new(grid, (0..shape.len()).map(at).collect())
+}
+
+fn torus(p: Point) -> bool {
+    (((p.y - 16.0).powi(2) + (p.x - 16.0).powi(2)).sqrt() - 9.0).powi(2) + (p.z - 16.0).powi(2) <= 9.0
+}
+
+/// Distance from the segment between two points, mm.
+fn from_segment(p: Point, a: Point, b: Point) -> f64 {
+    let sub = |u: Point, v: Point| [u.x - v.x, u.y - v.y, u.z - v.z];
+    let dot = |u: [f64; 3], v: [f64; 3]| u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
+    let (ab, ap) = (sub(b, a), sub(p, a));
+    let t = (dot(ap, ab) / dot(ab, ab)).clamp(0.0, 1.0);
+    p.distance_mm(Point::new(a.x + t * ab[0], a.y + t * ab[1], a.z + t * ab[2]))
+}
+
+fn map_of(vessel: Image<f32>, aneurysm: Image<f32>, site: Image<u8>) -> VesselMap {
+    let image = vessel.clone();
+    let volume = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: Vec::new() };
+    let source = HarmonisedVolume { image, source: Arc::new(volume), findings: Vec::new() };
+    VesselMap { vessel, aneurysm, site, source: Arc::new(source) }
+}
+
+const CUBE: Shape = Shape::new(32, 32, 32);
+
+#[test]
+fn torus_with_tail_is_a_loop_and_a_branch() {
+    let tail = |p: Point| (p.y - 16.0).powi(2) + (p.z - 16.0).powi(2) <= 4.0 && p.x >= 25.0;
+    let graph = graph_from_mask(&mask(CUBE, Spacing::isotropic(1.0), |p| torus(p) || tail(p)), &TraceConfig::default());
+    let nodes: Vec<_> = graph.nodes.iter().map(|n| (n.at.point.xyz(), n.kind)).collect();
+    assert_eq!(nodes, [([26.0, 16.0, 16.0], NodeKind::Junction), ([30.0, 16.0, 16.0], NodeKind::Tip)]);
+    let ring = graph.edges.iter().find(|e| e.from == e.to).unwrap();
+    assert_eq!(ring.points.len(), 51);
+    assert!((ring.length_mm - 59.941125).abs() < 1e-6, "{}", ring.length_mm);
+    let branch = graph.edges.iter().find(|e| e.from != e.to).unwrap();
+    assert_eq!((branch.length_mm, branch.points.len()), (4.0, 5));
+}
+
+#[test]
+fn a_torus_is_a_ring() {
+    let graph = graph_from_mask(
+        &mask(CUBE, Spacing::isotropic(0.5), |p| torus(Point::new(p.x * 2.0, p.y * 2.0, p.z * 2.0))),
+        &TraceConfig::default(),
+    );
+    assert_eq!((graph.nodes.len(), graph.nodes[0].kind), (1, NodeKind::Ring));
+    assert_eq!((graph.edges.len(), graph.edges[0].from, graph.edges[0].to), (1, 0, 0));
+    // 50 voxels, all steps within the slice: between a smooth circle of radius 9 and its staircase.
+    assert!(graph.length_mm() > std::f64::consts::PI * 9.0 && graph.length_mm() < 36.0);
+}
+
+#[test]
+fn tubes_on_anisotropic_grids_have_their_radius_and_length() {
+    for (spacing, radius) in [
+        (Spacing::isotropic(0.5), 2.0),
+        (Spacing::new(1.0, 0.4, 0.4), 2.0),
+        (Spacing::new(0.6, 0.6, 0.3), 1.55),
+        (Spacing::isotropic(0.3), 1.1),
+    ] {
+        let shape = Shape::new((40.0 / spacing.z) as usize, (12.0 / spacing.y) as usize, (12.0 / spacing.x) as usize);
+        let (a, b) = (Point::new(6.0, 6.0, 5.0), Point::new(6.0, 6.0, 35.0));
+        let graph =
+            graph_from_mask(&mask(shape, spacing, |p| from_segment(p, a, b) <= radius), &TraceConfig::default());
+        assert_eq!((graph.nodes.len(), graph.edges.len()), (2, 1), "{spacing:?}");
+        let edge = &graph.edges[0];
+        // Thinning takes about one radius, in voxels, off each end.
+        let shortest = 30.0 + 2.0 * radius - 2.0 * (radius / spacing.x + 1.0) * spacing.z;
+        assert!((shortest..30.0 + 2.0 * radius).contains(&edge.length_mm), "{spacing:?}: {}", edge.length_mm);
+        let mut radii: Vec<f64> = edge.points.iter().map(|p| p.radius_mm).collect();
+        let middle = median(&mut radii).unwrap();
+        assert!((middle - radius).abs() <= 0.75 * spacing.x.max(spacing.y), "{spacing:?}: {middle} for {radius}");
+        for p in edge.points.iter().filter(|p| (8.0..32.0).contains(&p.point.z)) {
+            assert!((p.point.x - 6.0).abs() <= spacing.x && (p.point.y - 6.0).abs() <= spacing.y, "{p:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_one_voxel_and_lost_blocks() {
+    let config = TraceConfig { min_component_mm3: 0.0, ..TraceConfig::default() };
+    let none = mask(CUBE, Spacing::isotropic(1.0), |_| false);
+    assert_eq!(graph_from_mask(&none, &config), VesselGraph::default());
+    // A solid block of even size vanishes under thinning and comes back as a point.
+    for side in [1.0, 2.0, 4.0] {
+        let block =
+            mask(CUBE, Spacing::isotropic(1.0), |p| [p.x, p.y, p.z].iter().all(|v| (5.0..5.0 + side).contains(v)));
+        let graph = graph_from_mask(&block, &config);
+        assert_eq!((graph.nodes.len(), graph.edges.len(), graph.nodes[0].kind), (1, 0, NodeKind::Isolated), "{side}");
+        assert!(graph.nodes[0].at.radius_mm > 0.0);
+    }
+    let small = mask(CUBE, Spacing::isotropic(1.0), |p| p == Point::new(5.0, 5.0, 5.0));
+    assert_eq!(graph_from_mask(&small, &TraceConfig::default()), VesselGraph::default());
+    // Foreground everywhere is bounded by the edge of the array.
+    let full = graph_from_mask(&mask(Shape::new(5, 5, 9), Spacing::isotropic(1.0), |_| true), &config);
+    assert!(full.points().all(|p| p.radius_mm.is_finite() && p.radius_mm > 0.0));
+}
+
+#[test]
+fn weak_voxels_need_a_sure_neighbour_and_nodes_get_sites() {
+    let tube = |p: Point, y: f64| (p.y - y).powi(2) + (p.z - 8.0).powi(2) <= 4.0 && (4.0..=28.0).contains(&p.x);
+    let shape = Shape::new(16, 32, 32);
+    let spacing = Spacing::isotropic(1.0);
+    let strong = mask(shape, spacing, |p| tube(p, 8.0));
+    let weak = mask(shape, spacing, |p| tube(p, 24.0));
+    let mut vessel = strong.map(|&m| f32::from(m) * 0.4);
+    vessel.voxels.iter_mut().zip(&weak.voxels).for_each(|(v, &m)| *v += f32::from(m) * 0.45);
+    let sure = shape.offset(Index::new(8, 8, 16));
+    vessel.voxels[sure] = 0.9;
+    let site = strong.map(|&m| m * Site::LeftMca.mask_value());
+    let map = map_of(vessel.clone(), vessel.map(|_| 0.0), site);
+    let graph = trace(&map, &TraceConfig::default());
+    assert_eq!(graph.edges.len(), 1);
+    assert!(graph.nodes.iter().all(|n| n.site == Some(Site::LeftMca) && (n.at.point.y - 8.0).abs() <= 1.0));
+    assert!(graph.edges[0].length_mm > 18.0);
+}
+
+#[test]
+fn config_is_checked() {
+    assert_eq!(TraceConfig::default().validate(), Ok(()));
+    for bad in [
+        TraceConfig { low_threshold: 0.6, ..TraceConfig::default() },
+        TraceConfig { threshold: f32::NAN, ..TraceConfig::default() },
+        TraceConfig { node_step_mm: 0.0, ..TraceConfig::default() },
+        TraceConfig { radius_window: 4, ..TraceConfig::default() },
+    ] {
+        assert!(bad.validate().is_err(), "{bad:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+    /// Whatever the mask: ends fit, lengths are sums of steps, radii are positive, every component has a node.
+    #[test]
+    fn graphs_are_sound(percent in 5u32..95, seed in any::<u32>(), spacing in prop::array::uniform3(0.3..2.0f64)) {
+        let mut state = seed;
+        let spacing = Spacing::new(spacing[0], spacing[1], spacing[2]);
+        let mut image = mask(Shape::new(9, 10, 11), spacing, |_| false);
+        for v in &mut image.voxels {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *v = u8::from((state >> 16) % 100 < percent);
+        }
+        let config = TraceConfig { min_component_mm3: 0.0, ..TraceConfig::default() };
+        let graph = graph_from_mask(&image, &config);
+        for edge in &graph.edges {
+            prop_assert!(edge.points.len() >= 2);
+            prop_assert_eq!(edge.points[0], graph.nodes[edge.from].at);
+            prop_assert_eq!(edge.points[edge.points.len() - 1], graph.nodes[edge.to].at);
+            prop_assert!((edge.length_mm - length_mm(&edge.points)).abs() < 1e-9);
+        }
+        prop_assert!(graph.points().all(|p| p.radius_mm > 0.0 && p.radius_mm.is_finite()));
+        let mut degree = vec![0; graph.nodes.len()];
+        graph.edges.iter().for_each(|e| { degree[e.from] += 1; degree[e.to] += 1; });
+        for (node, degree) in graph.nodes.iter().zip(&degree) {
+            let kind = match degree { 0 => NodeKind::Isolated, 1 => NodeKind::Tip, 2 => NodeKind::Ring, _ => NodeKind::Junction };
+            prop_assert_eq!(node.kind, kind);
+        }
+        // As many pieces as the mask has components.
+        let mut piece: Vec<usize> = (0..graph.nodes.len()).collect();
+        for _ in 0..graph.nodes.len() {
+            for e in &graph.edges {
+                let low = piece[e.from].min(piece[e.to]);
+                piece[e.from] = low;
+                piece[e.to] = low;
+            }
+        }
+        let pieces = piece.iter().enumerate().filter(|(i, p)| i == *p).count();
+        use willis_kernels::components::{Connectivity, label};
+        let components = label(&image.voxels, [9, 10, 11], Connectivity::TwentySix).sizes.len();
+        // Filling a cavity may swallow a component inside it.
+        prop_assert!(pieces <= components && (pieces == 0) == (components == 0), "{pieces} {components}");
+        prop_assert_eq!(&graph, &graph_from_mask(&image, &config));
+    }
+}

@@ -1,0 +1,111 @@
+//! The challenge's score: a weighted mean of fourteen areas under the ROC curve.
+
+use willis_core::anatomy::{SITE_COUNT, column_names};
+
+use super::rank::auroc;
+
+/// Number of columns of a submission.
+pub const COLUMN_COUNT: usize = SITE_COUNT + 1;
+
+/// Weight of each column: 1 for a site, 13 for "aneurysm present", the last.
+pub const WEIGHTS: [f64; COLUMN_COUNT] = {
+    let mut weights = [1.0; COLUMN_COUNT];
+    weights[SITE_COUNT] = SITE_COUNT as f64;
+    weights
+};
+
+/// Areas under the ROC curve of all columns, and what the challenge makes of them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ChallengeScore {
+    /// Area by column; `None` where a class is missing.
+    pub auc: [Option<f64>; COLUMN_COUNT],
+    /// The challenge's score; `None` when any column is undefined, as the challenge's own metric refuses then.
+    pub score: Option<f64>,
+    /// The same mean over the defined columns, weights made to sum to one; not comparable with published scores.
+    pub score_of_defined: Option<f64>,
+}
+
+impl ChallengeScore {
+    /// Names of the columns that have no area.
+    pub fn undefined(&self) -> impl Iterator<Item = &'static str> + '_ {
+        column_names().zip(self.auc).filter(|(_, auc)| auc.is_none()).map(|(name, _)| name)
+    }
+}
+
+/// Scores predictions; one row per series, columns in the challenge's order with "aneurysm present" last.
+///
+/// `score = (13 · AUC_present + Σ AUC_site) / 26`.
+///
+/// # Panics
+/// if predictions and labels differ in number (programmer error).
+///
+/// # Source
+/// Kaggle metric "mean weighted columnwise AUCROC", weights `[1] * 13 + [13]`.
+pub fn challenge_score(predictions: &[[f64; COLUMN_COUNT]], labels: &[[bool; COLUMN_COUNT]]) -> ChallengeScore {
+    let auc = std::array::from_fn(|column| {
+        let scores: Vec<f64> = predictions.iter().map(|row| row[column]).collect();
+        let truth: Vec<bool> = labels.iter().map(|row| row[column]).collect();
+        auroc(&scores, &truth)
+    });
+    let defined = || auc.iter().zip(WEIGHTS).filter_map(|(auc, weight)| Some(((*auc)?, weight)));
+    let weight: f64 = defined().map(|(_, weight)| weight).sum();
+    let score_of_defined = (weight > 0.0).then(|| defined().map(|(auc, weight)| auc * weight).sum::<f64>() / weight);
+    let score = score_of_defined.filter(|_| auc.iter().all(Option::is_some));
+    ChallengeScore { auc, score, score_of_defined }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Four series; site `c` is positive in series 0 and, for even `c`, in series 1.
+    fn labels() -> Vec<[bool; COLUMN_COUNT]> {
+        let row = |series: usize| {
+            std::array::from_fn(|c| match c {
+                SITE_COUNT => series < 2,
+                _ => series == 0 || (series == 1 && c % 2 == 0),
+            })
+        };
+        (0..4).map(row).collect()
+    }
+
+    #[test]
+    fn present_weighs_as_much_as_all_sites() {
+        // Sites perfect, "present" exactly wrong: (13 · 0 + 13 · 1) / 26.
+        let labels = labels();
+        let mut predictions: Vec<[f64; COLUMN_COUNT]> = labels.iter().map(|l| l.map(f64::from)).collect();
+        for (row, truth) in predictions.iter_mut().zip(&labels) {
+            row[SITE_COUNT] = f64::from(!truth[SITE_COUNT]);
+        }
+        assert_eq!(challenge_score(&predictions, &labels).score, Some(0.5));
+        // All columns constant: every area is one half.
+        assert_eq!(challenge_score(&[[0.3; COLUMN_COUNT]; 4], &labels).score, Some(0.5));
+    }
+
+    #[test]
+    fn hand_worked_score() {
+        // Every column scores the series 0.9, 0.2, 0.6, 0.1.
+        // Odd sites (6): one positive on top, area 1. Even sites (7) and "present": positives 0.9 and 0.2 against 0.6
+        // and 0.1, three of four pairs won, area 3/4. Score (13 · 0.75 + 7 · 0.75 + 6 · 1) / 26 = 21 / 26.
+        // Dividing by 14, or taking the first column for "present", gives other numbers.
+        let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
+        let score = challenge_score(&predictions, &labels());
+        assert!((score.score.unwrap() - 21.0 / 26.0).abs() < 1e-15);
+        assert_eq!(score.auc[0], Some(0.75));
+        assert_eq!(score.auc[1], Some(1.0));
+        assert_eq!(score.undefined().count(), 0);
+    }
+
+    #[test]
+    fn a_column_without_positives_has_no_score() {
+        let mut labels = labels();
+        labels.iter_mut().for_each(|row| row[3] = false);
+        let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
+        let score = challenge_score(&predictions, &labels);
+        assert_eq!(score.score, None);
+        assert_eq!(score.undefined().collect::<Vec<_>>(), ["Right Supraclinoid Internal Carotid Artery"]);
+        // (13 · 0.75 + 7 · 0.75 + 5 · 1) / 25.
+        assert!((score.score_of_defined.unwrap() - 20.0 / 25.0).abs() < 1e-15);
+        assert_eq!(challenge_score(&[], &[]).score_of_defined, None);
+    }
+}

@@ -1,0 +1,18 @@
+//! Figures of merit.
+
+pub mod challenge;
+pub mod detection;
+pub mod overlap;
+pub mod probability;
+pub mod rank;
+
+pub use challenge::{ChallengeScore, challenge_score};
+pub use detection::{Froc, SeriesDetections, detections, froc};
+pub use overlap::{cldice, dice};
+pub use probability::{ReliabilityBin, brier, expected_calibration_error, reliability};
+pub use rank::{auroc, average_precision};
+
+/// A figure for people: three decimals, or why there is none.
+pub fn display(value: Option<f64>, why_undefined: &str) -> String {
+    value.map_or_else(|| format!("n/a ({why_undefined})"), |v| format!("{v:.3}"))
+}

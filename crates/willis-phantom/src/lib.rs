@@ -1,1 +1,3 @@
-//! placeholder
+//! Synthetic heads with arteries and aneurysms, seen by synthetic scanners, and data sets made of them.
+
+pub mod cohort;

@@ -3,18 +3,22 @@
 //! Threshold with hysteresis, drop specks, fill cavities, thin (Lee), read the multigraph off the skeleton, measure
 //! radii by the distance transform, drop spurs. Lengths are physical, rings are kept, parallel branches are kept.
 
+pub mod excess;
+pub mod nodes;
+
+mod ball;
 mod branches;
 mod lumen;
 mod prune;
+mod samples;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::{
-    CentrelinePoint, GraphEdge, GraphNode, Grid, Image, Index, NodeKind, Point, Site, VesselGraph, VesselMap,
-};
+use willis_core::{CentrelinePoint, GraphEdge, GraphNode, Grid, Image, Index, NodeKind, Site, VesselGraph, VesselMap};
 use willis_kernels::distance::squared_distance_mm2;
 use willis_kernels::thinning::skeletonize;
 
+use ball::Ball;
 use branches::{Branches, branches};
 use lumen::{Belief, Lumen, voxels_in};
 use prune::{SpurRule, prune};
@@ -225,51 +229,6 @@ fn majority_site(sites: &Image<u8>, ball: &Ball, node: CentrelinePoint, at_least
     ball.visit(node.point, node.radius_mm.max(at_least_mm), |offset, _| counts[usize::from(sites.voxels[offset])] += 1);
     let best = (1..=255u8).rev().max_by_key(|&v| counts[usize::from(v)])?;
     Site::from_mask_value(best).filter(|_| counts[usize::from(best)] > 0)
-}
-
-/// Visits the voxels near a point of a grid.
-struct Ball {
-    grid: Grid,
-    inverse: willis_core::space::WorldToVoxel,
-    /// Voxels per mm along each axis, `[z, y, x]`.
-    reach: [f64; 3],
-}
-
-impl Ball {
-    /// `None` for a singular grid.
-    fn new(grid: &Grid) -> Option<Self> {
-        let inverse = grid.affine.inverse()?;
-        let origin = inverse.apply(Point::new(0.0, 0.0, 0.0));
-        let mut squares = [0.0; 3];
-        for unit in [Point::new(1.0, 0.0, 0.0), Point::new(0.0, 1.0, 0.0), Point::new(0.0, 0.0, 1.0)] {
-            let p = inverse.apply(unit);
-            let step = [p.z - origin.z, p.y - origin.y, p.x - origin.x];
-            squares.iter_mut().zip(step).for_each(|(s, d)| *s += d * d);
-        }
-        Some(Self { grid: *grid, inverse, reach: squares.map(f64::sqrt) })
-    }
-
-    /// Calls `f(offset, distance in mm)` for each voxel whose centre is within `radius_mm`, in raster order.
-    fn visit(&self, centre: Point, radius_mm: f64, mut f: impl FnMut(usize, f64)) {
-        let at = self.inverse.apply(centre);
-        let span = |middle: f64, reach: f64, n: usize| {
-            let low = (middle - radius_mm * reach).ceil().max(0.0) as usize;
-            let high = (middle + radius_mm * reach).floor();
-            low..if high < 0.0 { low } else { (high as usize + 1).min(n) }
-        };
-        let shape = self.grid.shape;
-        for z in span(at.z, self.reach[0], shape.z) {
-            for y in span(at.y, self.reach[1], shape.y) {
-                for x in span(at.x, self.reach[2], shape.x) {
-                    let index = Index::new(z, y, x);
-                    let distance = self.grid.affine.to_world(index.into()).distance_mm(centre);
-                    if distance <= radius_mm {
-                        f(shape.offset(index), distance);
-                    }
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

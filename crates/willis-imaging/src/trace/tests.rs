@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use super::*;
 use proptest::prelude::*;
-use willis_core::{Affine, HarmonisedVolume, SeriesMeta, Shape, Spacing, Volume};
+use willis_core::{Affine, HarmonisedVolume, Point, SeriesMeta, Shape, Spacing, Volume};
 
 /// A mask on an axis-aligned grid from a rule in mm; the first voxel is at the origin.
 fn mask(shape: Shape, spacing: Spacing, inside: impl Fn(Point) -> bool) -> Image<u8> {
@@ -134,6 +134,101 @@ fn config_is_checked() {
     ] {
         assert!(bad.validate().is_err(), "{bad:?}");
     }
+}
+
+/// A straight tube of radius 2 along x with a ball of radius 4 in its middle and a side branch.
+fn bulge() -> (Image<u8>, VesselMap) {
+    let (a, b) = (Point::new(6.0, 16.0, 10.0), Point::new(74.0, 16.0, 10.0));
+    let (c, d) = (Point::new(20.0, 16.0, 10.0), Point::new(20.0, 40.0, 10.0));
+    let sac = Point::new(45.0, 16.0, 10.0);
+    let inside = |p: Point| from_segment(p, a, b) <= 2.2 || from_segment(p, c, d) <= 1.6 || p.distance_mm(sac) <= 4.3;
+    let image = mask(Shape::new(22, 48, 80), Spacing::isotropic(1.0), inside);
+    let vessel = image.map(|&m| f32::from(m));
+    let aneurysm =
+        mask(image.grid.shape, Spacing::isotropic(1.0), |p| p.distance_mm(sac) <= 4.3).map(|&m| f32::from(m));
+    let site = image.map(|&m| m * 3);
+    (image, map_of(vessel, aneurysm, site))
+}
+
+#[test]
+fn the_bulge_is_the_best_candidate() {
+    let (image, map) = bulge();
+    let graph = trace(&map, &TraceConfig::default());
+    assert_eq!(graph.nodes.iter().filter(|n| n.kind == NodeKind::Junction).count(), 1);
+    let found = excess::candidates(&graph, &excess::ExcessConfig::default());
+    assert!(found[0].centre.distance_mm(Point::new(45.0, 16.0, 10.0)) < 2.5, "{:?}", found[0]);
+    assert!((5.5..9.5).contains(&found[0].diameter_mm));
+    assert_eq!(found[0].site, Site::from_mask_value(3));
+    assert!(found.windows(2).all(|w| w[0].probability >= w[1].probability && w[0].rank + 1 == w[1].rank));
+    assert!(found.iter().all(|c| (0.0..=1.0).contains(&c.probability)));
+    assert!(excess::candidates(&VesselGraph::default(), &excess::ExcessConfig::default()).is_empty());
+    let without_map = excess::candidates(&graph_from_mask(&image, &TraceConfig::default()), &Default::default());
+    assert_eq!(without_map.len(), found.len());
+}
+
+#[test]
+fn node_tables_describe_the_bulge() {
+    let (_, map) = bulge();
+    let config = TraceConfig::default();
+    let graph = trace(&map, &config);
+    let table = nodes::node_table(&graph, &map, &config);
+    let (n, f) = (table.points.len(), table.feature_names.len());
+    assert_eq!((table.features.len(), table.edge_features.len()), (n * f, table.edges.len() * 6));
+    assert!(table.features.iter().chain(&table.edge_features).all(|v| v.is_finite() && v.abs() <= 10.0));
+    for pair in table.edges.chunks(2) {
+        assert_eq!((pair[0][0], pair[0][1]), (pair[1][1], pair[1][0]));
+        assert_ne!(pair[0][0], pair[0][1]);
+    }
+    let mut distinct = table.edges.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), table.edges.len());
+    let length: f32 = table.edge_features.chunks(6).map(|row| row[0]).sum();
+    assert!((f64::from(length) / 2.0 - graph.length_mm()).abs() < 1e-3);
+    let feature =
+        |i: usize, name: &str| table.features[i * f + table.feature_names.iter().position(|n| *n == name).unwrap()];
+    let nearest = |p: Point| {
+        (0..n)
+            .min_by(|&a, &b| table.points[a].point.distance_mm(p).total_cmp(&table.points[b].point.distance_mm(p)))
+            .unwrap()
+    };
+    let (sac, plain) = (nearest(Point::new(45.0, 16.0, 10.0)), nearest(Point::new(66.0, 16.0, 10.0)));
+    assert!(feature(sac, "radius_excess_branch") > 1.6 && feature(plain, "radius_excess_branch") < 1.3);
+    assert!(feature(sac, "radius_excess_window") > 1.6 && feature(plain, "radius_excess_window") < 1.3);
+    assert!(feature(sac, "aneurysm_mean_1_5r") > 0.2 && feature(plain, "aneurysm_max_3mm") == 0.0);
+    assert!(feature(plain, "contrast") > 0.9 && feature(plain, "is_known_site") == 1.0);
+    assert!((feature(sac, "distance_to_junction_cm") - 2.5).abs() < 0.4);
+    let junction = graph.nodes.iter().position(|n| n.kind == NodeKind::Junction).unwrap();
+    assert_eq!((feature(junction, "is_junction"), feature(junction, "distance_to_junction_cm")), (1.0, 0.0));
+}
+
+#[test]
+fn loops_and_parallel_branches_sample_to_a_simple_graph() {
+    let at = |x: f64, y: f64| CentrelinePoint { point: Point::new(x, y, 0.0), radius_mm: 1.0 };
+    let node = |x: f64| GraphNode { at: at(x, 0.0), kind: NodeKind::Junction, site: None };
+    let edge = |from, to, points: Vec<CentrelinePoint>| GraphEdge { from, to, length_mm: length_mm(&points), points };
+    let graph = VesselGraph {
+        nodes: vec![node(0.0), node(1.0)],
+        edges: vec![
+            edge(0, 1, vec![at(0.0, 0.0), at(1.0, 0.0)]),
+            edge(0, 1, vec![at(0.0, 0.0), at(0.5, 0.5), at(1.0, 0.0)]),
+            edge(1, 1, vec![at(1.0, 0.0), at(2.0, 0.5), at(2.0, -0.5), at(1.0, 0.0)]),
+        ],
+    };
+    let samples = samples::Samples::new(&graph, 1.5);
+    let mut pairs: Vec<_> = samples.links.iter().map(|&(a, b, _)| (a.min(b), a.max(b))).collect();
+    pairs.sort_unstable();
+    assert_eq!(pairs, [(0, 1), (0, 2), (1, 2), (1, 3), (1, 4), (3, 4)]);
+    let total: f64 = samples.links.iter().map(|l| l.2).sum();
+    assert!((total - graph.length_mm()).abs() < 1e-9);
+    // A quarter turn at the corner, seen from 2 mm before to 2 mm after it.
+    let corner = VesselGraph {
+        nodes: vec![node(0.0), node(1.0)],
+        edges: vec![edge(0, 1, vec![at(0.0, 0.0), at(2.0, 0.0), at(2.0, 2.0)])],
+    };
+    let curve = &samples::Samples::new(&corner, 1.5).curves[0];
+    assert!((curve.curvature_per_mm(2.0, 2.0) - std::f64::consts::FRAC_PI_4).abs() < 1e-9);
+    assert!((curve.tortuosity() - (2f64.sqrt() - 1.0)).abs() < 1e-9);
 }
 
 proptest! {

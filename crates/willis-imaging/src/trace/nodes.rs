@@ -1,0 +1,203 @@
+//! The node table: what the learned node scorer sees of a vessel graph.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+use willis_core::{CentrelinePoint, NodeKind, NodeTable, VesselGraph, VesselMap};
+
+use super::TraceConfig;
+use super::ball::Ball;
+use super::samples::{Samples, direction};
+
+/// Names of the node features, in order. Every value is finite and of order one.
+pub const NODE_FEATURES: [&str; 20] = [
+    "radius_mm",
+    "radius_excess_branch",
+    "radius_excess_window",
+    "log_radius_range_3mm",
+    "distance_to_junction_cm",
+    "is_tip",
+    "is_junction",
+    "is_alone",
+    "curvature_per_mm",
+    "branch_tortuosity",
+    "branch_length_cm",
+    "vessel_probability",
+    "vessel_fraction_2r",
+    "aneurysm_max_1_5r",
+    "aneurysm_mean_1_5r",
+    "aneurysm_max_3mm",
+    "aneurysm_mean_3mm",
+    "intensity",
+    "contrast",
+    "is_known_site",
+];
+
+/// Names of the edge features, in order. Direction is a unit vector in LPS; ratios are target over source.
+pub const EDGE_FEATURES: [&str; 6] =
+    ["length_mm", "log_radius_ratio", "direction_x", "direction_y", "direction_z", "vessel_probability"];
+
+/// Surroundings of a node reach this far along the branches, mm.
+const WINDOW_MM: f64 = 20.0;
+
+/// No ball is larger than this, mm: a wrong radius must not cost minutes.
+const MAX_BALL_MM: f64 = 10.0;
+
+/// Centrelines resampled every `config.node_step_mm`, with features measured on the graph and on the map.
+///
+/// Graph nodes come first, in order; then the inner samples, branch by branch. A junction or tip takes the branch
+/// features of its longest branch.
+///
+/// # Shapes
+/// features `[N, F]`, edge features `[E, G]`; each link gives two directed edges, one after the other
+/// # Panics
+/// if the map's images differ in shape (programmer error)
+pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) -> NodeTable {
+    let samples = Samples::new(graph, config.node_step_mm);
+    let probe = Probe::new(map, config.low_threshold);
+    let to_junction = samples.distance_to_junction_mm();
+    let features: Vec<f32> = (0..samples.points.len())
+        .into_par_iter()
+        .flat_map_iter(|i| {
+            let mut row = shape_features(&samples, i, to_junction[i]).to_vec();
+            row.extend(probe.features(samples.points[i]));
+            row.push(f64::from(u8::from(probe.has_site(samples.points[i]))));
+            row.into_iter().map(|v| if v.is_finite() { v as f32 } else { 0.0 })
+        })
+        .collect();
+    debug_assert_eq!(features.len(), samples.points.len() * NODE_FEATURES.len());
+    let directed: Vec<(usize, usize, f64)> =
+        samples.links.iter().flat_map(|&(a, b, length)| [(a, b, length), (b, a, length)]).collect();
+    let edge_features =
+        directed.iter().flat_map(|&(a, b, length)| edge_row(samples.points[a], samples.points[b], length, &probe));
+    NodeTable {
+        edge_features: edge_features.collect(),
+        edges: directed.iter().map(|&(a, b, _)| [a as u32, b as u32]).collect(),
+        feature_names: NODE_FEATURES.to_vec(),
+        features,
+        edge_feature_names: EDGE_FEATURES.to_vec(),
+        points: samples.points,
+    }
+}
+
+/// The first eleven features: those of the graph alone.
+fn shape_features(samples: &Samples, i: usize, to_junction_mm: Option<f64>) -> [f64; 11] {
+    let (at, home) = (samples.points[i], samples.homes[i]);
+    let near = samples.within(i, 3.0);
+    let radii = near.iter().map(|&(j, _)| samples.points[j].radius_mm);
+    let (low, high) = radii.fold((at.radius_mm, at.radius_mm), |(low, high), r| (low.min(r), high.max(r)));
+    let (curvature, tortuosity, length) = home.branch.map_or((0.0, 0.0, 0.0), |(branch, s)| {
+        let curve = &samples.curves[branch];
+        (curve.curvature_per_mm(s, (2.0 * at.radius_mm).max(2.0)), curve.tortuosity(), curve.length_mm())
+    });
+    let is = |kind| f64::from(u8::from(home.kind == Some(kind)));
+    [
+        at.radius_mm,
+        samples.branch_excess(i).unwrap_or(1.0).min(5.0),
+        samples.window_excess(i, WINDOW_MM).unwrap_or(1.0).min(5.0),
+        if low > 0.0 { (high / low).ln() } else { 0.0 },
+        to_junction_mm.map_or(3.0, |d| (d / 10.0).min(3.0)),
+        is(NodeKind::Tip),
+        is(NodeKind::Junction),
+        is(NodeKind::Isolated),
+        curvature.min(2.0),
+        tortuosity.min(3.0),
+        (length / 10.0).min(10.0),
+    ]
+}
+
+fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, probe: &Probe) -> [f32; 6] {
+    let [x, y, z] = direction(a.point, b.point).unwrap_or([0.0; 3]);
+    let ratio = if a.radius_mm > 0.0 && b.radius_mm > 0.0 { (b.radius_mm / a.radius_mm).ln() } else { 0.0 };
+    let probability = (probe.vessel_at(a) + probe.vessel_at(b)) / 2.0;
+    [length_mm, ratio, x, y, z, probability].map(|v| if v.is_finite() { v as f32 } else { 0.0 })
+}
+
+/// Reads the map around a point.
+struct Probe<'a> {
+    map: &'a VesselMap,
+    ball: Option<Ball>,
+    vessel_threshold: f32,
+}
+
+impl<'a> Probe<'a> {
+    fn new(map: &'a VesselMap, vessel_threshold: f32) -> Self {
+        let shape = map.vessel.grid.shape;
+        for other in [map.aneurysm.grid.shape, map.site.grid.shape, map.source.image.grid.shape] {
+            assert_eq!(other, shape, "an image of the vessel map does not match the vessel image");
+        }
+        Self { map, ball: Ball::new(&map.vessel.grid), vessel_threshold }
+    }
+
+    fn vessel_at(&self, at: CentrelinePoint) -> f64 {
+        self.nearest(at).map_or(0.0, |offset| f64::from(self.map.vessel.voxels[offset]))
+    }
+
+    fn has_site(&self, at: CentrelinePoint) -> bool {
+        self.nearest(at).is_some_and(|offset| self.map.site.voxels[offset] != 0)
+    }
+
+    fn nearest(&self, at: CentrelinePoint) -> Option<usize> {
+        let grid = self.map.vessel.grid;
+        let voxel = self.ball.as_ref()?.voxel(at.point);
+        (!grid.shape.is_empty()).then(|| grid.shape.offset(grid.shape.nearest(voxel)))
+    }
+
+    /// Probabilities and intensities: eight features.
+    fn features(&self, at: CentrelinePoint) -> [f64; 8] {
+        let (vessel, aneurysm) = (&self.map.vessel.voxels, &self.map.aneurysm.voxels);
+        let image = &self.map.source.image.voxels;
+        let radius = at.radius_mm;
+        let around = self.over(at, 0.0..2.0 * radius, |i| Some(vessel[i]));
+        let own = self.over(at, 0.0..1.5 * radius, |i| Some(aneurysm[i]));
+        let fixed = self.over(at, 0.0..3.0, |i| Some(aneurysm[i]));
+        let inside = self.over(at, 0.0..radius, |i| Some(image[i]));
+        let outside = self
+            .over(at, 1.5 * radius..2.5 * radius + 1.0, |i| (vessel[i] < self.vessel_threshold).then_some(image[i]));
+        let intensity = inside.mean().unwrap_or(0.0);
+        let contrast = outside.mean().map_or(0.0, |out| intensity - out);
+        [
+            self.vessel_at(at),
+            around.mean().unwrap_or(0.0),
+            own.max,
+            own.mean().unwrap_or(0.0),
+            fixed.max,
+            fixed.mean().unwrap_or(0.0),
+            intensity.clamp(-5.0, 5.0),
+            contrast.clamp(-5.0, 5.0),
+        ]
+    }
+
+    /// Tallies a value over the voxels whose distance is within a range, mm.
+    fn over(&self, at: CentrelinePoint, range_mm: Range<f64>, value: impl Fn(usize) -> Option<f32>) -> Tally {
+        let mut tally = Tally::default();
+        if let Some(ball) = &self.ball {
+            ball.visit(at.point, range_mm.end.min(MAX_BALL_MM), |offset, distance| {
+                if let Some(v) = value(offset).filter(|v| distance >= range_mm.start && v.is_finite()) {
+                    tally.add(f64::from(v));
+                }
+            });
+        }
+        tally
+    }
+}
+
+/// Count, sum and maximum (at least 0) of some values.
+#[derive(Default)]
+struct Tally {
+    count: usize,
+    sum: f64,
+    max: f64,
+}
+
+impl Tally {
+    fn add(&mut self, value: f64) {
+        self.count += 1;
+        self.sum += value;
+        self.max = self.max.max(value);
+    }
+
+    fn mean(&self) -> Option<f64> {
+        (self.count > 0).then(|| self.sum / self.count as f64)
+    }
+}

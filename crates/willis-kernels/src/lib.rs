@@ -3,7 +3,9 @@
 //! Volumes are C-order `[z, y, x]`, tensors contiguous f32 `[B, C, D, H, W]`. Every kernel gives the same bytes at any
 //! number of threads.
 
+pub mod activation;
 pub mod conv3d;
+pub mod norm;
 pub mod pool;
 pub mod resize;
 

@@ -1,0 +1,394 @@
+//! Normalisation: layer norm over the last axis, instance norm over space, batch norm at inference.
+
+use crate::activation::lane_sum;
+use crate::simd::{Kernel, Lanes, dispatch};
+use rayon::prelude::*;
+
+/// Floats per task, and the run over which sums stay in f32 before they join an f64 total.
+const TASK_FLOATS: usize = 16 * 1024;
+const RUN_FLOATS: usize = 1024;
+/// Pieces into which sums over rows are split. A constant, so that results do not depend on the thread count.
+const ROW_PIECES: usize = 16;
+
+/// What the backward pass needs of each normalised row.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RowStats {
+    /// Mean of the row.
+    pub mean: f32,
+    /// `1 / sqrt(variance + epsilon)`, with the biased variance.
+    pub inverse_deviation: f32,
+}
+
+/// Layer norm: each row of `gain.len()` floats is standardised, then `y = gain * standardised + shift` per column.
+/// Overwrites `y` and `stats`.
+///
+/// # Shapes
+/// x `[N, width]`, gain and shift `[width]` -> y `[N, width]`, stats `[N]`
+/// # Panics
+/// If lengths do not fit together.
+pub fn layer_norm(x: &[f32], gain: &[f32], shift: &[f32], epsilon: f32, y: &mut [f32], stats: &mut [RowStats]) {
+    let width = gain.len();
+    check(width, x.len(), y.len(), stats.len());
+    assert_eq!(shift.len(), width, "one shift per gain");
+    let rows = TASK_FLOATS.div_ceil(width);
+    let tasks = y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).zip(stats.par_chunks_mut(rows));
+    tasks.for_each(|((y, x), stats)| dispatch(LayerNorm { x, gain, shift, epsilon, y, stats }));
+}
+
+/// Gradients of [`layer_norm`]; overwrites `dx`, `dgain` and `dshift`.
+///
+/// # Shapes
+/// x, dy, dx `[N, width]`, stats `[N]`, gain, dgain, dshift `[width]`
+/// # Panics
+/// If lengths do not fit together.
+pub fn layer_norm_backward(
+    x: &[f32],
+    gain: &[f32],
+    stats: &[RowStats],
+    dy: &[f32],
+    dx: &mut [f32],
+    dgain: &mut [f32],
+    dshift: &mut [f32],
+) {
+    let width = gain.len();
+    check(width, x.len(), dx.len(), stats.len());
+    assert_eq!([dy.len(), dgain.len(), dshift.len()], [x.len(), width, width], "lengths of dy, dgain, dshift");
+    let rows = stats.len().div_ceil(ROW_PIECES).max(1);
+    let inputs = x.par_chunks(rows * width).zip(dy.par_chunks(rows * width)).zip(stats.par_chunks(rows));
+    let partials: Vec<Vec<f32>> = inputs
+        .zip(dx.par_chunks_mut(rows * width))
+        .map(|(((x, dy), stats), dx)| {
+            let mut sums = vec![0.0; 2 * width];
+            dispatch(LayerNormBackward { x, gain, stats, dy, dx, sums: &mut sums });
+            sums
+        })
+        .collect();
+    for (index, (dgain, dshift)) in dgain.iter_mut().zip(dshift).enumerate() {
+        *dgain = partials.iter().map(|sums| f64::from(sums[index])).sum::<f64>() as f32;
+        *dshift = partials.iter().map(|sums| f64::from(sums[width + index])).sum::<f64>() as f32;
+    }
+}
+
+/// Instance norm: each volume is standardised, then `y = gain * standardised + shift` per channel.
+/// Overwrites `y` and `stats`.
+///
+/// # Shapes
+/// x `[B, C, volume]`, gain and shift `[C]` -> y `[B, C, volume]`, stats `[B, C]`
+/// # Panics
+/// If lengths do not fit together.
+pub fn instance_norm(
+    volume: usize,
+    x: &[f32],
+    gain: &[f32],
+    shift: &[f32],
+    epsilon: f32,
+    y: &mut [f32],
+    stats: &mut [RowStats],
+) {
+    check(volume, x.len(), y.len(), stats.len());
+    assert!(gain.len() == shift.len() && stats.len().is_multiple_of(gain.len()), "one gain and shift per channel");
+    let tasks = y.par_chunks_mut(volume).zip(x.par_chunks(volume)).zip(stats.par_iter_mut());
+    tasks.enumerate().for_each(|(row, ((y, x), stats))| {
+        let channel = row % gain.len();
+        dispatch(Statistics { x, epsilon, stats });
+        let scale = gain[channel] * stats.inverse_deviation;
+        dispatch(Affine { x, scale, offset: shift[channel] - scale * stats.mean, y });
+    });
+}
+
+/// Gradients of [`instance_norm`]; overwrites `dx`, `dgain` and `dshift`.
+///
+/// # Shapes
+/// x, dy, dx `[B, C, volume]`, stats `[B, C]`, gain, dgain, dshift `[C]`
+/// # Panics
+/// If lengths do not fit together.
+#[allow(clippy::too_many_arguments)]
+pub fn instance_norm_backward(
+    volume: usize,
+    x: &[f32],
+    gain: &[f32],
+    stats: &[RowStats],
+    dy: &[f32],
+    dx: &mut [f32],
+    dgain: &mut [f32],
+    dshift: &mut [f32],
+) {
+    check(volume, x.len(), dx.len(), stats.len());
+    let channels = gain.len();
+    assert!(stats.len().is_multiple_of(channels), "whole items of {channels} channels");
+    assert_eq!([dy.len(), dgain.len(), dshift.len()], [x.len(), channels, channels], "lengths of dy, dgain, dshift");
+    let inputs = x.par_chunks(volume).zip(dy.par_chunks(volume)).zip(stats);
+    let sums: Vec<[f64; 2]> = inputs
+        .zip(dx.par_chunks_mut(volume))
+        .enumerate()
+        .map(|(row, (((x, dy), &stats), dx))| dispatch(VolumeBackward { x, gain: gain[row % channels], stats, dy, dx }))
+        .collect();
+    for channel in 0..channels {
+        let total =
+            |part: usize| sums.iter().skip(channel).step_by(channels).map(|sums| sums[part]).sum::<f64>() as f32;
+        (dgain[channel], dshift[channel]) = (total(0), total(1));
+    }
+}
+
+/// Per-channel parameters of a batch norm, all `[C]`.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchNorm<'a> {
+    /// Gain (PyTorch's `weight`).
+    pub gain: &'a [f32],
+    /// Shift (PyTorch's `bias`).
+    pub shift: &'a [f32],
+    /// Running mean.
+    pub mean: &'a [f32],
+    /// Running variance.
+    pub variance: &'a [f32],
+    /// Added to the variance.
+    pub epsilon: f32,
+}
+
+/// Batch norm with running statistics: `y = gain (x - mean) / sqrt(variance + epsilon) + shift`; overwrites `y`.
+///
+/// # Shapes
+/// x `[B, C, volume]` -> y `[B, C, volume]`
+/// # Panics
+/// If lengths do not fit together.
+pub fn batch_norm_inference(volume: usize, norm: &BatchNorm, x: &[f32], y: &mut [f32]) {
+    let channels = norm.gain.len();
+    assert_eq!([norm.shift, norm.mean, norm.variance].map(<[f32]>::len), [channels; 3], "one value per channel");
+    assert!(
+        x.len() == y.len() && x.len().is_multiple_of((volume * channels).max(1)),
+        "whole items of {channels} channels"
+    );
+    y.par_chunks_mut(volume).zip(x.par_chunks(volume)).enumerate().for_each(|(row, (y, x))| {
+        let channel = row % channels;
+        let scale = norm.gain[channel] / (norm.variance[channel] + norm.epsilon).sqrt();
+        dispatch(Affine { x, scale, offset: norm.shift[channel] - scale * norm.mean[channel], y });
+    });
+}
+
+fn check(width: usize, from: usize, to: usize, stats: usize) {
+    assert!(width > 0, "rows must not be empty");
+    assert_eq!([from, to], [stats * width; 2], "{stats} rows of {width} floats");
+}
+
+struct Statistics<'a> {
+    x: &'a [f32],
+    epsilon: f32,
+    stats: &'a mut RowStats,
+}
+
+impl Kernel for Statistics<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        *self.stats = statistics(self.x, self.epsilon);
+    }
+}
+
+/// Two passes: the mean, then the mean square distance from it.
+#[inline(always)]
+fn statistics(x: &[f32], epsilon: f32) -> RowStats {
+    let mean = (total(x, x, |value, _| value) / x.len() as f64) as f32;
+    let variance = total(x, x, |value, _| (value - mean) * (value - mean)) / x.len() as f64;
+    RowStats { mean, inverse_deviation: (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32 }
+}
+
+#[inline(always)]
+fn total(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
+    a.chunks(RUN_FLOATS).zip(b.chunks(RUN_FLOATS)).map(|(a, b)| f64::from(lane_sum(a, b, &term))).sum()
+}
+
+struct Affine<'a> {
+    x: &'a [f32],
+    scale: f32,
+    offset: f32,
+    y: &'a mut [f32],
+}
+
+impl Kernel for Affine<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        self.y.iter_mut().zip(self.x).for_each(|(y, x)| *y = x * self.scale + self.offset);
+    }
+}
+
+struct LayerNorm<'a> {
+    x: &'a [f32],
+    gain: &'a [f32],
+    shift: &'a [f32],
+    epsilon: f32,
+    y: &'a mut [f32],
+    stats: &'a mut [RowStats],
+}
+
+impl Kernel for LayerNorm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let width = self.gain.len();
+        let rows = self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width));
+        for ((x, y), row) in rows.zip(self.stats) {
+            *row = statistics(x, self.epsilon);
+            let columns = self.gain.iter().zip(self.shift);
+            for ((y, x), (gain, shift)) in y.iter_mut().zip(x).zip(columns) {
+                *y = (x - row.mean) * row.inverse_deviation * gain + shift;
+            }
+        }
+    }
+}
+
+struct LayerNormBackward<'a> {
+    x: &'a [f32],
+    gain: &'a [f32],
+    stats: &'a [RowStats],
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+    /// Gradients of the gains, then of the shifts.
+    sums: &'a mut [f32],
+}
+
+impl Kernel for LayerNormBackward<'_> {
+    type Output = ();
+
+    /// `dx = (dh - mean(dh) - h mean(dh h)) / deviation` with `h` the standardised row and `dh = dy gain`.
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        let width = self.gain.len();
+        let (dgain, dshift) = self.sums.split_at_mut(width);
+        let inputs = self.x.chunks_exact(width).zip(self.dy.chunks_exact(width)).zip(self.stats);
+        for (((x, dy), stats), dx) in inputs.zip(self.dx.chunks_exact_mut(width)) {
+            for (((dx, dy), gain), (x, dgain)) in
+                dx.iter_mut().zip(dy).zip(self.gain).zip(x.iter().zip(dgain.iter_mut()))
+            {
+                *dx = dy * gain;
+                *dgain += dy * (x - stats.mean) * stats.inverse_deviation;
+            }
+            dshift.iter_mut().zip(dy).for_each(|(sum, dy)| *sum += dy);
+            let mean = (total(dx, dx, |dh, _| dh) / width as f64) as f32;
+            let slope = total(dx, x, |dh, x| dh * (x - stats.mean)) / width as f64;
+            let slope = slope as f32 * stats.inverse_deviation * stats.inverse_deviation;
+            for (dx, x) in dx.iter_mut().zip(x) {
+                *dx = (*dx - mean - (x - stats.mean) * slope) * stats.inverse_deviation;
+            }
+        }
+    }
+}
+
+struct VolumeBackward<'a> {
+    x: &'a [f32],
+    gain: f32,
+    stats: RowStats,
+    dy: &'a [f32],
+    dx: &'a mut [f32],
+}
+
+impl Kernel for VolumeBackward<'_> {
+    /// Contributions to the gradients of the gain and of the shift.
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> [f64; 2] {
+        let RowStats { mean, inverse_deviation } = self.stats;
+        let count = self.x.len() as f64;
+        let shift = total(self.dy, self.dy, |dy, _| dy);
+        let gain = total(self.dy, self.x, |dy, x| dy * (x - mean)) * f64::from(inverse_deviation);
+        let scale = self.gain * inverse_deviation;
+        let average = (shift / count) as f32;
+        let slope = (gain / count) as f32 * inverse_deviation;
+        for ((dx, dy), x) in self.dx.iter_mut().zip(self.dy).zip(self.x) {
+            *dx = (dy - average - (x - mean) * slope) * scale;
+        }
+        [gain, shift]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(length: usize, seed: usize) -> Vec<f32> {
+        (0..length).map(|index| ((index * 7919 + seed * 104_729) % 211) as f32 / 50.0 - 2.0).collect()
+    }
+
+    fn dot(a: &[f32], b: &[f32]) -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    }
+
+    #[test]
+    fn layer_norm_by_hand() {
+        let (mut y, mut stats) = ([0.0; 4], [RowStats::default(); 2]);
+        layer_norm(&[1.0, 3.0], &[2.0, 2.0], &[0.0, 1.0], 0.0, &mut y[..2], &mut stats[..1]);
+        assert_eq!(y[..2], [-2.0, 3.0]);
+        layer_norm(&[1.0, 3.0, 5.0, 5.0], &[2.0, 2.0], &[0.0, 1.0], 1.0, &mut y, &mut stats);
+        assert_eq!(y[2..], [0.0, 1.0]);
+        assert_eq!(stats[1], RowStats { mean: 5.0, inverse_deviation: 1.0 });
+    }
+
+    #[test]
+    fn batch_norm_by_hand() {
+        let (gain, shift, mean, variance) = (&[1.0, 2.0], &[0.0, 1.0], &[1.0, 0.0], &[3.75, 0.75]);
+        let norm = BatchNorm { gain, shift, mean, variance, epsilon: 0.25 };
+        let mut y = [0.0; 4];
+        batch_norm_inference(2, &norm, &[1.0, 3.0, 0.0, 2.0], &mut y);
+        assert_eq!(y, [0.0, 1.0, 1.0, 5.0]);
+    }
+
+    #[test]
+    fn instance_norm_standardises_each_volume() {
+        let (volume, x) = (5000, values(20_000, 1));
+        let (mut y, mut stats) = (vec![0.0; x.len()], [RowStats::default(); 4]);
+        instance_norm(volume, &x, &[1.0, 3.0], &[0.0, -1.0], 1e-5, &mut y, &mut stats);
+        for (row, y) in y.chunks(volume).enumerate() {
+            let mean = y.iter().map(|&value| f64::from(value)).sum::<f64>() / volume as f64;
+            let variance = y.iter().map(|&value| (f64::from(value) - mean).powi(2)).sum::<f64>() / volume as f64;
+            assert!((mean + (row % 2) as f64).abs() < 1e-5, "{mean}");
+            assert!((variance.sqrt() - [1.0, 3.0][row % 2]).abs() < 1e-4, "{variance}");
+        }
+    }
+
+    /// Slopes of `loss` in each element of `at`, by central differences.
+    fn slopes(at: &[f32], loss: impl Fn(&[f32]) -> f64) -> Vec<f64> {
+        let step = |index: usize, by: f32| {
+            let mut at = at.to_vec();
+            at[index] += by;
+            loss(&at)
+        };
+        (0..at.len()).map(|index| (step(index, 1e-2) - step(index, -1e-2)) / 2e-2).collect()
+    }
+
+    fn assert_close(got: &[f32], expected: &[f64], what: &str) {
+        for (got, expected) in got.iter().zip(expected) {
+            assert!((f64::from(*got) - expected).abs() < 2e-3 * (1.0 + expected.abs()), "{what}: {got} {expected}");
+        }
+    }
+
+    #[test]
+    fn gradients_match_finite_differences() {
+        let (x, dy, gain, shift) = (values(36, 2), values(36, 3), values(3, 4), values(3, 5));
+        for instance in [false, true] {
+            let forward = |x: &[f32], gain: &[f32], shift: &[f32]| {
+                let mut y = vec![0.0; 36];
+                let mut stats = vec![RowStats::default(); if instance { 6 } else { 12 }];
+                if instance {
+                    instance_norm(6, x, gain, shift, 1e-3, &mut y, &mut stats);
+                } else {
+                    layer_norm(x, gain, shift, 1e-3, &mut y, &mut stats);
+                }
+                (y, stats)
+            };
+            let (_, stats) = forward(&x, &gain, &shift);
+            let (mut dx, mut dgain, mut dshift) = (vec![f32::NAN; 36], vec![f32::NAN; 3], vec![f32::NAN; 3]);
+            if instance {
+                instance_norm_backward(6, &x, &gain, &stats, &dy, &mut dx, &mut dgain, &mut dshift);
+            } else {
+                layer_norm_backward(&x, &gain, &stats, &dy, &mut dx, &mut dgain, &mut dshift);
+            }
+            assert_close(&dx, &slopes(&x, |x| dot(&forward(x, &gain, &shift).0, &dy)), "dx");
+            assert_close(&dgain, &slopes(&gain, |gain| dot(&forward(&x, gain, &shift).0, &dy)), "dgain");
+            assert_close(&dshift, &slopes(&shift, |shift| dot(&forward(&x, &gain, shift).0, &dy)), "dshift");
+        }
+    }
+}

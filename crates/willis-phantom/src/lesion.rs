@@ -1,0 +1,196 @@
+//! Saccular aneurysms: where they grow, how large, what shape, and the truth about each.
+
+use rand_chacha::ChaCha8Rng;
+use willis_core::{Lesion, Site};
+
+use crate::atlas::{Artery, Atlas, Wall};
+use crate::random::Draw;
+use crate::vector::Vec3;
+
+/// Aneurysms per site among the challenge's training series, column order (rsna-challenge.md §1.3).
+pub(crate) const SITE_COUNTS: [f64; 13] =
+    [81.0, 101.0, 343.0, 287.0, 225.0, 304.0, 376.0, 47.0, 58.0, 89.0, 105.0, 114.0, 117.0];
+
+/// Limits of the largest diameter, mm.
+pub(crate) const DIAMETER_LIMITS_MM: [f64; 2] = [2.0, 25.0];
+
+/// The shape of one aneurysm: an ellipsoid with blebs, melted into its parent.
+#[derive(Debug, Clone)]
+pub(crate) struct Sac {
+    pub truth: Lesion,
+    centre: Vec3,
+    /// Dome direction and two directions across.
+    axes: [Vec3; 3],
+    /// Half axes along `axes`, mm.
+    half: [f64; 3],
+    /// Centre and radius of each bleb.
+    blebs: Vec<(Vec3, f64)>,
+    /// Rounding where sac and artery meet, mm.
+    pub fillet_mm: f64,
+    /// Brightness of its slow flow relative to the parent's, 0 to 1.
+    pub flow: f32,
+}
+
+impl Sac {
+    /// Signed distance to the sac's surface, mm; negative inside. First order for the ellipsoid.
+    pub fn distance(&self, p: Vec3) -> f64 {
+        let d = p - self.centre;
+        let [a, b, c] = [0, 1, 2].map(|i| d.dot(self.axes[i]) / self.half[i]);
+        let scaled = (a * a + b * b + c * c).sqrt();
+        let slope = ((a / self.half[0]).powi(2) + (b / self.half[1]).powi(2) + (c / self.half[2]).powi(2)).sqrt();
+        let body = if slope > 1e-9 { scaled * (scaled - 1.0) / slope } else { -self.half[1].min(self.half[2]) };
+        self.blebs
+            .iter()
+            .fold(body, |near, (centre, radius)| smooth_min(near, (p - *centre).length() - radius, 0.35 * radius))
+    }
+
+    /// Place and radius of a ball that holds the whole sac with its rounding.
+    pub fn bound(&self) -> (Vec3, f64) {
+        let body = self.half.iter().fold(0.0f64, |m, h| m.max(*h));
+        let far = self.blebs.iter().fold(body, |m, (c, r)| m.max((*c - self.centre).length() + r));
+        (self.centre, far + 2.0 * self.fillet_mm)
+    }
+}
+
+/// Polynomial smooth minimum; `k` is the width of the blend.
+pub(crate) fn smooth_min(a: f64, b: f64, k: f64) -> f64 {
+    let h = (k - (a - b).abs()).max(0.0) / k.max(1e-9);
+    a.min(b) - 0.25 * h * h * k
+}
+
+/// Grows `count` aneurysms on walls that `visible` accepts; fewer when there is no room.
+pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, rng: &mut ChaCha8Rng) -> Vec<Sac> {
+    let mut sacs: Vec<Sac> = Vec::new();
+    for _ in 0..count * 24 {
+        if sacs.len() == count {
+            break;
+        }
+        let site = Site::ALL[rng.weighted(&SITE_COUNTS)];
+        let walls: Vec<&Wall> = atlas.walls.iter().filter(|w| w.site == site).collect();
+        if walls.is_empty() {
+            continue;
+        }
+        let wall = walls[rng.weighted(&walls.iter().map(|w| w.weight).collect::<Vec<_>>())];
+        let sac = grow_one(atlas, wall, rng);
+        let clear =
+            sacs.iter().all(|other| (other.centre - sac.centre).length() > other.bound().1 + sac.bound().1 + 2.0);
+        if visible(sac.truth.centre.into()) && clear {
+            sacs.push(sac);
+        }
+    }
+    sacs
+}
+
+/// One aneurysm on one wall.
+fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
+    let span = (wall.range[1] - wall.range[0]) as f64;
+    let point = wall.range[0] + (span * rng.uniform(0.0, 1.0)).round() as usize;
+    let (base, _, tangent) = atlas.at(wall.artery, point);
+    let typical = wall.towards.length() > 0.1;
+    let spread = if typical { 0.4 } else { 1.0 };
+    let mut dome = (wall.towards + rng.normal3() * spread).unit();
+    // A side wall's dome stands up from it; an artery's end may continue forward.
+    let last = atlas.arteries[wall.artery].points.len() - 1;
+    if point > 2 && point + 2 < last {
+        dome = (dome.reject(tangent) + dome * 0.25).unit();
+    }
+    let surface = exit_distance(&atlas.arteries, base, dome);
+
+    let parent = 2.0 * surface;
+    let diameter = rng.log_normal(4.8, 0.5, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]).min(8.0 * parent.max(1.0));
+    // Height over width, and neck over width.
+    let aspect = rng.log_normal(1.05, 0.2, 0.65, 1.9);
+    let neck_share = rng.uniform(0.42, 0.9);
+    let (height, width) = if aspect > 1.0 { (diameter, diameter / aspect) } else { (diameter * aspect, diameter) };
+    let neck_width = (neck_share * width).min(2.2 * parent.max(1.2)).max(0.9);
+    // The sphere-like body is cut by the wall so that the cut is as wide as the neck.
+    let cut = (1.0 - (neck_width / width).min(0.95).powi(2)).sqrt();
+    let half_along = height / (1.0 + cut);
+    let side = rng.uniform(0.82, 1.0);
+    let (u, v) = dome.frame();
+    let turn = rng.uniform(0.0, std::f64::consts::PI);
+    let across = u * turn.cos() + v * turn.sin();
+    let sunk = surface * 0.9;
+    let centre = base + dome * (sunk + half_along * cut);
+    let half = [half_along, width / 2.0, width / 2.0 * side];
+    let axes = [dome, across, dome.cross(across)];
+    let blebs = (0..rng.weighted(&[0.55, 0.28, 0.17]))
+        .map(|_| {
+            let out = (dome * 0.7 + rng.normal3()).unit();
+            let reach = 1.0 / [0, 1, 2].map(|i| (out.dot(axes[i]) / half[i]).powi(2)).iter().sum::<f64>().sqrt();
+            (centre + out * reach * 0.85, rng.uniform(0.22, 0.42) * width)
+        })
+        .collect();
+    let neck = base + dome * surface;
+    let truth = Lesion {
+        centre: (neck + dome * (height / 2.0)).into(),
+        diameter_mm: Some(height.max(width)),
+        site: wall.site,
+        neck: Some(neck.into()),
+        neck_width_mm: Some(neck_width),
+    };
+    let flow = (1.05 - 0.025 * diameter * rng.uniform(0.2, 1.8)).clamp(0.45, 1.0) as f32;
+    Sac { truth, centre, axes, half, blebs, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
+}
+
+/// Distance from a place inside the arteries to their common surface along a direction, mm.
+fn exit_distance(arteries: &[Artery], from: Vec3, direction: Vec3) -> f64 {
+    let near: Vec<(Vec3, f64)> = arteries
+        .iter()
+        .flat_map(|a| a.points.iter().copied().zip(a.radii.iter().copied()))
+        .filter(|(p, _)| (*p - from).length() < 9.0)
+        .collect();
+    let step = 0.1;
+    (0..60)
+        .map(|i| f64::from(i) * step)
+        .find(|t| {
+            let p = from + direction * *t;
+            near.iter().all(|(centre, radius)| (p - *centre).length() > *radius)
+        })
+        .unwrap_or(6.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::stream;
+
+    fn sacs() -> Vec<Sac> {
+        (0..60)
+            .flat_map(|seed| {
+                let atlas = Atlas::draw(&mut stream(seed, "atlas"));
+                grow(&atlas, 3, |_| true, &mut stream(seed, "lesion"))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn smooth_min_is_below_both_and_meets_them_far_apart() {
+        assert_eq!(smooth_min(1.0, 3.0, 0.5), 1.0);
+        assert!((smooth_min(1.0, 1.0, 0.4) - 0.9).abs() < 1e-12);
+    }
+
+    #[test]
+    fn sacs_have_their_size_and_hold_their_centre() {
+        let sacs = sacs();
+        assert!(sacs.len() > 150);
+        for sac in &sacs {
+            let d = sac.truth.diameter_mm.expect("phantoms know it");
+            assert!((1.0..=25.0).contains(&d), "{d}");
+            let centre = sac.truth.centre.into();
+            assert!(sac.distance(centre) < 0.0);
+            let (ball, radius) = sac.bound();
+            assert!((ball - centre).length() < radius);
+        }
+        let mut sizes: Vec<f64> = sacs.iter().filter_map(|s| s.truth.diameter_mm).collect();
+        sizes.sort_by(f64::total_cmp);
+        assert!((3.5..6.0).contains(&sizes[sizes.len() / 2]), "median {}", sizes[sizes.len() / 2]);
+    }
+
+    #[test]
+    fn every_site_occurs() {
+        let sacs = sacs();
+        let seen = Site::ALL.iter().filter(|s| sacs.iter().any(|sac| sac.truth.site == **s)).count();
+        assert!(seen >= 12, "{seen} of 13");
+    }
+}

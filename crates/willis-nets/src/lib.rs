@@ -3,3 +3,11 @@
 pub mod akorn;
 pub mod asl;
 pub mod film;
+#[cfg(test)]
+mod golden;
+pub mod layers;
+pub mod loss;
+pub mod ops;
+pub mod segformer3d;
+pub mod train;
+pub mod weights;

@@ -1,0 +1,125 @@
+//! 3D convolution.
+
+use burn::tensor::Tensor;
+use willis_kernels::conv3d::{Conv3dShape, bias_gradient, forward, input_gradient, weight_gradient};
+
+use super::kernel::{Kernel, apply3, on_cpu};
+
+/// Stride, padding and groups of a convolution; dilation is always one here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvOptions {
+    /// Step of the output grid, per axis.
+    pub stride: [usize; 3],
+    /// Zeros added on both sides, per axis.
+    pub padding: [usize; 3],
+    /// Channel groups; as many as channels makes it depthwise.
+    pub groups: usize,
+}
+
+impl ConvOptions {
+    /// The same stride and padding along every axis, one group.
+    pub const fn cubic(stride: usize, padding: usize) -> Self {
+        Self { stride: [stride; 3], padding: [padding; 3], groups: 1 }
+    }
+}
+
+/// Cross-correlation, as in PyTorch's `conv3d`.
+///
+/// # Shapes      x `[B, C, D, H, W]`, weight `[K, C / groups, d, h, w]`, bias `[K]` -> `[B, K, D', H', W']`
+pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<5> {
+    if !on_cpu(&x) {
+        return portable(x, weight, bias, options);
+    }
+    let [batch, in_channels, depth, height, width] = x.dims();
+    let [out_channels, _, kd, kh, kw] = weight.dims();
+    let shape = Conv3dShape {
+        batch,
+        in_channels,
+        out_channels,
+        input: [depth, height, width],
+        kernel: [kd, kh, kw],
+        stride: options.stride,
+        padding: options.padding,
+        dilation: [1; 3],
+        groups: options.groups,
+    };
+    let bias = bias.unwrap_or_else(|| Tensor::zeros([out_channels], &x.device().inner()));
+    apply3(Convolution(shape), x, weight, bias)
+}
+
+/// The same by burn's own operation.
+fn portable(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<5> {
+    let options = burn::tensor::ops::ConvOptions::new(options.stride, options.padding, [1; 3], options.groups);
+    burn::tensor::module::conv3d(x, weight, bias, options)
+}
+
+#[derive(Debug)]
+struct Convolution(Conv3dShape);
+
+impl Kernel<3> for Convolution {
+    fn output_shape(&self) -> Vec<usize> {
+        [&[self.0.batch, self.0.out_channels][..], &self.0.output()].concat()
+    }
+
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3]) -> Vec<f32> {
+        let mut y = vec![0.0; self.0.output_len()];
+        forward(&self.0, x, weight, Some(bias), &mut y);
+        y
+    }
+
+    fn backward(&self, [x, weight, bias]: [&[f32]; 3], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
+        let filled = |needed: bool, len: usize, fill: &dyn Fn(&mut [f32])| {
+            needed.then(|| {
+                let mut values = vec![0.0; len];
+                fill(&mut values);
+                values
+            })
+        };
+        [
+            filled(needs[0], x.len(), &|dx| input_gradient(&self.0, weight, grad, dx)),
+            filled(needs[1], weight.len(), &|dw| weight_gradient(&self.0, x, grad, dw)),
+            filled(needs[2], bias.len(), &|db| bias_gradient(&self.0, grad, db)),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::{Device, Tolerance};
+
+    use super::*;
+    use crate::golden;
+
+    type Convolve = fn(Tensor<5>, Tensor<5>, Option<Tensor<1>>, ConvOptions) -> Tensor<5>;
+
+    /// Output and gradients of x, weight and bias of `sum(conv(x)^2)`.
+    fn run(convolve: Convolve, options: ConvOptions, channels: [usize; 2]) -> Vec<Vec<f32>> {
+        let device = Device::flex().autodiff();
+        let weight_shape = [channels[1], channels[0] / options.groups, 3, 3, 3];
+        let x = golden::input([2, channels[0], 5, 6, 7], &device).require_grad();
+        let weight = golden::input(weight_shape, &device).require_grad();
+        let bias = golden::input([channels[1]], &device).require_grad();
+        let y = convolve(x.clone(), weight.clone(), Some(bias.clone()), options);
+        let grads = y.clone().square().sum().backward();
+        let values = |data: burn::tensor::TensorData| data.try_to_vec::<f32>().unwrap();
+        vec![
+            values(y.into_data()),
+            values(x.grad(&grads).unwrap().into_data()),
+            values(weight.grad(&grads).unwrap().into_data()),
+            values(bias.grad(&grads).unwrap().into_data()),
+        ]
+    }
+
+    #[test]
+    fn output_and_gradients_equal_burn_s() {
+        let depthwise = ConvOptions { groups: 4, ..ConvOptions::cubic(1, 1) };
+        for (options, channels) in [(ConvOptions::cubic(1, 1), [3, 2]), (ConvOptions::cubic(2, 1), [2, 5]), (depthwise, [4, 4])] {
+            for (ours, theirs) in run(conv3d, options, channels).iter().zip(run(portable, options, channels)) {
+                let shape = [ours.len()];
+                let ours = burn::tensor::TensorData::new(ours.clone(), shape);
+                let theirs = burn::tensor::TensorData::new(theirs, shape);
+                ours.assert_approx_eq::<f32>(&theirs, Tolerance::rel_abs(1e-4, 1e-4));
+            }
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! How a CPU kernel with a hand-written backward pass becomes a burn operation. The plumbing is written once for
+//! kernels of one input and once for kernels of three (input, weight, bias).
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
+use burn::tensor::{DType, Device, Tensor, TensorData};
+
+/// A CPU kernel over `N` contiguous C-order f32 inputs whose shapes it was built for.
+pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
+    /// Shape of the output.
+    fn output_shape(&self) -> Vec<usize>;
+    /// The output.
+    fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
+    /// Gradient of each input that needs one, from the gradient of the output.
+    fn backward(&self, inputs: [&[f32]; N], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
+}
+
+/// Whether kernels can run where this tensor lives.
+pub(crate) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
+    x.dtype() == DType::F32 && x.device().inner() == Device::flex()
+}
+
+/// A kernel of one input as a differentiable operation.
+pub(crate) fn apply1<const D: usize, const E: usize>(kernel: impl Kernel<1>, x: Tensor<D>) -> Tensor<E> {
+    let kernel: Arc<dyn Kernel<1>> = Arc::new(kernel);
+    Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel1(kernel, x.into_dispatch()))
+}
+
+/// A kernel of three inputs as a differentiable operation.
+pub(crate) fn apply3<const D: usize, const W: usize, const E: usize>(
+    kernel: impl Kernel<3>,
+    x: Tensor<D>,
+    weight: Tensor<W>,
+    bias: Tensor<1>,
+) -> Tensor<E> {
+    let kernel: Arc<dyn Kernel<3>> = Arc::new(kernel);
+    let inputs = (x.into_dispatch(), weight.into_dispatch(), bias.into_dispatch());
+    Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel3(kernel, inputs.0, inputs.1, inputs.2))
+}
+
+/// Backends that can run a [`Kernel`].
+#[backend_extension(Flex, Autodiff)]
+trait KernelBackend: Backend {
+    fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn run_kernel3(
+        kernel: Arc<dyn Kernel<3>>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self>;
+}
+
+impl KernelBackend for Flex {
+    fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        forward(kernel.as_ref(), [x.to_contiguous()])
+    }
+
+    fn run_kernel3(
+        kernel: Arc<dyn Kernel<3>>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        forward(kernel.as_ref(), [x, weight, bias].map(|t| t.to_contiguous()))
+    }
+}
+
+impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
+    fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self> {
+        match PullBack.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let inputs = [x.primitive().to_contiguous()];
+                let output = forward(kernel.as_ref(), inputs.clone());
+                prep.finish((kernel, inputs), output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), [x.primitive().to_contiguous()])),
+        }
+    }
+
+    fn run_kernel3(
+        kernel: Arc<dyn Kernel<3>>,
+        x: FloatTensor<Self>,
+        weight: FloatTensor<Self>,
+        bias: FloatTensor<Self>,
+    ) -> FloatTensor<Self> {
+        let nodes = [x.node(), weight.node(), bias.node()];
+        let inputs = [x, weight, bias].map(|t| t.primitive().to_contiguous());
+        match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => {
+                let output = forward(kernel.as_ref(), inputs.clone());
+                prep.finish((kernel, inputs), output)
+            }
+            OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
+        }
+    }
+}
+
+/// The backward step of every kernel.
+#[derive(Debug)]
+struct PullBack;
+
+impl<const N: usize> Backward<Flex, N> for PullBack {
+    type State = (Arc<dyn Kernel<N>>, [FloatTensor<Flex>; N]);
+
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
+        let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
+        let (kernel, inputs) = ops.state;
+        let needs = ops.parents.each_ref().map(Option::is_some);
+        let found = kernel.backward(inputs.each_ref().map(slice), slice(&grad), needs);
+        for ((parent, value), input) in ops.parents.iter().zip(found).zip(&inputs) {
+            if let (Some(node), Some(value)) = (parent, value) {
+                grads.register::<Flex>(node.id, tensor(value, input.layout().shape().to_vec()));
+            }
+        }
+    }
+}
+
+fn forward<const N: usize>(kernel: &dyn Kernel<N>, inputs: [FloatTensor<Flex>; N]) -> FloatTensor<Flex> {
+    tensor(kernel.forward(inputs.each_ref().map(slice)), kernel.output_shape())
+}
+
+fn slice(x: &FloatTensor<Flex>) -> &[f32] {
+    x.as_slice().expect("kernel inputs are contiguous f32: on_cpu is asked first")
+}
+
+fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FloatTensor<Flex> {
+    FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
+}

@@ -1,0 +1,15 @@
+//! The heavy tensor operations behind one name each, so that nets never say which kernel runs.
+//!
+//! On the CPU (burn's flex backend, with or without autodiff) the kernels of `willis-kernels` run, with their own
+//! backward passes; on any other device burn's operations do the same.
+
+mod activation;
+mod conv3d;
+mod kernel;
+mod norm;
+mod resize;
+
+pub use activation::gelu;
+pub use conv3d::{ConvOptions, conv3d};
+pub use norm::{instance_norm, layer_norm};
+pub use resize::{Corners, resize_trilinear};

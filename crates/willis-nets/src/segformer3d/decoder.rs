@@ -1,0 +1,94 @@
+//! The all-MLP decoder.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::relu;
+
+use super::SegFormer3dConfig;
+use super::encoder::Tokens;
+use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
+use crate::ops::{ConvOptions, Corners, resize_trilinear};
+
+/// Brings the four stages to one width and to the finest stage's grid, and fuses them.
+#[derive(Module, Debug)]
+pub struct Decoder {
+    linear_c1: Projection,
+    linear_c2: Projection,
+    linear_c3: Projection,
+    linear_c4: Projection,
+    linear_fuse: Fuse,
+    linear_pred: Conv3d,
+}
+
+impl Decoder {
+    /// Initial parameters.
+    pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
+        let dim = config.decoder_dim;
+        let pointwise = ConvOptions::cubic(1, 0);
+        let [c1, c2, c3, c4] = config.embed_dims.map(|channels| Projection {
+            proj: Linear::new(channels, dim, init),
+            bn: LayerNorm::new(dim, init),
+        });
+        Self {
+            linear_c1: c1,
+            linear_c2: c2,
+            linear_c3: c3,
+            linear_c4: c4,
+            linear_fuse: Fuse {
+                conv: Conv3d::new(4 * dim, dim, 1, pointwise, Bias::No, init),
+                norm: SpaceNorm::new(dim, config.statistics, init),
+            },
+            linear_pred: Conv3d::new(dim, config.num_classes, 1, pointwise, Bias::Yes, init),
+        }
+    }
+
+    /// Tokens of the four stages, finest first -> features `[B, dim, D, H, W]` on the finest grid.
+    ///
+    /// The fusing 1x1 convolution of the concatenation `[c4, c3, c2, c1]` is split into its four parts, each applied
+    /// before the interpolation it commutes with: the same result for a fraction of the work.
+    pub fn features(&self, stages: [Tokens; 4]) -> Tensor<5> {
+        let finest = stages[0].grid;
+        let projections = [&self.linear_c1, &self.linear_c2, &self.linear_c3, &self.linear_c4];
+        let [first, second, third, fourth] = stages;
+        let part = |tokens: Tokens, stage: usize| {
+            let fused = tokens.map(|x| self.linear_fuse.part(projections[stage].forward(x), 3 - stage));
+            resize_trilinear(fused.into_volume(), finest, Corners::Free)
+        };
+        let sum = part(first, 0) + part(second, 1) + part(third, 2) + part(fourth, 3);
+        relu(self.linear_fuse.norm.forward(sum))
+    }
+
+    /// Features `[B, dim, D, H, W]` -> logits `[B, classes, D, H, W]`.
+    pub fn classify(&self, features: Tensor<5>) -> Tensor<5> {
+        self.linear_pred.forward(features)
+    }
+}
+
+/// A linear layer and its norm, which the official code names `bn` though it is a layer norm.
+#[derive(Module, Debug)]
+struct Projection {
+    proj: Linear,
+    bn: LayerNorm,
+}
+
+impl Projection {
+    fn forward(&self, x: Tensor<3>) -> Tensor<3> {
+        self.bn.forward(self.proj.forward(x))
+    }
+}
+
+/// The 1x1 convolution over the concatenated stages, and its norm.
+#[derive(Module, Debug)]
+struct Fuse {
+    conv: Conv3d,
+    norm: SpaceNorm,
+}
+
+impl Fuse {
+    /// Contribution of the concatenation's block `position` of channels: `[B, N, dim]` -> `[B, N, dim]`.
+    fn part(&self, x: Tensor<3>, position: usize) -> Tensor<3> {
+        let dim = x.dims()[2];
+        let weight = self.conv.weight.val().narrow(1, position * dim, dim).reshape([dim, dim]);
+        burn::tensor::module::linear(x, weight.transpose(), None)
+    }
+}

@@ -1,0 +1,232 @@
+//! The four transformer stages.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::softmax;
+
+use super::{AttentionScale, SegFormer3dConfig};
+use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
+use crate::ops::{self, ConvOptions};
+
+/// Attention in stage s sees keys reduced by this factor along every axis.
+const REDUCTION: [usize; 4] = [4, 2, 1, 1];
+
+/// Four stages of patch embedding and transformer blocks.
+#[derive(Module, Debug)]
+pub struct Encoder {
+    embed_1: PatchEmbed,
+    embed_2: PatchEmbed,
+    embed_3: PatchEmbed,
+    embed_4: PatchEmbed,
+    tf_block1: Vec<Block>,
+    tf_block2: Vec<Block>,
+    tf_block3: Vec<Block>,
+    tf_block4: Vec<Block>,
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+    norm3: LayerNorm,
+    norm4: LayerNorm,
+}
+
+impl Encoder {
+    /// Initial parameters.
+    pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
+        let dims = config.embed_dims;
+        let mut blocks = |stage: usize| -> Vec<Block> {
+            (0..config.depths[stage]).map(|_| Block::new(config, stage, init)).collect()
+        };
+        let (tf_block1, tf_block2, tf_block3, tf_block4) = (blocks(0), blocks(1), blocks(2), blocks(3));
+        Self {
+            embed_1: PatchEmbed::new(config.in_channels, dims[0], 7, 4, init),
+            embed_2: PatchEmbed::new(dims[0], dims[1], 3, 2, init),
+            embed_3: PatchEmbed::new(dims[1], dims[2], 3, 2, init),
+            embed_4: PatchEmbed::new(dims[2], dims[3], 3, 2, init),
+            tf_block1,
+            tf_block2,
+            tf_block3,
+            tf_block4,
+            norm1: LayerNorm::new(dims[0], init),
+            norm2: LayerNorm::new(dims[1], init),
+            norm3: LayerNorm::new(dims[2], init),
+            norm4: LayerNorm::new(dims[3], init),
+        }
+    }
+
+    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first.
+    pub fn forward(&self, x: Tensor<5>) -> [Tokens; 4] {
+        let stage = |x: Tensor<5>, embed: &PatchEmbed, blocks: &[Block], norm: &LayerNorm| {
+            let tokens = blocks.iter().fold(embed.forward(x), |tokens, block| block.forward(tokens));
+            tokens.map(|x| norm.forward(x))
+        };
+        let first = stage(x, &self.embed_1, &self.tf_block1, &self.norm1);
+        let second = stage(first.clone().into_volume(), &self.embed_2, &self.tf_block2, &self.norm2);
+        let third = stage(second.clone().into_volume(), &self.embed_3, &self.tf_block3, &self.norm3);
+        let fourth = stage(third.clone().into_volume(), &self.embed_4, &self.tf_block4, &self.norm4);
+        [first, second, third, fourth]
+    }
+}
+
+/// A volume as a sequence of its voxels' channels.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// `[B, N, C]`, N the product of the grid.
+    pub x: Tensor<3>,
+    /// `[D, H, W]`.
+    pub grid: [usize; 3],
+}
+
+impl Tokens {
+    /// x `[B, C, D, H, W]` -> its tokens.
+    pub fn from_volume(x: Tensor<5>) -> Self {
+        let [_, _, depth, height, width] = x.dims();
+        Self { x: x.flatten::<3>(2, 4).swap_dims(1, 2), grid: [depth, height, width] }
+    }
+
+    /// `[B, C, D, H, W]`.
+    pub fn into_volume(self) -> Tensor<5> {
+        let [batch, _, channels] = self.x.dims();
+        let [depth, height, width] = self.grid;
+        self.x.swap_dims(1, 2).reshape([batch, channels, depth, height, width])
+    }
+
+    /// The same grid with other channels.
+    pub fn map(self, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Self {
+        Self { x: f(self.x), grid: self.grid }
+    }
+}
+
+#[derive(Module, Debug)]
+struct PatchEmbed {
+    patch_embeddings: Conv3d,
+    norm: LayerNorm,
+}
+
+impl PatchEmbed {
+    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, init: &mut Init) -> Self {
+        let options = ConvOptions::cubic(stride, kernel / 2);
+        Self {
+            patch_embeddings: Conv3d::new(inputs, outputs, kernel, options, Bias::Yes, init),
+            norm: LayerNorm::new(outputs, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<5>) -> Tokens {
+        Tokens::from_volume(self.patch_embeddings.forward(x)).map(|x| self.norm.forward(x))
+    }
+}
+
+#[derive(Module, Debug)]
+struct Block {
+    norm1: LayerNorm,
+    attention: Attention,
+    norm2: LayerNorm,
+    mlp: MixFfn,
+}
+
+impl Block {
+    fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
+        let channels = config.embed_dims[stage];
+        Self {
+            norm1: LayerNorm::new(channels, init),
+            attention: Attention::new(config, stage, init),
+            norm2: LayerNorm::new(channels, init),
+            mlp: MixFfn::new(config, stage, init),
+        }
+    }
+
+    fn forward(&self, tokens: Tokens) -> Tokens {
+        let grid = tokens.grid;
+        let x = tokens.x;
+        let x = x.clone() + self.attention.forward(Tokens { x: self.norm1.forward(x), grid });
+        let x = x.clone() + self.mlp.forward(Tokens { x: self.norm2.forward(x), grid });
+        Tokens { x, grid }
+    }
+}
+
+/// Multi-head attention to keys and values on a reduced grid.
+#[derive(Module, Debug)]
+struct Attention {
+    query: Linear,
+    key_value: Linear,
+    proj: Linear,
+    sr: Option<Conv3d>,
+    sr_norm: Option<LayerNorm>,
+    heads: usize,
+    divisor: f64,
+}
+
+impl Attention {
+    fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
+        let (channels, heads, reduction) = (config.embed_dims[stage], config.heads[stage], REDUCTION[stage]);
+        assert_eq!(channels % heads, 0, "{channels} channels of stage {stage} are no multiple of {heads} heads");
+        let options = ConvOptions::cubic(reduction, 0);
+        let divisor = match config.attention_scale {
+            AttentionScale::Heads => heads,
+            AttentionScale::HeadDim => channels / heads,
+        };
+        Self {
+            query: Linear::new(channels, channels, init),
+            key_value: Linear::new(channels, 2 * channels, init),
+            proj: Linear::new(channels, channels, init),
+            sr: (reduction > 1).then(|| Conv3d::new(channels, channels, reduction, options, Bias::Yes, init)),
+            sr_norm: (reduction > 1).then(|| LayerNorm::new(channels, init)),
+            heads,
+            divisor: (divisor as f64).sqrt(),
+        }
+    }
+
+    fn forward(&self, tokens: Tokens) -> Tensor<3> {
+        let [batch, n, channels] = tokens.x.dims();
+        let head_dim = channels / self.heads;
+        let split = |x: Tensor<3>| {
+            let tokens = x.dims()[1];
+            x.reshape([batch, tokens, self.heads, head_dim]).swap_dims(1, 2)
+        };
+        let query = split(self.query.forward(tokens.x.clone()) / self.divisor);
+        let reduced = match (&self.sr, &self.sr_norm) {
+            (Some(conv), Some(norm)) => norm.forward(Tokens::from_volume(conv.forward(tokens.into_volume())).x),
+            _ => tokens.x,
+        };
+        // The output splits as [key or value, head, channel of the head].
+        let [key, value] = self.key_value.forward(reduced).chunk(2, 2).try_into().expect("two halves of 2C channels");
+        let weights = softmax(query.matmul(split(key).swap_dims(2, 3)), 3);
+        let mixed = weights.matmul(split(value)).swap_dims(1, 2).reshape([batch, n, channels]);
+        self.proj.forward(mixed)
+    }
+}
+
+/// Feed-forward block with a depthwise convolution inside.
+#[derive(Module, Debug)]
+struct MixFfn {
+    fc1: Linear,
+    dwconv: DepthwiseConv,
+    fc2: Linear,
+}
+
+#[derive(Module, Debug)]
+struct DepthwiseConv {
+    dwconv: Conv3d,
+    bn: SpaceNorm,
+}
+
+impl MixFfn {
+    fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
+        let channels = config.embed_dims[stage];
+        let hidden = 4 * channels;
+        let options = ConvOptions { groups: hidden, ..ConvOptions::cubic(1, 1) };
+        Self {
+            fc1: Linear::new(channels, hidden, init),
+            dwconv: DepthwiseConv {
+                dwconv: Conv3d::new(hidden, hidden, 3, options, Bias::Yes, init),
+                bn: SpaceNorm::new(hidden, config.statistics, init),
+            },
+            fc2: Linear::new(hidden, channels, init),
+        }
+    }
+
+    fn forward(&self, tokens: Tokens) -> Tensor<3> {
+        let volume = tokens.map(|x| self.fc1.forward(x)).into_volume();
+        let volume = self.dwconv.bn.forward(self.dwconv.dwconv.forward(volume));
+        self.fc2.forward(Tokens::from_volume(ops::gelu(volume)).x)
+    }
+}

@@ -1,0 +1,13 @@
+//! Segmentation: which voxels are artery, of which site, and which belong to an aneurysm.
+
+mod augment;
+mod fit;
+mod infer;
+mod net;
+mod sample;
+
+pub use augment::AugmentConfig;
+pub use fit::{Fitted, FitError, SegmentTraining, fit};
+pub use infer::{SegmentConfig, load, segment};
+pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
+pub use sample::{Patch, PreparedCase, SampleConfig, prepare};

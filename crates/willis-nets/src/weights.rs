@@ -1,0 +1,351 @@
+//! Parameters of a net by path, and their safetensors files.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use half::f16;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+
+/// Why parameters cannot be read, written or given to a net.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsError {
+    /// The file system refused.
+    #[error("cannot access weights {}; check the path and free space", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The bytes are no safetensors file.
+    #[error("weights are not a valid safetensors file; fetch or train them again")]
+    Format(#[from] safetensors::SafeTensorError),
+    /// A value type that willis does not read.
+    #[error("tensor {name} has type {got}, expected F32 or F16; convert the weights")]
+    Type {
+        /// Path of the tensor.
+        name: String,
+        /// Its type.
+        got: String,
+    },
+    /// The net has a parameter that the weights lack.
+    #[error("weights lack {name}; they belong to another net or configuration")]
+    Missing {
+        /// Path of the parameter.
+        name: String,
+    },
+    /// The weights have a tensor that the net lacks.
+    #[error("weights hold {name}, which the net lacks; they belong to another net or configuration")]
+    Unknown {
+        /// Path of the tensor.
+        name: String,
+    },
+    /// Same path, different shape.
+    #[error("{name} has shape {got:?}, expected {expected:?}; the weights belong to another configuration")]
+    Shape {
+        /// Path of the parameter.
+        name: String,
+        /// Shape in the net.
+        expected: Vec<usize>,
+        /// Shape in the weights.
+        got: Vec<usize>,
+    },
+}
+
+/// How values are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Checkpoints.
+    F32,
+    /// Weights that are shipped.
+    F16,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+struct Values {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+}
+
+/// Named f32 tensors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Weights {
+    tensors: BTreeMap<String, Values>,
+    /// Free text pairs of the file's header.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl Weights {
+    /// Every parameter of a net, by its path.
+    pub fn of<M: Module>(net: &M) -> Self {
+        let mut reader = Reader::default();
+        net.visit(&mut reader);
+        reader.weights
+    }
+
+    /// Adds a tensor.
+    ///
+    /// # Panics    if the number of values differs from the shape's (programmer error)
+    pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill shape {shape:?}");
+        self.tensors.insert(name.into(), Values { shape, values });
+    }
+
+    /// Values of a tensor.
+    pub fn get(&self, name: &str) -> Option<&[f32]> {
+        self.tensors.get(name).map(|t| t.values.as_slice())
+    }
+
+    /// Values of a tensor, to change.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
+        self.tensors.get_mut(name).map(|t| t.values.as_mut_slice())
+    }
+
+    /// Multiplies every value.
+    pub fn scale(&mut self, factor: f32) {
+        self.tensors.values_mut().flat_map(|t| &mut t.values).for_each(|v| *v *= factor);
+    }
+
+    /// Adds the tensors of `other` times `factor`; those that are not here yet are taken over.
+    ///
+    /// # Panics    if a shape differs (programmer error)
+    pub fn add_scaled(&mut self, other: &Self, factor: f32) {
+        for (name, added) in &other.tensors {
+            let zero = || Values { shape: added.shape.clone(), values: vec![0.0; added.values.len()] };
+            let sum = self.tensors.entry(name.clone()).or_insert_with(zero);
+            assert_eq!(sum.shape, added.shape, "{name} has two shapes");
+            sum.values.iter_mut().zip(&added.values).for_each(|(s, &a)| *s += a * factor);
+        }
+    }
+
+    /// Names and shapes, in order of names.
+    pub fn shapes(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape.as_slice()))
+    }
+
+    /// Names, shapes and values, in order of names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.values.as_slice()))
+    }
+
+    /// The same names and shapes with other values.
+    pub fn map(self, mut f: impl FnMut(&str, &[usize]) -> Vec<f32>) -> Self {
+        let metadata = self.metadata;
+        let mut mapped = Self { metadata, ..Self::default() };
+        for (name, t) in self.tensors {
+            let values = f(&name, &t.shape);
+            mapped.insert(name, t.shape, values);
+        }
+        mapped
+    }
+
+    /// The same tensors with prefixes replaced, given as (old, new).
+    pub fn renamed(self, prefixes: &[(&str, &str)]) -> Self {
+        let rename = |name: String| {
+            let found = prefixes.iter().find_map(|(old, new)| Some(format!("{new}{}", name.strip_prefix(old)?)));
+            found.unwrap_or(name)
+        };
+        Self { tensors: self.tensors.into_iter().map(|(n, t)| (rename(n), t)).collect(), metadata: self.metadata }
+    }
+
+    /// The tensors whose names start with `prefix`, without it; names that are no parameters, such as
+    /// `num_batches_tracked`, can so be left out before [`Weights::apply`].
+    pub fn under(&self, prefix: &str) -> Self {
+        let tensors = self.tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.clone())));
+        Self { tensors: tensors.collect(), metadata: self.metadata.clone() }
+    }
+
+    /// The net with these parameters.
+    ///
+    /// # Errors    `Missing`, `Unknown`, `Shape` when the weights are not exactly the net's
+    pub fn apply<M: Module>(self, net: M) -> Result<M, WeightsError> {
+        let mut writer = Writer { path: Vec::new(), tensors: self.tensors, error: None };
+        let net = net.map(&mut writer);
+        if let Some(error) = writer.error {
+            return Err(error);
+        }
+        match writer.tensors.into_keys().find(|name| !name.ends_with("num_batches_tracked")) {
+            Some(name) => Err(WeightsError::Unknown { name }),
+            None => Ok(net),
+        }
+    }
+
+    /// The bytes of a safetensors file; equal weights give equal bytes.
+    ///
+    /// # Errors    `Format` when the library refuses
+    pub fn to_bytes(&self, precision: Precision) -> Result<Vec<u8>, WeightsError> {
+        let encode = |values: &[f32]| match precision {
+            Precision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
+            Precision::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+        };
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+        };
+        let encoded: Vec<_> = self.tensors.iter().map(|(n, t)| (n, &t.shape, encode(&t.values))).collect();
+        let views = encoded.iter().map(|(n, shape, bytes)| Ok((n, TensorView::new(dtype, shape.to_vec(), bytes)?)));
+        let views = views.collect::<Result<Vec<_>, WeightsError>>()?;
+        // One pair at most: the library's map has no order, and equal weights must give equal bytes.
+        let metadata = serde_json::to_string(&self.metadata).unwrap_or_default();
+        let metadata = (!self.metadata.is_empty()).then(|| [("willis".to_string(), metadata)].into());
+        Ok(safetensors::serialize(views, metadata)?)
+    }
+
+    /// Weights from the bytes of a safetensors file of F32 or F16 tensors.
+    ///
+    /// # Errors    `Format`, `Type`
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let (_, header) = SafeTensors::read_metadata(bytes)?;
+        let metadata = header.metadata().as_ref().and_then(|m| serde_json::from_str(m.get("willis")?).ok());
+        let mut weights = Self { metadata: metadata.unwrap_or_default(), ..Self::default() };
+        for (name, view) in SafeTensors::deserialize(bytes)?.iter() {
+            let data = view.data();
+            let values = match view.dtype() {
+                Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+                Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
+                _ if name.ends_with("num_batches_tracked") => continue,
+                other => return Err(WeightsError::Type { name: name.to_string(), got: format!("{other:?}") }),
+            };
+            weights.insert(name, view.shape().to_vec(), values);
+        }
+        Ok(weights)
+    }
+
+    /// Writes a safetensors file: under a temporary name first, so that no half file is ever seen.
+    ///
+    /// # Errors    `Io`, `Format`
+    pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
+        let bytes = self.to_bytes(precision)?;
+        write_whole(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })
+    }
+
+    /// Reads a safetensors file.
+    ///
+    /// # Errors    `Io`, `Format`, `Type`
+    pub fn load(path: &Path) -> Result<Self, WeightsError> {
+        let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
+        Self::from_bytes(&bytes)
+    }
+}
+
+/// Writes a file under a temporary name beside it and renames it.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(format!(".{}.part", std::process::id()));
+    let part = path.with_file_name(name);
+    let mut file = fs::File::create(&part)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&part, path)
+}
+
+#[derive(Default)]
+struct Reader {
+    path: Vec<String>,
+    weights: Weights,
+}
+
+impl ModuleVisitor for Reader {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = param.val();
+        let shape = value.dims().to_vec();
+        let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("data was just converted to f32");
+        self.weights.insert(self.path.join("."), shape, values);
+    }
+}
+
+struct Writer {
+    path: Vec<String>,
+    tensors: BTreeMap<String, Values>,
+    error: Option<WeightsError>,
+}
+
+impl ModuleMapper for Writer {
+    fn enter_module(&mut self, name: &str, _container_type: &str) {
+        self.path.push(name.to_string());
+    }
+
+    fn exit_module(&mut self, _name: &str, _container_type: &str) {
+        self.path.pop();
+    }
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let name = self.path.join(".");
+        let (old, expected) = (param.val(), param.val().dims().to_vec());
+        let error = match self.tensors.remove(&name) {
+            Some(t) if t.shape == expected => {
+                return param.map(|_| {
+                    let new = Tensor::from_data(TensorData::new(t.values, t.shape), &old.device());
+                    new.set_require_grad(old.is_require_grad())
+                });
+            }
+            Some(t) => WeightsError::Shape { name, expected, got: t.shape },
+            None => WeightsError::Missing { name },
+        };
+        self.error.get_or_insert(error);
+        param
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::layers::{Init, Linear};
+
+    fn net(seed: u64) -> Linear {
+        Linear::new(3, 2, &mut Init::new(seed, &Device::flex()))
+    }
+
+    #[test]
+    fn files_keep_names_shapes_and_values() {
+        let mut weights = Weights::of(&net(1));
+        weights.metadata.insert("licence".into(), "research use".into());
+        assert_eq!(weights.shapes().collect::<Vec<_>>(), [("bias", &[2][..]), ("weight", &[2, 3][..])]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        weights.save(&path, Precision::F32).unwrap();
+        assert_eq!(Weights::load(&path).unwrap(), weights);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        let half = Weights::from_bytes(&weights.to_bytes(Precision::F16).unwrap()).unwrap();
+        for (a, b) in half.get("weight").unwrap().iter().zip(weights.get("weight").unwrap()) {
+            assert!((a - b).abs() <= b.abs() / 1024.0 + 1e-7);
+        }
+    }
+
+    #[test]
+    fn a_net_takes_only_its_own_weights() {
+        let weights = Weights::of(&net(1));
+        let taken = weights.clone().apply(net(2)).unwrap();
+        assert_eq!(Weights::of(&taken), weights);
+        let mut extra = weights.clone();
+        extra.insert("scale", vec![1], vec![1.0]);
+        assert!(matches!(extra.apply(net(2)), Err(WeightsError::Unknown { name }) if name == "scale"));
+        assert!(matches!(Weights::default().apply(net(2)), Err(WeightsError::Missing { .. })));
+        let mut reshaped = weights;
+        reshaped.insert("bias", vec![1], vec![1.0]);
+        assert!(matches!(reshaped.apply(net(2)), Err(WeightsError::Shape { .. })));
+    }
+
+    #[test]
+    fn broken_files_are_errors() {
+        let bytes = Weights::of(&net(1)).to_bytes(Precision::F32).unwrap();
+        for cut in [0, 7, 8, 40, bytes.len() - 1] {
+            assert!(Weights::from_bytes(&bytes[..cut]).is_err());
+        }
+    }
+}

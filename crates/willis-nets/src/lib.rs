@@ -9,5 +9,6 @@ pub mod layers;
 pub mod loss;
 pub mod ops;
 pub mod segformer3d;
+pub mod segment;
 pub mod train;
 pub mod weights;

@@ -153,11 +153,10 @@ impl Weights {
         Self { tensors: self.tensors.into_iter().map(|(n, t)| (rename(n), t)).collect(), metadata: self.metadata }
     }
 
-    /// The tensors whose names start with `prefix`, without it; names that are no parameters, such as
-    /// `num_batches_tracked`, can so be left out before [`Weights::apply`].
+    /// The tensors whose names start with `prefix`, named without it.
     pub fn under(&self, prefix: &str) -> Self {
         let tensors = self.tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.clone())));
-        Self { tensors: tensors.collect(), metadata: self.metadata.clone() }
+        Self { tensors: tensors.collect(), metadata: BTreeMap::new() }
     }
 
     /// The net with these parameters.

@@ -118,7 +118,14 @@ pub enum Bias {
 
 impl Conv3d {
     /// Cubic kernel; weights of deviation `sqrt(2 / fan_out)`, bias 0.
-    pub fn new(inputs: usize, outputs: usize, kernel: usize, options: ConvOptions, bias: Bias, init: &mut Init) -> Self {
+    pub fn new(
+        inputs: usize,
+        outputs: usize,
+        kernel: usize,
+        options: ConvOptions,
+        bias: Bias,
+        init: &mut Init,
+    ) -> Self {
         let fan_out = kernel.pow(3) * outputs / options.groups;
         let shape = [outputs, inputs / options.groups, kernel, kernel, kernel];
         Self {

@@ -90,10 +90,10 @@ mod tests {
     use crate::golden;
     use crate::loss::assert_gradient;
 
-    /// The tube and the prediction of the specification.
+    /// The tube and the prediction of the specification, whose x is the first axis.
     fn tube() -> (Vec<bool>, Vec<f32>) {
         let target = |i: usize| {
-            let (z, y, x) = ((i / 256) as i32, (i / 16 % 16) as i32, i % 16);
+            let (x, y, z) = ((i / 256) as i32, (i / 16 % 16) as i32, (i % 16) as i32);
             (2..=13).contains(&x) && (y - 8).pow(2) + (z - 8).pow(2) <= 6
         };
         let target: Vec<bool> = (0..4096).map(target).collect();

@@ -113,7 +113,9 @@ mod tests {
     #[test]
     fn output_and_gradients_equal_burn_s() {
         let depthwise = ConvOptions { groups: 4, ..ConvOptions::cubic(1, 1) };
-        for (options, channels) in [(ConvOptions::cubic(1, 1), [3, 2]), (ConvOptions::cubic(2, 1), [2, 5]), (depthwise, [4, 4])] {
+        for (options, channels) in
+            [(ConvOptions::cubic(1, 1), [3, 2]), (ConvOptions::cubic(2, 1), [2, 5]), (depthwise, [4, 4])]
+        {
             for (ours, theirs) in run(conv3d, options, channels).iter().zip(run(portable, options, channels)) {
                 let shape = [ours.len()];
                 let ours = burn::tensor::TensorData::new(ours.clone(), shape);

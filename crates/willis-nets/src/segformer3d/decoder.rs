@@ -25,10 +25,9 @@ impl Decoder {
     pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
         let dim = config.decoder_dim;
         let pointwise = ConvOptions::cubic(1, 0);
-        let [c1, c2, c3, c4] = config.embed_dims.map(|channels| Projection {
-            proj: Linear::new(channels, dim, init),
-            bn: LayerNorm::new(dim, init),
-        });
+        let [c1, c2, c3, c4] = config
+            .embed_dims
+            .map(|channels| Projection { proj: Linear::new(channels, dim, init), bn: LayerNorm::new(dim, init) });
         Self {
             linear_c1: c1,
             linear_c2: c2,

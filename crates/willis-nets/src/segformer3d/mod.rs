@@ -132,7 +132,8 @@ mod tests {
     #[test]
     fn the_published_net_has_the_published_number_of_parameters() {
         let net = SegFormer3dConfig::default().init(&mut Init::new(0, &Device::flex()));
-        let running: usize = Weights::of(&net).shapes().filter(|(n, _)| n.contains("running_")).map(|(_, s)| s[0]).sum();
+        let running: usize =
+            Weights::of(&net).shapes().filter(|(n, _)| n.contains("running_")).map(|(_, s)| s[0]).sum();
         assert_eq!(net.num_params() - running, 4_525_251);
     }
 

@@ -2,7 +2,7 @@
 //! 2 mm aneurysm, which a stride-4 grid cannot show.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
@@ -40,11 +40,13 @@ impl SegmentNetConfig {
             Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
         };
         let mut head = pointwise(full, CHANNELS, init);
-        let prior: Vec<f32> = (0..CHANNELS).map(|channel| match channel {
-            0 => 2.0,
-            CLASSES => -4.0,
-            _ => -1.0,
-        }).collect();
+        let prior: Vec<f32> = (0..CHANNELS)
+            .map(|channel| match channel {
+                0 => 2.0,
+                CLASSES => -4.0,
+                _ => -1.0,
+            })
+            .collect();
         head.bias = head.bias.map(|bias| bias.map(|old| Tensor::from_floats(prior.as_slice(), &old.device())));
         SegmentNet {
             backbone: backbone.init(init),
@@ -78,6 +80,11 @@ pub struct SegmentNet {
 }
 
 impl SegmentNet {
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.head.weight.val().device()
+    }
+
     /// x `[B, 4, D, H, W]`, every axis a multiple of 32 -> logits `[B, 15, D, H, W]`: background, the thirteen sites in
     /// the order of their mask values, aneurysm.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
@@ -114,5 +121,33 @@ impl ConvBlock {
 
     fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         ops::gelu(self.norm.forward(self.conv.forward(x)))
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A net small enough for tests.
+    pub fn tiny() -> SegmentNetConfig {
+        let backbone = SegFormer3dConfig {
+            embed_dims: [8, 8, 16, 16],
+            heads: [1, 1, 2, 2],
+            depths: [1; 4],
+            decoder_dim: 16,
+            ..SegFormer3dConfig::willis()
+        };
+        SegmentNetConfig { backbone, full_channels: 4, half_channels: 8 }
+    }
+
+    #[test]
+    fn logits_have_the_input_s_shape_and_start_as_background() {
+        let device = Device::flex();
+        let net = tiny().init(&mut Init::new(1, &device));
+        let logits = net.forward(Tensor::zeros([2, 4, 32, 64, 32], &device));
+        assert_eq!(logits.dims(), [2, 15, 32, 64, 32]);
+        let background: f32 = logits.clone().narrow(1, 0, 1).mean().into_scalar();
+        let others: f32 = logits.narrow(1, 1, 14).max().into_scalar();
+        assert!(background > others + 1.0, "{background} against {others}");
     }
 }

@@ -30,7 +30,7 @@ pub struct SampleConfig {
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { patch: 96, batch: 1, at_aneurysm: 1.0 / 3.0, at_vessel: 1.0 / 3.0 }
+        Self { patch: 64, batch: 2, at_aneurysm: 1.0 / 3.0, at_vessel: 1.0 / 3.0 }
     }
 }
 
@@ -122,38 +122,45 @@ impl PreparedCase {
         let axes = [0, 1, 2].map(|axis| placement.taps(axis, self.shape.zyx()[axis]));
         let row_len = self.shape.x;
         let mut patch = Patch::empty(n);
-        let planes: Vec<_> = (0..n).into_par_iter().map(|z| {
-            let mut plane = Plane { channels: vec![0.0; IN_CHANNELS * n * n], labels: vec![0; n * n] };
-            for y in 0..n {
-                let (tz, ty) = (axes[0][z], axes[1][y]);
-                let rows = [(tz.low, ty.low), (tz.low, ty.high), (tz.high, ty.low), (tz.high, ty.high)];
-                let rows = rows.map(|(z, y)| (z * self.shape.y + y) * row_len);
-                for (x, tx) in axes[2].iter().enumerate() {
-                    let at = |row: usize| {
-                        let low = self.image[row + tx.low].to_f32();
-                        if tx.fraction == 0.0 { low } else { low + tx.fraction * (self.image[row + tx.high].to_f32() - low) }
-                    };
-                    let mix = |a: usize, b: usize| {
-                        let a = at(a);
-                        if ty.fraction == 0.0 { a } else { a + ty.fraction * (at(b) - a) }
-                    };
-                    let near = mix(rows[0], rows[1]);
-                    let value =
-                        if tz.fraction == 0.0 { near } else { near + tz.fraction * (mix(rows[2], rows[3]) - near) };
-                    let i = y * n + x;
-                    plane.channels[i] = value;
-                    let label = self.labels[self.shape.offset(Index::new(tz.nearest, ty.nearest, tx.nearest))];
-                    plane.labels[i] = if placement.mirrored { mirror(label) } else { label };
-                    let p = self.affine.to_world(VoxelPoint::new(tz.place, ty.place, tx.place));
-                    let side = if placement.mirrored { -1.0 } else { 1.0 };
-                    let offset = [side * (p.x - self.centre.x), p.y - self.centre.y, p.z - self.centre.z];
-                    for (axis, mm) in offset.into_iter().enumerate() {
-                        plane.channels[(axis + 1) * n * n + i] = (mm / COORDINATE_MM) as f32;
+        let planes: Vec<_> = (0..n)
+            .into_par_iter()
+            .map(|z| {
+                let mut plane = Plane { channels: vec![0.0; IN_CHANNELS * n * n], labels: vec![0; n * n] };
+                for y in 0..n {
+                    let (tz, ty) = (axes[0][z], axes[1][y]);
+                    let rows = [(tz.low, ty.low), (tz.low, ty.high), (tz.high, ty.low), (tz.high, ty.high)];
+                    let rows = rows.map(|(z, y)| (z * self.shape.y + y) * row_len);
+                    for (x, tx) in axes[2].iter().enumerate() {
+                        let at = |row: usize| {
+                            let low = self.image[row + tx.low].to_f32();
+                            if tx.fraction == 0.0 {
+                                low
+                            } else {
+                                low + tx.fraction * (self.image[row + tx.high].to_f32() - low)
+                            }
+                        };
+                        let mix = |a: usize, b: usize| {
+                            let a = at(a);
+                            if ty.fraction == 0.0 { a } else { a + ty.fraction * (at(b) - a) }
+                        };
+                        let near = mix(rows[0], rows[1]);
+                        let value =
+                            if tz.fraction == 0.0 { near } else { near + tz.fraction * (mix(rows[2], rows[3]) - near) };
+                        let i = y * n + x;
+                        plane.channels[i] = value;
+                        let label = self.labels[self.shape.offset(Index::new(tz.nearest, ty.nearest, tx.nearest))];
+                        plane.labels[i] = if placement.mirrored { mirror(label) } else { label };
+                        let p = self.affine.to_world(VoxelPoint::new(tz.place, ty.place, tx.place));
+                        let side = if placement.mirrored { -1.0 } else { 1.0 };
+                        let offset = [side * (p.x - self.centre.x), p.y - self.centre.y, p.z - self.centre.z];
+                        for (axis, mm) in offset.into_iter().enumerate() {
+                            plane.channels[(axis + 1) * n * n + i] = (mm / COORDINATE_MM) as f32;
+                        }
                     }
                 }
-            }
-            plane
-        }).collect();
+                plane
+            })
+            .collect();
         for (z, plane) in planes.into_iter().enumerate() {
             for (channel, values) in plane.channels.chunks_exact(n * n).enumerate() {
                 patch.channels[(channel * n + z) * n * n..][..n * n].copy_from_slice(values);
@@ -325,8 +332,10 @@ pub(super) mod tests {
     #[test]
     fn a_mirrored_patch_is_of_the_other_side() {
         let prepared = PreparedCase::new(&case(24));
-        let (plain, mirrored) =
-            (prepared.cut(&placement(Index::new(12, 12, 12), false)), prepared.cut(&placement(Index::new(12, 12, 12), true)));
+        let (plain, mirrored) = (
+            prepared.cut(&placement(Index::new(12, 12, 12), false)),
+            prepared.cut(&placement(Index::new(12, 12, 12), true)),
+        );
         assert!(plain.sites.contains(&Site::LeftMca.mask_value()));
         assert!(mirrored.sites.contains(&Site::RightMca.mask_value()));
         assert!(!mirrored.sites.contains(&Site::LeftMca.mask_value()));

@@ -31,15 +31,15 @@ impl State {
             return Err(other());
         }
         let step = file.metadata.get("step").and_then(|text| text.parse().ok()).ok_or_else(other)?;
-        let part = |prefix| Weights { metadata: Default::default(), ..file.under(prefix) };
-        let (net, first, second, average) = (part("net."), part("first."), part("second."), part("average."));
+        let [net, first, second, average] = ["net.", "first.", "second.", "average."].map(|part| file.under(part));
         let same = [&first, &second, &average].iter().all(|other| other.shapes().eq(net.shapes()));
         if same { Ok(Self { step, net, first, second, average }) } else { Err(other()) }
     }
 
     pub fn save(&self, path: &Path, config: &TrainConfig) -> Result<(), TrainError> {
         let mut file = Weights::default();
-        let parts = [("net.", &self.net), ("first.", &self.first), ("second.", &self.second), ("average.", &self.average)];
+        let parts =
+            [("net.", &self.net), ("first.", &self.first), ("second.", &self.second), ("average.", &self.average)];
         for (prefix, part) in parts {
             for (name, shape, values) in part.iter() {
                 file.insert(format!("{prefix}{name}"), shape.to_vec(), values.to_vec());

@@ -173,7 +173,7 @@ pub fn train<M: Module, B: Send>(
     let (start, first_step) = (Instant::now(), state.step);
     let accumulate = config.accumulate.max(1);
     let batches = first_step * accumulate..config.steps * accumulate;
-    std::thread::scope(|scope| {
+    let net = std::thread::scope(|scope| {
         let (sender, receiver) = mpsc::sync_channel(1);
         let sample = &sample;
         scope.spawn(move || {
@@ -206,7 +206,13 @@ pub fn train<M: Module, B: Send>(
             let elapsed = start.elapsed();
             let pace = elapsed.as_secs_f64() / (state.step - first_step) as f64;
             let remaining_seconds = pace * (config.steps - state.step) as f64;
-            progress(&Progress { step: state.step, steps: config.steps, loss: value, terms: &terms, remaining_seconds });
+            progress(&Progress {
+                step: state.step,
+                steps: config.steps,
+                loss: value,
+                terms: &terms,
+                remaining_seconds,
+            });
             let out_of_time = config.max_seconds.is_some_and(|limit| elapsed.as_secs_f64() >= limit);
             let done = state.step == config.steps || out_of_time;
             if done || saved.elapsed() >= Duration::from_secs_f64(config.checkpoint_seconds.max(0.0)) {
@@ -217,7 +223,7 @@ pub fn train<M: Module, B: Send>(
                 break;
             }
         }
-        Ok(())
+        Ok::<M, TrainError>(net)
     })?;
     let finished = state.step >= config.steps;
     Ok(Trained { net: state.average.apply(net.valid())?, step: state.step, finished })

@@ -19,8 +19,13 @@ mod tests {
 
     #[test]
     fn rises_then_falls() {
-        let config =
-            TrainConfig { steps: 100, warmup_steps: 9, learning_rate: 1.0, final_fraction: 0.0, ..TrainConfig::default() };
+        let config = TrainConfig {
+            steps: 100,
+            warmup_steps: 9,
+            learning_rate: 1.0,
+            final_fraction: 0.0,
+            ..TrainConfig::default()
+        };
         assert!((learning_rate(&config, 0) - 0.1).abs() < 1e-12);
         assert!((learning_rate(&config, 8) - 0.9).abs() < 1e-12);
         assert!((learning_rate(&config, 9) - 1.0).abs() < 1e-12);

@@ -1,0 +1,260 @@
+//! Inference by sliding windows, in memory bounded by four values per voxel.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use willis_core::image::{HarmonisedVolume, Image, VesselMap};
+use willis_core::space::{Index, Shape, VoxelPoint};
+
+use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
+use crate::layers::Init;
+use crate::loss::segmentation::{CHANNELS, CLASSES};
+use crate::weights::{Weights, WeightsError};
+
+/// How a volume is cut into windows.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SegmentConfig {
+    /// Side of a window, voxels; rounded up to a multiple of 32.
+    pub window: usize,
+    /// Share of a window that the next one covers again, 0 to 0.9.
+    pub overlap: f64,
+}
+
+impl Default for SegmentConfig {
+    fn default() -> Self {
+        Self { window: 96, overlap: 0.25 }
+    }
+}
+
+/// The net in a weights file's bytes.
+///
+/// # Errors    no safetensors file, or weights of another net
+pub fn load(bytes: &[u8], config: &SegmentNetConfig, device: &Device) -> Result<SegmentNet, WeightsError> {
+    Weights::from_bytes(bytes)?.apply(config.init(&mut Init::new(0, device)))
+}
+
+/// The net in a weights file.
+///
+/// # Errors    as [`load`], and when the file cannot be read
+pub fn load_file(path: &Path, config: &SegmentNetConfig, device: &Device) -> Result<SegmentNet, WeightsError> {
+    Weights::load(path)?.apply(config.init(&mut Init::new(0, device)))
+}
+
+/// Vessel, aneurysm and site of every voxel of a harmonised volume.
+///
+/// Windows are blended by a Gaussian weight; a voxel's site is that of the window it lies deepest in.
+pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &SegmentConfig) -> VesselMap {
+    let maps = segment_image(net, &volume.image, config);
+    let grid = volume.image.grid;
+    VesselMap {
+        vessel: Image::new(grid, maps.vessel),
+        aneurysm: Image::new(grid, maps.aneurysm),
+        site: Image::new(grid, maps.site),
+        source: Arc::clone(volume),
+    }
+}
+
+/// What [`segment`] finds, as plain arrays.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Maps {
+    pub vessel: Vec<f32>,
+    pub aneurysm: Vec<f32>,
+    pub site: Vec<u8>,
+}
+
+pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
+    let shape = image.grid.shape;
+    let n = shape.len();
+    let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
+    let (mut weight, mut deepest) = (vec![0.0f32; n], vec![0.0f32; n]);
+    let side = config.window.div_ceil(32).max(1) * 32;
+    let window = shape.zyx().map(|extent| side.min(extent.div_ceil(32).max(1) * 32));
+    let [starts_z, starts_y, starts_x] = [0, 1, 2].map(|axis| starts(shape.zyx()[axis], window[axis], config.overlap));
+    let bells = window.map(bell);
+    for &z in &starts_z {
+        for &y in &starts_y {
+            for &x in &starts_x {
+                let start = Index::new(z, y, x);
+                let channels = cut(image, start, window);
+                if is_flat(&channels[..window.iter().product()]) {
+                    continue;
+                }
+                let found = run(net, channels, window);
+                for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - z) {
+                    for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - y) {
+                        for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - x) {
+                            let to = shape.offset(Index::new(z + wz, y + wy, x + wx));
+                            let from = (wz * window[1] + wy) * window[2] + wx;
+                            let depth = bell_z * bell_y * bell_x;
+                            weight[to] += depth;
+                            maps.vessel[to] += depth * found.vessel[from];
+                            maps.aneurysm[to] += depth * found.aneurysm[from];
+                            if depth > deepest[to] {
+                                deepest[to] = depth;
+                                maps.site[to] = found.site[from];
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+    let Maps { vessel, aneurysm, site } = &mut maps;
+    for ((v, a), (s, w)) in vessel.iter_mut().zip(aneurysm).zip(site.iter_mut().zip(weight)) {
+        let w = w.max(f32::MIN_POSITIVE);
+        (*v, *a) = ((*v / w).clamp(0.0, 1.0), (*a / w).clamp(0.0, 1.0));
+        // The net names a site everywhere; it counts where an artery is more probable than none.
+        if *v < 0.5 {
+            *s = 0;
+        }
+    }
+    maps
+}
+
+/// First voxels of the windows along an axis: even steps, the last one ends at the border.
+fn starts(extent: usize, window: usize, overlap: f64) -> Vec<usize> {
+    let last = extent.saturating_sub(window);
+    let step = ((window as f64 * (1.0 - overlap.clamp(0.0, 0.9))) as usize).max(1);
+    let count = last.div_ceil(step);
+    (0..=count).map(|i| if count == 0 { 0 } else { i * last / count }).collect()
+}
+
+/// Gaussian weight along an axis, deviation a quarter of the window, never 0.
+fn bell(window: usize) -> Vec<f32> {
+    let middle = (window as f32 - 1.0) / 2.0;
+    let weight = |i: usize| (-0.5 * ((i as f32 - middle) / (window as f32 / 4.0)).powi(2)).exp();
+    (0..window).map(weight).collect()
+}
+
+/// Input channels of a window; outside the volume its border goes on.
+fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f32> {
+    let (shape, affine, centre) = (image.grid.shape, image.grid.affine, image.grid.centre());
+    let [nz, ny, nx] = window;
+    let voxels = nz * ny * nx;
+    let mut channels = vec![0.0f32; IN_CHANNELS * voxels];
+    let mut planes: Vec<Vec<&mut [f32]>> = (0..nz).map(|_| Vec::with_capacity(IN_CHANNELS)).collect();
+    for channel in channels.chunks_mut(voxels) {
+        planes.iter_mut().zip(channel.chunks_mut(ny * nx)).for_each(|(planes, plane)| planes.push(plane));
+    }
+    planes.into_par_iter().enumerate().for_each(|(wz, mut plane)| {
+        for wy in 0..ny {
+            for wx in 0..nx {
+                let (z, y, x) = (start.z + wz, start.y + wy, start.x + wx);
+                let inside = Index::new(z.min(shape.z - 1), y.min(shape.y - 1), x.min(shape.x - 1));
+                let at = wy * nx + wx;
+                plane[0][at] = *image.at(inside);
+                let p = affine.to_world(VoxelPoint::new(z as f64, y as f64, x as f64));
+                let offset = [p.x - centre.x, p.y - centre.y, p.z - centre.z];
+                for (channel, mm) in plane[1..].iter_mut().zip(offset) {
+                    channel[at] = (mm / COORDINATE_MM) as f32;
+                }
+            }
+        }
+    });
+    channels
+}
+
+/// Air, or padding: one value everywhere.
+fn is_flat(image: &[f32]) -> bool {
+    image.iter().all(|v| (v - image[0]).abs() < 1e-3)
+}
+
+/// Probabilities and sites of a window.
+fn run(net: &SegmentNet, channels: Vec<f32>, window: [usize; 3]) -> Maps {
+    let [d, h, w] = window;
+    let x = Tensor::from_data(TensorData::new(channels, [1, IN_CHANNELS, d, h, w]), &net.device());
+    let logits = net.forward(x).into_data().convert::<f32>();
+    decode(logits.as_slice::<f32>().expect("logits were just converted to f32"), d * h * w)
+}
+
+/// Logits `[15, N]` to probabilities of vessel and aneurysm, and the most probable site.
+fn decode(logits: &[f32], voxels: usize) -> Maps {
+    let row = |channel: usize| &logits[channel * voxels..][..voxels];
+    let rows: [&[f32]; CHANNELS] = std::array::from_fn(row);
+    let one = |i: usize| {
+        let (best, highest) = (1..CLASSES)
+            .map(|class| (class, rows[class][i]))
+            .fold((1, f32::NEG_INFINITY), |a, b| if b.1 > a.1 { b } else { a });
+        let sites: f32 = rows[1..CLASSES].iter().map(|row| (row[i] - highest).exp()).sum();
+        let background = (rows[0][i] - highest).min(80.0).exp();
+        (sites / (sites + background), 1.0 / (1.0 + (-rows[CLASSES][i]).exp()), best as u8)
+    };
+    let (vessel_and_aneurysm, site): (Vec<(f32, f32)>, Vec<u8>) =
+        (0..voxels).into_par_iter().map(one).map(|(v, a, s)| ((v, a), s)).unzip();
+    let (vessel, aneurysm) = vessel_and_aneurysm.into_iter().unzip();
+    Maps { vessel, aneurysm, site }
+}
+
+/// Number of voxels of a shape that windows of a side need at most; for estimates of time.
+pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
+    let side = config.window.div_ceil(32).max(1) * 32;
+    let along = |extent: usize| starts(extent, side.min(extent.div_ceil(32).max(1) * 32), config.overlap).len();
+    shape.zyx().into_iter().map(along).product()
+}
+
+#[cfg(test)]
+mod tests {
+    use willis_core::space::{Affine, Grid, Point, Spacing};
+
+    use super::*;
+
+    fn image(shape: Shape) -> Image<f32> {
+        let grid = Grid::new(shape, Affine::axis_aligned(Spacing::isotropic(0.6), Point::new(0.0, 0.0, 0.0)));
+        Image::new(grid, (0..shape.len()).map(|i| (i % 97) as f32 / 97.0).collect())
+    }
+
+    fn tiny() -> SegmentNet {
+        super::super::net::tests::tiny().init(&mut Init::new(2, &Device::flex()))
+    }
+
+    #[test]
+    fn windows_cover_every_voxel() {
+        assert_eq!(starts(96, 96, 0.25), [0]);
+        assert_eq!(starts(20, 32, 0.25), [0]);
+        assert_eq!(starts(100, 32, 0.5), [0, 13, 27, 40, 54, 68]);
+        for extent in 1..200 {
+            let starts = starts(extent, 32, 0.25);
+            assert!(starts.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 24));
+            assert!(starts[starts.len() - 1] + 32 >= extent);
+        }
+    }
+
+    #[test]
+    fn decoding_by_hand() {
+        let mut logits = vec![0.0; CHANNELS];
+        logits[7] = 2.0;
+        logits[CLASSES] = -1.0;
+        let maps = decode(&logits, 1);
+        let sites = 12.0 + 2f32.exp();
+        assert!((maps.vessel[0] - sites / (sites + 1.0)).abs() < 1e-6);
+        assert!((maps.aneurysm[0] - 1.0 / (1.0 + 1f32.exp())).abs() < 1e-6);
+        assert_eq!(maps.site, [7]);
+    }
+
+    #[test]
+    fn any_shape_is_segmented_and_any_thread_count_gives_the_same() {
+        let net = tiny();
+        let config = SegmentConfig { window: 32, overlap: 0.25 };
+        let image = image(Shape::new(20, 40, 33));
+        let with_threads = |threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| segment_image(&net, &image, &config))
+        };
+        let maps = with_threads(1);
+        assert_eq!(maps.vessel.len(), image.voxels.len());
+        assert!(maps.vessel.iter().chain(&maps.aneurysm).all(|p| (0.0..=1.0).contains(p)));
+        assert!(maps.vessel.iter().any(|&p| p > 0.0));
+        assert_eq!(maps, with_threads(3));
+    }
+
+    #[test]
+    fn air_costs_nothing() {
+        let air = image(Shape::new(32, 32, 32)).map(|_| -1.0);
+        let maps = segment_image(&tiny(), &air, &SegmentConfig::default());
+        assert!(maps.vessel.iter().all(|&p| p == 0.0) && maps.site.iter().all(|&s| s == 0));
+    }
+}

@@ -1,3 +1,4 @@
 //! Deterministic algorithms on series: reading, harmonising, tracing. No tensors, no nets.
 
+pub mod ingest;
 pub mod trace;

@@ -1,0 +1,365 @@
+//! What one DICOM file says of itself: pixel layout, and per frame its place, scaling and time.
+//!
+//! Classic files give one frame; enhanced files give many, through the shared and per-frame functional groups
+//! (PS3.3 C.7.6.16). Nothing is decided here: a missing value stays `None`.
+
+use dicom_core::{DicomValue, Tag};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use dicom_object::mem::InMemElement;
+use dicom_transfer_syntax_registry::entries;
+use willis_core::Sex;
+
+use super::layout::{Encoding, Layout, Pixels};
+
+/// One file with pixel data.
+#[derive(Debug, Clone)]
+pub(super) struct Instance {
+    pub series_uid: String,
+    pub sop_uid: String,
+    pub pixels: PixelFormat,
+    pub slices: Vec<Slice>,
+    pub hints: Hints,
+}
+
+/// How pixel values are stored.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PixelFormat {
+    pub rows: usize,
+    pub columns: usize,
+    pub samples: usize,
+    pub bits_allocated: usize,
+    pub bits_stored: usize,
+    pub signed: bool,
+    pub planar: bool,
+    pub colour: Colour,
+}
+
+/// Photometric interpretation, as far as it matters for one brightness per voxel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Colour {
+    Monochrome1,
+    Monochrome2,
+    Rgb,
+    Ybr,
+    Unsupported,
+}
+
+/// Place, scaling and time of one frame.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Slice {
+    /// Frame within the file, from 0.
+    pub frame: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Centre of the first voxel, LPS mm.
+    pub position: Option<[f64; 3]>,
+    /// Direction along a row, then along a column.
+    pub orientation: Option<[f64; 6]>,
+    /// Distance between rows, then between columns, mm.
+    pub pixel_spacing: Option<[f64; 2]>,
+    pub slice_location: Option<f64>,
+    pub slice_step_mm: Option<f64>,
+    pub slope: f64,
+    pub intercept: f64,
+    pub instance_number: Option<i64>,
+    pub time: TimeKeys,
+}
+
+/// Values that tell the members of a 4-D series apart, most telling first; hundredths where the tag is a decimal.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TimeKeys {
+    pub image_type: String,
+    pub echo_time: Option<i64>,
+    pub temporal_position: Option<i64>,
+    pub stack: String,
+    pub acquisition: Option<i64>,
+}
+
+/// Attributes for guessing the kind of series. Free text stays inside this module's callers and never enters a message.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Hints {
+    pub modality: String,
+    /// Description, protocol and sequence name, in lower case.
+    pub text: String,
+    pub scanning_sequence: String,
+    pub contrast: bool,
+    pub angio: bool,
+    pub echo_time_ms: Option<f64>,
+    pub repetition_time_ms: Option<f64>,
+    pub inversion_time_ms: Option<f64>,
+    pub age_years: Option<f32>,
+    pub sex: Option<Sex>,
+}
+
+/// Why a file gives no instance.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum HeaderError {
+    #[error("its header cannot be parsed ({reason}); export the file again")]
+    Parse { reason: String },
+    #[error("it has no pixel data")]
+    NoPixels,
+    #[error("its header lacks {name} or holds a senseless value")]
+    Attribute { name: &'static str },
+    #[error("it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again")]
+    Short { expected: u64, available: u64 },
+}
+
+impl Instance {
+    /// Reads the header of a file.
+    pub fn of(layout: &Layout) -> Result<Self, HeaderError> {
+        if layout.pixels == Pixels::Absent {
+            return Err(HeaderError::NoPixels);
+        }
+        let obj = parse(layout.header(), layout.encoding)?;
+        let pixels = pixel_format(&obj, &layout.pixels)?;
+        let frames = frame_count(&obj, &pixels, &layout.pixels)?;
+        let shared = item(&obj, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
+        let per_frame = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items());
+        let slices = (0..frames)
+            .map(|frame| {
+                let own = per_frame.and_then(|items| items.get(frame));
+                slice(&Groups { top: &obj, shared, own }, frame, frames, &pixels)
+            })
+            .collect();
+        Ok(Self {
+            series_uid: text(&obj, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
+            sop_uid: text(&obj, tags::SOP_INSTANCE_UID).unwrap_or_default(),
+            hints: hints(&obj),
+            pixels,
+            slices,
+        })
+    }
+}
+
+impl PixelFormat {
+    /// Bytes of one uncompressed frame.
+    pub fn frame_bytes(&self) -> u64 {
+        (self.rows * self.columns) as u64 * self.samples as u64 * self.bits_allocated as u64 / 8
+    }
+}
+
+fn parse(header: &[u8], encoding: Encoding) -> Result<InMemDicomObject, HeaderError> {
+    let syntax = match (encoding.explicit, encoding.big_endian) {
+        (false, _) => entries::IMPLICIT_VR_LITTLE_ENDIAN.erased(),
+        (true, false) => entries::EXPLICIT_VR_LITTLE_ENDIAN.erased(),
+        (true, true) => entries::EXPLICIT_VR_BIG_ENDIAN.erased(),
+    };
+    super::contain(|| InMemDicomObject::read_dataset_with_ts(header, &syntax))
+        .map_err(|reason| HeaderError::Parse { reason })?
+        .map_err(|e| HeaderError::Parse { reason: e.to_string() })
+}
+
+fn pixel_format(obj: &InMemDicomObject, pixels: &Pixels) -> Result<PixelFormat, HeaderError> {
+    let count = |tag: Tag, name: &'static str, most: i64| {
+        integer(obj, tag).filter(|&n| n > 0 && n <= most).map(|n| n as usize).ok_or(HeaderError::Attribute { name })
+    };
+    let samples = integer(obj, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
+    let samples = match samples {
+        1 | 3 => samples as usize,
+        _ => return Err(HeaderError::Attribute { name: "SamplesPerPixel (1 or 3)" }),
+    };
+    let bits_allocated = match pixels {
+        Pixels::Float { bytes, .. } => bytes * 8,
+        _ => count(tags::BITS_ALLOCATED, "BitsAllocated", 64)?,
+    };
+    let bits_stored = integer(obj, tags::BITS_STORED).filter(|n| (1..=bits_allocated as i64).contains(n));
+    let colour = match text(obj, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default().as_str() {
+        "MONOCHROME1" => Colour::Monochrome1,
+        "RGB" | "YBR_RCT" | "YBR_ICT" => Colour::Rgb,
+        name if name.starts_with("YBR") => Colour::Ybr,
+        "PALETTE COLOR" => Colour::Unsupported,
+        _ if samples == 3 => Colour::Rgb,
+        _ => Colour::Monochrome2,
+    };
+    Ok(PixelFormat {
+        rows: count(tags::ROWS, "Rows", 65_535)?,
+        columns: count(tags::COLUMNS, "Columns", 65_535)?,
+        samples,
+        bits_allocated,
+        bits_stored: bits_stored.unwrap_or(bits_allocated as i64) as usize,
+        signed: integer(obj, tags::PIXEL_REPRESENTATION) == Some(1),
+        planar: integer(obj, tags::PLANAR_CONFIGURATION) == Some(1),
+        colour,
+    })
+}
+
+/// Frames, from the tag when the data can hold so many, else from the length of the data.
+fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) -> Result<usize, HeaderError> {
+    let declared = integer(obj, tags::NUMBER_OF_FRAMES).filter(|&n| n > 0).map(|n| n as u64);
+    let (available, frame_bytes) = match pixels {
+        Pixels::Native { range, .. } | Pixels::Float { range, .. } => (range.len() as u64, format.frame_bytes()),
+        Pixels::Encapsulated { fragments, .. } => (fragments.len() as u64, 1),
+        Pixels::Absent => (0, 1),
+    };
+    let held = available / frame_bytes.max(1);
+    match declared {
+        Some(n) if n <= held => Ok(n as usize),
+        // Without a frame count, a compressed stream is one frame in any number of fragments, unless the header lists more.
+        None if matches!(pixels, Pixels::Encapsulated { .. }) && held >= 1 => {
+            let listed = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
+            Ok(listed.clamp(1, held as usize))
+        }
+        None if held >= 1 => Ok(held as usize),
+        _ => Err(HeaderError::Short { expected: declared.unwrap_or(1).saturating_mul(frame_bytes), available }),
+    }
+}
+
+/// The three places where an attribute of a frame may be, nearest first.
+struct Groups<'a> {
+    own: Option<&'a InMemDicomObject>,
+    shared: Option<&'a InMemDicomObject>,
+    top: &'a InMemDicomObject,
+}
+
+impl Groups<'_> {
+    fn find<T>(&self, group: Tag, get: impl Fn(&InMemDicomObject) -> Option<T>) -> Option<T> {
+        let inside = |set: Option<&InMemDicomObject>| set.and_then(|s| item(s, group)).and_then(&get);
+        inside(self.own).or_else(|| inside(self.shared)).or_else(|| get(self.top))
+    }
+}
+
+fn slice(groups: &Groups, frame: usize, frames: usize, pixels: &PixelFormat) -> Slice {
+    let transformation = |tag| groups.find(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |s| number(s, tag));
+    let content = |tag| groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| integer(s, tag));
+    let measures = |tag| groups.find(tags::PIXEL_MEASURES_SEQUENCE, |s| number(s, tag));
+    let positive = |v: &f64| *v > 0.0 && *v < 1e4;
+    let spacing = groups
+        .find(tags::PIXEL_MEASURES_SEQUENCE, |s| numbers::<2>(s, tags::PIXEL_SPACING))
+        .or_else(|| numbers::<2>(groups.top, tags::IMAGER_PIXEL_SPACING));
+    let echo = groups
+        .find(tags::MR_ECHO_SEQUENCE, |s| number(s, tags::EFFECTIVE_ECHO_TIME))
+        .or_else(|| number(groups.top, tags::ECHO_TIME));
+    let image_type = groups
+        .find(tags::MR_IMAGE_FRAME_TYPE_SEQUENCE, |s| {
+            let frame_type = text(s, tags::FRAME_TYPE)?;
+            Some(frame_type + "\\" + &text(s, tags::COMPLEX_IMAGE_COMPONENT).unwrap_or_default())
+        })
+        .or_else(|| text(groups.top, tags::IMAGE_TYPE));
+    // Multi-frame files without functional groups carry one position for all frames, which places only the first.
+    let position = match (groups.own, frames) {
+        (None, 2..) => None,
+        _ => groups.find(tags::PLANE_POSITION_SEQUENCE, |s| numbers::<3>(s, tags::IMAGE_POSITION_PATIENT)),
+    };
+    Slice {
+        frame,
+        rows: pixels.rows,
+        columns: pixels.columns,
+        position,
+        orientation: groups
+            .find(tags::PLANE_ORIENTATION_SEQUENCE, |s| numbers::<6>(s, tags::IMAGE_ORIENTATION_PATIENT))
+            .and_then(orthonormal),
+        pixel_spacing: spacing.filter(|s| s.iter().all(positive)),
+        slice_location: if frames == 1 { number(groups.top, tags::SLICE_LOCATION) } else { None },
+        slice_step_mm: measures(tags::SPACING_BETWEEN_SLICES)
+            .map(f64::abs)
+            .filter(positive)
+            .or_else(|| measures(tags::SLICE_THICKNESS).filter(positive)),
+        slope: transformation(tags::RESCALE_SLOPE).filter(|&s| s != 0.0).unwrap_or(1.0),
+        intercept: transformation(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
+        instance_number: integer(groups.top, tags::INSTANCE_NUMBER),
+        time: TimeKeys {
+            image_type: image_type.unwrap_or_default(),
+            echo_time: echo.map(|ms| (ms * 100.0).round() as i64),
+            temporal_position: content(tags::TEMPORAL_POSITION_INDEX)
+                .or_else(|| integer(groups.top, tags::TEMPORAL_POSITION_IDENTIFIER)),
+            stack: groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| text(s, tags::STACK_ID)).unwrap_or_default(),
+            acquisition: content(tags::FRAME_ACQUISITION_NUMBER)
+                .or_else(|| integer(groups.top, tags::ACQUISITION_NUMBER)),
+        },
+    }
+}
+
+/// Two unit vectors at a right angle, or `None`; small rounding in the header is repaired.
+fn orthonormal(v: [f64; 6]) -> Option<[f64; 6]> {
+    let unit = |a: [f64; 3]| {
+        let length = a.iter().map(|x| x * x).sum::<f64>().sqrt();
+        ((length - 1.0).abs() < 0.1).then(|| a.map(|x| x / length))
+    };
+    let row = unit([v[0], v[1], v[2]])?;
+    let column = unit([v[3], v[4], v[5]])?;
+    let cosine: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+    (cosine.abs() < 0.05).then(|| [row[0], row[1], row[2], column[0], column[1], column[2]])
+}
+
+fn hints(obj: &InMemDicomObject) -> Hints {
+    let texts = [tags::SERIES_DESCRIPTION, tags::PROTOCOL_NAME, tags::SEQUENCE_NAME, tags::ACQUISITION_CONTRAST];
+    let texts: Vec<String> = texts.iter().filter_map(|&tag| text(obj, tag)).collect();
+    Hints {
+        modality: text(obj, tags::MODALITY).unwrap_or_default(),
+        text: texts.join(" ").to_lowercase(),
+        scanning_sequence: text(obj, tags::SCANNING_SEQUENCE).unwrap_or_default(),
+        contrast: text(obj, tags::CONTRAST_BOLUS_AGENT).is_some_and(|agent| !agent.is_empty()),
+        angio: text(obj, tags::ANGIO_FLAG).as_deref() == Some("Y"),
+        echo_time_ms: number(obj, tags::ECHO_TIME),
+        repetition_time_ms: number(obj, tags::REPETITION_TIME),
+        inversion_time_ms: number(obj, tags::INVERSION_TIME),
+        age_years: text(obj, tags::PATIENT_AGE).and_then(|age| parse_age(&age)),
+        sex: match text(obj, tags::PATIENT_SEX).as_deref() {
+            Some("F") => Some(Sex::Female),
+            Some("M") => Some(Sex::Male),
+            _ => None,
+        },
+    }
+}
+
+/// Years of an age string such as `045Y`, `18M`, `003W` or `010D`; a bare number is years.
+pub(super) fn parse_age(age: &str) -> Option<f32> {
+    let age = age.trim();
+    let digits = age.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let per_year = match &age[digits.len()..] {
+        "Y" | "" => 1.0,
+        "M" => 12.0,
+        "W" => 52.18,
+        "D" => 365.25,
+        _ => return None,
+    };
+    let years = digits.parse::<u16>().ok()? as f32 / per_year;
+    (years <= 130.0).then_some(years)
+}
+
+fn item(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
+    obj.get(tag)?.items()?.first()
+}
+
+fn primitive(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemElement> {
+    obj.get(tag).filter(|e| matches!(e.value(), DicomValue::Primitive(_)))
+}
+
+fn text(obj: &InMemDicomObject, tag: Tag) -> Option<String> {
+    let text = primitive(obj, tag)?.to_str().ok()?;
+    Some(text.trim_matches(['\0', ' ']).to_owned())
+}
+
+fn integer(obj: &InMemDicomObject, tag: Tag) -> Option<i64> {
+    let element = primitive(obj, tag)?;
+    element.to_int::<i64>().ok().or_else(|| number(obj, tag).map(|v| v as i64))
+}
+
+fn number(obj: &InMemDicomObject, tag: Tag) -> Option<f64> {
+    primitive(obj, tag)?.to_float64().ok().filter(|v| v.is_finite())
+}
+
+fn numbers<const N: usize>(obj: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
+    let values = primitive(obj, tag)?.to_multi_float64().ok()?;
+    <[f64; N]>::try_from(values).ok().filter(|v| v.iter().all(|x| x.is_finite()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages() {
+        for (age, years) in [("045Y", Some(45.0)), ("018M", Some(1.5)), ("67", Some(67.0)), ("", None), ("999Y", None)] {
+            assert_eq!(parse_age(age), years, "{age}");
+        }
+    }
+
+    #[test]
+    fn orientation_must_be_two_right_angled_unit_vectors() {
+        assert!(orthonormal([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).is_some());
+        assert!(orthonormal([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]).is_none());
+        assert!(orthonormal([0.0; 6]).is_none());
+    }
+}

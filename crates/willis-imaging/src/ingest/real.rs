@@ -1,0 +1,168 @@
+//! Real files of many scanners. They are not part of the repository; without them each test says so and passes.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use willis_core::files::nifti;
+use willis_core::{Image, Shape, Volume};
+
+use super::decode::decode_frame;
+use super::header::Instance;
+use super::layout::Layout;
+use super::{IngestConfig, ingest};
+
+fn data(name: &str) -> Option<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
+    if !path.exists() {
+        eprintln!("skipped: no real data at {}", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+/// Unpacks the regular files of a `.tar.gz`.
+fn unpack(archive: &Path) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tar = flate2::read::GzDecoder::new(std::fs::File::open(archive).unwrap());
+    let mut header = [0u8; 512];
+    while tar.read_exact(&mut header).is_ok() && header[0] != 0 {
+        let text = |from: usize, n: usize| {
+            String::from_utf8_lossy(&header[from..from + n]).trim_matches(['\0', ' ']).to_owned()
+        };
+        let size = usize::from_str_radix(&text(124, 12), 8).unwrap();
+        let mut content = vec![0; size.div_ceil(512) * 512];
+        tar.read_exact(&mut content).unwrap();
+        let name = text(0, 100);
+        if header[156] == b'0' && !name.contains("..") {
+            let path = folder.path().join(name.trim_start_matches("./"));
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, &content[..size]).unwrap();
+        }
+    }
+    folder
+}
+
+fn first_frame(path: &Path) -> Result<Vec<f32>, String> {
+    let bytes = std::fs::read(path).unwrap();
+    let layout = Layout::of(&bytes, 1 << 28).map_err(|e| e.to_string())?;
+    let instance = Instance::of(&layout).map_err(|e| e.to_string())?;
+    let mut out = vec![0.0; instance.pixels.rows * instance.pixels.columns];
+    decode_frame(&layout, &instance.pixels, &instance.slices[0], instance.slices.len(), &mut out)
+        .map_err(|e| e.to_string())?;
+    Ok(out)
+}
+
+/// Largest difference of values over the voxels of `reference`, each looked up in the volume at its world point.
+fn largest_difference(volume: &Volume, reference: &Image<f32>) -> f32 {
+    let (ours, theirs) = (volume.image.grid, reference.grid);
+    assert_eq!(ours.shape.len(), theirs.shape.len(), "{:?} {:?}", ours.shape, theirs.shape);
+    let inverse = ours.affine.inverse().unwrap();
+    let mut largest = 0f32;
+    for (offset, &value) in reference.voxels.iter().enumerate() {
+        let p = inverse.apply(theirs.affine.to_world(theirs.shape.index(offset).into()));
+        let nearest = ours.shape.nearest(p);
+        let off = ours.affine.to_world(nearest.into()).distance_mm(ours.affine.to_world(p));
+        assert!(off < 1e-2, "voxel {offset} lies {off} mm from ours at {p:?}");
+        largest = largest.max((volume.image.at(nearest) - value).abs());
+    }
+    largest
+}
+
+#[test]
+fn head_of_120_slices() {
+    let Some(path) = data("06_vsseg001_t1gd_dicom/VS-SEG-001_t1_gd_120.tar.gz") else { return };
+    let folder = unpack(&path);
+    let start = std::time::Instant::now();
+    let volume = ingest(folder.path(), &IngestConfig::default()).unwrap();
+    eprintln!("120 slices in {:?}; {:?} {:?}", start.elapsed(), volume.meta.modality, volume.findings);
+    assert_eq!(volume.image.grid.shape, Shape::new(120, 512, 512));
+    let spacing = volume.image.grid.spacing();
+    assert!((spacing.z - 1.5).abs() < 1e-3 && (spacing.x - 0.41015625).abs() < 1e-3, "{spacing:?}");
+}
+
+#[test]
+fn one_slice_in_many_transfer_syntaxes() {
+    let Some(folder) = data("41_dicom_ct_transfer_syntaxes") else { return };
+    let expected = first_frame(&folder.join("CTImage.dcm")).unwrap();
+    for (file, tolerance) in [
+        ("BigEndianExplicitTransferSyntax_1.2.840.10008.1.2.2", 0.0),
+        ("DeflatedExplicitVRLittleEndianTransferSyntax_1.2.840.10008.1.2.1.99", 0.0),
+        ("JPEG2000LosslessOnlyTransferSyntax_1.2.840.10008.1.2.4.90", 0.0),
+        ("JPEG2000TransferSyntax_1.2.840.10008.1.2.4.91", 5.0),
+        ("JPEGProcess14SV1TransferSyntax_1.2.840.10008.1.2.4.70", 0.0),
+        ("JPEGProcess14TransferSyntax_1.2.840.10008.1.2.4.57", 0.0),
+        ("LittleEndianExplicitTransferSyntax_1.2.840.10008.1.2.1", 0.0),
+        ("LittleEndianImplicitTransferSyntax_1.2.840.10008.1.2", 0.0),
+        ("RLELosslessTransferSyntax_1.2.840.10008.1.2.5", 0.0),
+    ] {
+        let got = first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let largest = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(largest <= tolerance, "{file}: differs by {largest}");
+    }
+    for file in ["JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80", "JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81"] {
+        let error = first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_err();
+        assert!(error.contains("JPEG-LS") && error.contains("uncompressed"), "{error}");
+    }
+    assert!(first_frame(&folder.join("no-pixel-data.dcm")).unwrap_err().contains("no pixel data"));
+}
+
+#[test]
+fn files_of_pydicom_never_panic() {
+    let Some(folder) = data("40_dicom_pydicom") else { return };
+    let verdicts = std::fs::read_to_string(folder.join("pydicom_verdicts.tsv")).unwrap();
+    let (mut both, mut only_pydicom) = (0, Vec::new());
+    for line in verdicts.lines() {
+        let Some((name, verdict)) = line.split_once('\t') else { continue };
+        let path = folder.join(name);
+        let config = IngestConfig { max_voxels: 1 << 26, ..IngestConfig::default() };
+        let _ = ingest(&path, &config);
+        match first_frame(&path) {
+            Ok(_) if verdict.starts_with("OK") => both += 1,
+            Err(error) if verdict.starts_with("OK") => only_pydicom.push(format!("{name} [{verdict}]: {error}")),
+            _ => {}
+        }
+    }
+    eprintln!("{both} files decode here and in pydicom, {} only there:\n{}", only_pydicom.len(), only_pydicom.join("\n"));
+    assert!(both >= 100, "{both}");
+}
+
+#[test]
+fn series_of_six_vendors_match_their_reference() {
+    let Some(path) = data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
+    let folder = unpack(&path);
+    let mut problems = Vec::new();
+    for entry in walkdir::WalkDir::new(folder.path()).sort_by_file_name() {
+        let entry = entry.unwrap();
+        let name = entry.path().to_string_lossy().into_owned();
+        let Some(stem) = name.strip_suffix("_ground_truth.nii.gz") else { continue };
+        let label = stem.strip_prefix(&*folder.path().to_string_lossy()).unwrap();
+        let reference = nifti::read(entry.path());
+        let volume = ingest(Path::new(stem), &IngestConfig::default());
+        let line = match (volume, reference) {
+            (Ok(volume), Ok(reference)) => {
+                let codes: Vec<_> = volume.findings.iter().map(|f| f.code.clone()).collect();
+                let compared = std::panic::catch_unwind(|| largest_difference(&volume, &reference));
+                format!("{label}: {compared:?} {codes:?}")
+            }
+            (Err(error), _) => format!("{label}: {error}"),
+            (_, Err(error)) => format!("{label}: {error}"),
+        };
+        problems.push(line);
+    }
+    eprintln!("{}", problems.join("\n"));
+}
+
+#[test]
+fn enhanced_files_match_their_reference() {
+    let Some(folder) = data("48_dicom_enhanced") else { return };
+    for (input, reference) in [
+        ("In/Siemens/XA10", "Ref/Siemens_REST1_w_SMS_PF7-8_6.nii"),
+        ("In/Philips/IM_0027_fMAP.dcm", "Ref/Philips_WIP_B0_NS_801_e1.nii"),
+    ] {
+        let volume = ingest(&folder.join(input), &IngestConfig::default()).unwrap();
+        let reference = nifti::read(&folder.join(reference)).unwrap();
+        let codes: Vec<_> = volume.findings.iter().map(|f| f.code.clone()).collect();
+        let compared = std::panic::catch_unwind(|| largest_difference(&volume, &reference));
+        eprintln!("{input}: {compared:?} {codes:?}");
+    }
+}

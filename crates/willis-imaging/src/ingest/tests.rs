@@ -1,0 +1,326 @@
+//! The stage as a whole: good series, odd series, bad input.
+
+use std::io::Write;
+use std::path::Path;
+
+use dicom_core::{DataElement, PrimitiveValue, VR};
+use dicom_dictionary_std::tags;
+use dicom_object::InMemDicomObject;
+use dicom_core::value::DataSetSequence;
+use willis_core::{Index, Modality, Sex, Shape, Volume, VoxelPoint};
+
+use super::testing::{TestSlice, axial_series, put_decimals, put_short, put_text, write_object};
+use super::{IngestConfig, IngestError, ingest, series_in};
+
+fn read(path: &Path) -> Result<Volume, IngestError> {
+    ingest(path, &IngestConfig::default())
+}
+
+fn codes(volume: &Volume) -> Vec<&str> {
+    volume.findings.iter().map(|f| f.code.as_str()).collect()
+}
+
+#[test]
+fn folder_becomes_a_volume() {
+    let volume = read(axial_series(5).path()).unwrap();
+    assert_eq!(volume.image.grid.shape, Shape::new(5, 3, 4));
+    assert_eq!(volume.image.grid.spacing().zyx(), [2.0, 0.5, 0.25]);
+    assert_eq!(*volume.image.at(Index::new(3, 1, 2)), 32.0);
+    assert_eq!(volume.image.grid.affine.to_world(VoxelPoint::new(1.0, 1.0, 1.0)).xyz(), [-0.75, -1.5, 2.0]);
+    assert_eq!(volume.meta.uid, "1.2.3");
+    assert_eq!((volume.meta.modality, volume.meta.age_years, volume.meta.sex), (Some(Modality::Cta), Some(45.0), Some(Sex::Female)));
+    assert_eq!(codes(&volume), [] as [&str; 0]);
+}
+
+#[test]
+fn the_user_knows_better() {
+    let config = IngestConfig { modality: Some(Modality::Mra), age_years: Some(50.0), sex: Some(Sex::Male), ..IngestConfig::default() };
+    let meta = ingest(axial_series(3).path(), &config).unwrap().meta;
+    assert_eq!((meta.modality, meta.age_years, meta.sex), (Some(Modality::Mra), Some(50.0), Some(Sex::Male)));
+}
+
+#[test]
+fn file_order_does_not_matter() {
+    let (forward, backward) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for k in 0..6 {
+        let slice = TestSlice::axial(k, f64::from(k));
+        slice.write(forward.path(), &format!("{k}"));
+        slice.write(backward.path(), &format!("{}", (k * 5 + 3) % 7));
+    }
+    let (a, b) = (read(forward.path()).unwrap(), read(backward.path()).unwrap());
+    assert_eq!((a.image, a.findings), (b.image, b.findings));
+}
+
+/// The same anatomy, cut in other directions, must lie at the same points.
+#[test]
+fn oblique_sagittal_coronal_and_flipped_series_agree_in_space() {
+    let brightness = |p: [f64; 3]| (p[0] + 2.0 * p[1] - p[2]).round();
+    let tilt = 0.3f64;
+    let orientations = [
+        [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
+        [0.0, 1.0, 0.0, 0.0, 0.0, -1.0],
+        [1.0, 0.0, 0.0, 0.0, 0.0, -1.0],
+        [-1.0, 0.0, 0.0, 0.0, -1.0, 0.0],
+        [0.0, -1.0, 0.0, 1.0, 0.0, 0.0],
+        [tilt.cos(), 0.0, tilt.sin(), 0.0, 1.0, 0.0],
+    ];
+    for o in orientations {
+        let (row, column) = ([o[0], o[1], o[2]], [o[3], o[4], o[5]]);
+        // Steps along, against and askew to the normal.
+        for step in [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, 0.2, 1.0]] {
+            let folder = tempfile::tempdir().unwrap();
+            let cross = [row[1] * column[2] - row[2] * column[1], row[2] * column[0] - row[0] * column[2], row[0] * column[1] - row[1] * column[0]];
+            let place = |k: f64| std::array::from_fn::<f64, 3, _>(|i| k * (cross[i] * step[2] * 1.5 + column[i] * step[1]) + 10.0);
+            for k in 0..4 {
+                let origin = place(f64::from(k));
+                let at = |y: f64, x: f64| std::array::from_fn(|i| origin[i] + row[i] * x * 3.0 + column[i] * y * 2.0);
+                let values = (0..12).map(|i| brightness(at((i / 4) as f64, (i % 4) as f64)) as i16).collect();
+                let slice = TestSlice { position: Some(origin), orientation: Some(o), spacing: Some([2.0, 3.0]), values, ..TestSlice::axial(k, 0.0) };
+                slice.write(folder.path(), &k.to_string());
+            }
+            let volume = read(folder.path()).unwrap();
+            assert!(volume.image.grid.affine.determinant() > 0.0);
+            assert_eq!(codes(&volume).contains(&"gantry-tilt"), step[1] != 0.0);
+            for offset in 0..volume.image.voxels.len() {
+                let point = volume.image.grid.affine.to_world(volume.image.grid.shape.index(offset).into());
+                assert!((f64::from(volume.image.voxels[offset]) - brightness(point.xyz())).abs() <= 1.0, "{o:?} {step:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn empty_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(matches!(read(folder.path()), Err(IngestError::Empty { .. })));
+    assert!(matches!(read(&folder.path().join("nowhere")), Err(IngestError::Io { .. })));
+}
+
+#[test]
+fn other_files_among_slices_are_skipped() {
+    let folder = axial_series(4);
+    std::fs::write(folder.path().join("notes.txt"), "hello").unwrap();
+    std::fs::create_dir(folder.path().join("sub")).unwrap();
+    std::fs::write(folder.path().join("sub/empty.dcm"), "").unwrap();
+    let volume = read(folder.path()).unwrap();
+    assert_eq!((volume.image.grid.shape.z, codes(&volume)), (4, vec!["skipped-files"]));
+    assert!(volume.findings[0].message.starts_with("2 of 6"), "{}", volume.findings[0].message);
+}
+
+#[test]
+fn only_other_files() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a.dcm"), "hello").unwrap();
+    let error = read(folder.path()).unwrap_err();
+    assert!(matches!(&error, IngestError::NoImages { files: 1, .. }));
+    assert!(error.to_string().contains("a.dcm: not a DICOM file"), "{error}");
+    let error = read(&folder.path().join("a.dcm")).unwrap_err();
+    assert!(error.to_string().contains("neither DICOM"), "{error}");
+}
+
+#[test]
+fn truncated_file_is_left_out_and_its_slice_interpolated() {
+    let folder = axial_series(5);
+    let file = folder.path().join("997");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 7]).unwrap();
+    let volume = read(folder.path()).unwrap();
+    assert_eq!(codes(&volume), ["skipped-files", "missing-slice"]);
+    assert!(volume.findings[0].message.contains("truncated"), "{}", volume.findings[0].message);
+    assert_eq!(*volume.image.at(Index::new(2, 0, 1)), 21.0);
+}
+
+#[test]
+fn two_series_in_one_folder() {
+    let folder = axial_series(5);
+    for k in 0..3 {
+        let other = TestSlice { series: "9.8.7.6".into(), ..TestSlice::axial(k, f64::from(k)) };
+        other.write(folder.path(), &format!("other{k}"));
+    }
+    let volume = read(folder.path()).unwrap();
+    assert_eq!((volume.image.grid.shape.z, codes(&volume)), (5, vec!["several-series"]));
+    let config = IngestConfig { series_uid: Some("9.8.7.6".into()), ..IngestConfig::default() };
+    assert_eq!(ingest(folder.path(), &config).unwrap().image.grid.shape.z, 3);
+    let config = IngestConfig { series_uid: Some("5".into()), ..config };
+    assert!(matches!(ingest(folder.path(), &config), Err(IngestError::NoSuchSeries { found: 2, .. })));
+    let listed: Vec<_> = series_in(folder.path()).unwrap().into_iter().map(|s| (s.uid, s.modality, s.slices)).collect();
+    assert_eq!(listed, [("1.2.3".into(), "CT".into(), 5), ("9.8.7.6".into(), "CT".into(), 3)]);
+}
+
+#[test]
+fn one_slice_is_no_volume() {
+    let folder = axial_series(1);
+    for path in [folder.path().to_path_buf(), folder.path().join("999")] {
+        let error = read(&path).unwrap_err();
+        assert!(matches!(error, IngestError::TooFewSlices { usable: 1 }), "{error}");
+    }
+}
+
+#[test]
+fn colour_slices_become_luminance() {
+    let folder = tempfile::tempdir().unwrap();
+    for k in 0..3 {
+        let mut obj = TestSlice::axial(k, f64::from(k)).object();
+        put_short(&mut obj, tags::SAMPLES_PER_PIXEL, 3);
+        put_short(&mut obj, tags::BITS_ALLOCATED, 8);
+        put_short(&mut obj, tags::BITS_STORED, 8);
+        put_short(&mut obj, tags::PIXEL_REPRESENTATION, 0);
+        put_text(&mut obj, tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB");
+        let bytes: Vec<u8> = [200, 100, 50].repeat(12);
+        obj.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PrimitiveValue::U8(bytes.into())));
+        write_object(obj, &folder.path().join(k.to_string()));
+    }
+    let volume = read(folder.path()).unwrap();
+    assert_eq!(codes(&volume), ["colour"]);
+    // 0.299 * 200 + 0.587 * 100 + 0.114 * 50
+    assert_eq!(volume.image.voxels[7], 124.2);
+}
+
+#[test]
+fn not_a_number_voxels_become_the_minimum() {
+    let folder = tempfile::tempdir().unwrap();
+    for k in 0..3 {
+        let mut obj = TestSlice::axial(k, f64::from(k)).object();
+        obj.remove_element(tags::PIXEL_DATA);
+        let mut values = vec![5.0f32; 12];
+        (values[0], values[1], values[2]) = (f32::NAN, f32::INFINITY, -3.0);
+        obj.put(DataElement::new(tags::FLOAT_PIXEL_DATA, VR::OF, PrimitiveValue::F32(values.into())));
+        write_object(obj, &folder.path().join(k.to_string()));
+    }
+    let volume = read(folder.path()).unwrap();
+    assert_eq!(codes(&volume), ["not-finite"]);
+    assert_eq!(volume.image.voxels[..4], [-3.0, -3.0, -3.0, 5.0]);
+}
+
+#[test]
+fn archive_names_are_never_paths() {
+    let folder = axial_series(3);
+    let outside = tempfile::tempdir().unwrap();
+    let inner = outside.path().join("inner");
+    std::fs::create_dir(&inner).unwrap();
+    // No extension: content decides.
+    let path = inner.join("series");
+    let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let entry = entry.unwrap();
+        let name = format!("../../{}", entry.file_name().to_string_lossy());
+        archive.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        archive.write_all(&std::fs::read(entry.path()).unwrap()).unwrap();
+    }
+    archive.finish().unwrap();
+    let volume = read(&path).unwrap();
+    assert_eq!(volume.image, read(folder.path()).unwrap().image);
+    assert_eq!(std::fs::read_dir(outside.path()).unwrap().count(), 1);
+    let small = IngestConfig { max_archive_bytes: 500, ..IngestConfig::default() };
+    assert!(matches!(ingest(&path, &small), Err(IngestError::ArchiveTooLarge { .. })));
+    std::fs::write(&path, b"PK\x03\x04 and nothing").unwrap();
+    assert!(matches!(read(&path), Err(IngestError::Archive { .. })));
+}
+
+#[test]
+fn limits_hold() {
+    let folder = axial_series(4);
+    let config = IngestConfig { max_voxels: 47, ..IngestConfig::default() };
+    assert!(matches!(ingest(folder.path(), &config), Err(IngestError::TooManyVoxels { voxels: 48, limit: 47 })));
+    let config = IngestConfig { max_files: 3, ..IngestConfig::default() };
+    assert!(matches!(ingest(folder.path(), &config), Err(IngestError::TooManyFiles { limit: 3, .. })));
+}
+
+#[test]
+fn huge_declared_size_is_refused_without_allocating() {
+    let folder = tempfile::tempdir().unwrap();
+    for k in 0..2 {
+        let mut obj = TestSlice::axial(k, f64::from(k)).object();
+        put_short(&mut obj, tags::ROWS, 65_535);
+        put_short(&mut obj, tags::COLUMNS, 65_535);
+        write_object(obj, &folder.path().join(k.to_string()));
+    }
+    let error = read(folder.path()).unwrap_err();
+    assert!(error.to_string().contains("truncated"), "{error}");
+}
+
+#[test]
+fn stored_hounsfield_units_are_recognised() {
+    let folder = tempfile::tempdir().unwrap();
+    for k in 0..4 {
+        let values = (0..12).map(|i| if i % 2 == 0 { -1000 } else { 40 }).collect();
+        TestSlice { intercept: -1024.0, values, ..TestSlice::axial(k, f64::from(k)) }.write(folder.path(), &k.to_string());
+    }
+    let volume = read(folder.path()).unwrap();
+    assert_eq!(codes(&volume), ["already-hu"]);
+    assert_eq!(volume.image.voxels[..2], [-1000.0, 40.0]);
+}
+
+/// An enhanced file: one orientation and pixel measure for all frames, a position and a slope for each; two echoes.
+fn enhanced(path: &Path) {
+    let mut obj = TestSlice::axial(1, 0.0).object();
+    for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE] {
+        obj.remove_element(tag);
+    }
+    put_text(&mut obj, tags::NUMBER_OF_FRAMES, VR::IS, "6");
+    let words: Vec<u16> = (0..72).map(|i| i / 12).collect();
+    obj.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(words.into())));
+    let group = |tag, fill: &dyn Fn(&mut InMemDicomObject)| {
+        let mut item = InMemDicomObject::new_empty();
+        fill(&mut item);
+        DataElement::new(tag, VR::SQ, DataSetSequence::from(vec![item]))
+    };
+    let mut shared = InMemDicomObject::new_empty();
+    shared.put(group(tags::PLANE_ORIENTATION_SEQUENCE, &|item| {
+        put_decimals(item, tags::IMAGE_ORIENTATION_PATIENT, Some(&[0.0, 1.0, 0.0, 0.0, 0.0, -1.0]));
+    }));
+    shared.put(group(tags::PIXEL_MEASURES_SEQUENCE, &|item| put_decimals(item, tags::PIXEL_SPACING, Some(&[0.7, 0.6]))));
+    let frames: Vec<_> = (0..6)
+        .map(|k| {
+            let mut frame = InMemDicomObject::new_empty();
+            frame.put(group(tags::PLANE_POSITION_SEQUENCE, &|item| {
+                put_decimals(item, tags::IMAGE_POSITION_PATIENT, Some(&[f64::from(k / 2) * 1.5, 3.0, 4.0]));
+            }));
+            frame.put(group(tags::MR_ECHO_SEQUENCE, &|item| {
+                item.put(DataElement::new(tags::EFFECTIVE_ECHO_TIME, VR::FD, PrimitiveValue::from(f64::from(10 + 10 * (k % 2)))));
+            }));
+            frame.put(group(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, &|item| {
+                put_decimals(item, tags::RESCALE_SLOPE, Some(&[f64::from(k + 1)]));
+                put_decimals(item, tags::RESCALE_INTERCEPT, Some(&[0.5]));
+            }));
+            frame
+        })
+        .collect();
+    obj.put(DataElement::new(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE, VR::SQ, DataSetSequence::from(vec![shared])));
+    obj.put(DataElement::new(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, VR::SQ, DataSetSequence::from(frames)));
+    write_object(obj, path);
+}
+
+#[test]
+fn enhanced_multi_frame_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong-extension.nii");
+    enhanced(&path);
+    let volume = read(&path).unwrap();
+    assert_eq!(codes(&volume), ["time-points"]);
+    // Normal of (P, -S) is -x: the slices run from the largest x down. First echo: frames 0, 2, 4.
+    assert_eq!(volume.image.grid.affine.0, [[0.0, 0.0, -1.5, 3.0], [0.6, 0.0, 0.0, 3.0], [0.0, -0.7, 0.0, 4.0]]);
+    let planes: Vec<f32> = volume.image.voxels.chunks(12).map(|p| p[5]).collect();
+    assert_eq!(planes, [4.0 * 5.0 + 0.5, 2.0 * 3.0 + 0.5, 0.5]);
+}
+
+#[test]
+fn frame_count_from_the_length_of_the_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut obj = TestSlice::axial(1, 0.0).object();
+    let words: Vec<u16> = (0..36).map(|i| i / 12).collect();
+    obj.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(words.into())));
+    let volume = read(&write_object(obj, &folder.path().join("a"))).unwrap();
+    assert_eq!(volume.image.grid.shape.z, 3);
+    assert_eq!(codes(&volume), ["positions-guessed", "slice-spacing-guessed"]);
+    assert_eq!(volume.image.voxels[30], 2.0);
+}
+
+#[test]
+fn messages_name_no_patient() {
+    let folder = axial_series(5);
+    std::fs::remove_file(folder.path().join("997")).unwrap();
+    let volume = read(folder.path()).unwrap();
+    assert_eq!(codes(&volume), ["missing-slice"]);
+    assert!(!format!("{:?}{:?}", volume.findings, volume.meta).contains("Secret"));
+}

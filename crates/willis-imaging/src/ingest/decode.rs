@@ -18,7 +18,9 @@ use super::layout::{Layout, Pixels};
 /// Why a frame cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum DecodeError {
-    #[error("its transfer syntax {name} cannot be decoded; convert the series to uncompressed (dcmdjpeg, gdcmconv --raw)")]
+    #[error(
+        "its transfer syntax {name} cannot be decoded; convert the series to uncompressed (dcmdjpeg, gdcmconv --raw)"
+    )]
     UnsupportedSyntax { name: String },
     #[error("its pixels ({what}) are not supported; export the series as greyscale of 8, 16 or 32 bits")]
     UnsupportedPixels { what: String },
@@ -64,7 +66,8 @@ fn frame_bytes<'a>(
         let start = frame.saturating_mul(size).saturating_add(range.start).min(range.end);
         Cow::Borrowed(&layout.dataset[start..start.saturating_add(size).min(range.end)])
     };
-    let samples = |data, float, big_endian| Samples { data, big_endian, planar: format.planar, float, colour: format.colour };
+    let samples =
+        |data, float, big_endian| Samples { data, big_endian, planar: format.planar, float, colour: format.colour };
     match &layout.pixels {
         Pixels::Absent => Err(DecodeError::Damaged { reason: "no pixel data".into() }),
         Pixels::Float { range, .. } => Ok(samples(native(range), true, layout.encoding.big_endian)),
@@ -269,13 +272,16 @@ fn write_values(samples: &Samples, format: &PixelFormat, slice: &Slice, out: &mu
     }
     let bits = format.bits_stored.min(format.bits_allocated) as u32;
     // A signed value may be stored without the copies of its sign bit above `bits`.
-    let wrap = |v: i64| if format.signed && bits < 63 && v >= 1 << (bits - 1) && v < 1 << bits { v - (1 << bits) } else { v };
+    let wrap =
+        |v: i64| if format.signed && bits < 63 && v >= 1 << (bits - 1) && v < 1 << bits { v - (1 << bits) } else { v };
     let order = Order { big_endian: samples.big_endian, planar: samples.planar, samples: format.samples };
     let data = &samples.data[..];
     macro_rules! convert {
         ($kind:ty, $value:expr) => {{
             const N: usize = size_of::<$kind>();
-            let read = |b: [u8; N]| $value(if order.big_endian { <$kind>::from_be_bytes(b) } else { <$kind>::from_le_bytes(b) });
+            let read = |b: [u8; N]| {
+                $value(if order.big_endian { <$kind>::from_be_bytes(b) } else { <$kind>::from_le_bytes(b) })
+            };
             order.each::<N>(data, samples.colour, out, read);
         }};
     }
@@ -336,11 +342,21 @@ mod tests {
 
     fn format(bits: usize, samples: usize) -> PixelFormat {
         let colour = if samples == 3 { Colour::Rgb } else { Colour::Monochrome2 };
-        PixelFormat { rows: 1, columns: 2, samples, bits_allocated: bits, bits_stored: bits, signed: false, planar: false, colour }
+        PixelFormat {
+            rows: 1,
+            columns: 2,
+            samples,
+            bits_allocated: bits,
+            bits_stored: bits,
+            signed: false,
+            planar: false,
+            colour,
+        }
     }
 
     fn values(data: &[u8], format: &PixelFormat, slope: f64, intercept: f64) -> Vec<f32> {
-        let samples = Samples { data: data.into(), big_endian: false, planar: false, float: false, colour: format.colour };
+        let samples =
+            Samples { data: data.into(), big_endian: false, planar: false, float: false, colour: format.colour };
         let mut out = vec![0.0; 2];
         write_values(&samples, format, &Slice { slope, intercept, ..Slice::default() }, &mut out).unwrap();
         out

@@ -63,8 +63,7 @@ pub(super) fn place(slices: &[Slice]) -> Placement {
     let step = if stack.len() > 1 { scale(sub(top.position, bottom.position), 1.0 / steps) } else { normal };
     report_tilt(step, normal, &mut findings);
     let origin = bottom.position;
-    let affine =
-        Affine([0, 1, 2].map(|i| [row[i] * column_mm, column[i] * row_mm, step[i], origin[i]]));
+    let affine = Affine([0, 1, 2].map(|i| [row[i] * column_mm, column[i] * row_mm, step[i], origin[i]]));
     Placement { order: stack.iter().map(|s| s.slice).collect(), affine, resample, findings }
 }
 
@@ -127,15 +126,15 @@ fn drop_duplicates(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
     let tolerance = (median_gap(stack) * 0.1).clamp(1e-3, 0.05);
     stack.dedup_by(|later, kept| later.height - kept.height < tolerance);
     if stack.len() < before {
-        let message = format!("{} slices lie where another slice already is; the first of each was kept", before - stack.len());
+        let message =
+            format!("{} slices lie where another slice already is; the first of each was kept", before - stack.len());
         findings.push(Finding::warning("duplicate-slice", message));
     }
 }
 
 fn drop_strays(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
     let limit = STRAY_GAP * median_gap(stack);
-    let runs: Vec<Vec<Placed>> =
-        stack.chunk_by(|a, b| b.height - a.height <= limit).map(<[Placed]>::to_vec).collect();
+    let runs: Vec<Vec<Placed>> = stack.chunk_by(|a, b| b.height - a.height <= limit).map(<[Placed]>::to_vec).collect();
     // The longest run; the lowest of equals.
     let Some(longest) = runs.into_iter().rev().max_by_key(Vec::len) else { return };
     if longest.len() < stack.len() && longest.len() > 1 {
@@ -160,11 +159,16 @@ fn even_grid(stack: &[Placed], findings: &mut Vec<Finding>) -> Option<Vec<f64>> 
     let missing: usize = gaps.iter().map(|gap| ((gap / median).round() as usize).saturating_sub(1)).sum();
     let multiples = gaps.iter().all(|&gap| even(gap, (gap / median).round().max(1.0)));
     findings.push(if multiples {
-        let message = format!("{missing} slices are missing between the others (median gap {median:.3} mm); they were interpolated");
+        let message = format!(
+            "{missing} slices are missing between the others (median gap {median:.3} mm); they were interpolated"
+        );
         Finding::warning("missing-slice", message)
     } else {
         let (least, most) = gaps.iter().fold((f64::MAX, f64::MIN), |(l, m), &g| (l.min(g), m.max(g)));
-        let message = format!("slices are {least:.3} to {most:.3} mm apart; the volume was interpolated onto an even {:.3} mm grid", range / (count - 1) as f64);
+        let message = format!(
+            "slices are {least:.3} to {most:.3} mm apart; the volume was interpolated onto an even {:.3} mm grid",
+            range / (count - 1) as f64
+        );
         Finding::warning("uneven-slices", message)
     });
     let step = range / (count - 1) as f64;
@@ -186,7 +190,9 @@ fn snap(place: f64) -> f64 {
 fn report_tilt(step: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) {
     let degrees = (dot(step, normal) / dot(step, step).sqrt()).clamp(-1.0, 1.0).acos().to_degrees();
     if degrees > 0.5 {
-        let message = format!("slices are stacked at {degrees:.1} degrees to their normal (tilted gantry); the sheared grid was kept");
+        let message = format!(
+            "slices are stacked at {degrees:.1} degrees to their normal (tilted gantry); the sheared grid was kept"
+        );
         findings.push(Finding::info("gantry-tilt", message));
     }
 }
@@ -279,9 +285,8 @@ mod tests {
 
     #[test]
     fn tilted_gantry_keeps_the_shear() {
-        let slices: Vec<_> = (0..4)
-            .map(|k| Slice { position: Some([0.0, 0.3 * k as f64, k as f64]), ..axial(0.0) })
-            .collect();
+        let slices: Vec<_> =
+            (0..4).map(|k| Slice { position: Some([0.0, 0.3 * k as f64, k as f64]), ..axial(0.0) }).collect();
         let placement = place(&slices);
         assert_eq!(codes(&placement), ["gantry-tilt"]);
         assert!((placement.affine.0[1][2] - 0.3).abs() < 1e-12 && (placement.affine.0[2][2] - 1.0).abs() < 1e-12);
@@ -292,7 +297,10 @@ mod tests {
         let bare = |number| Slice { rows: 440, columns: 440, instance_number: Some(number), ..Slice::default() };
         let placement = place(&[bare(2), bare(3), bare(1)]);
         assert_eq!(placement.order, [2, 0, 1]);
-        assert_eq!(codes(&placement), ["orientation-guessed", "spacing-guessed", "positions-guessed", "slice-spacing-guessed"]);
+        assert_eq!(
+            codes(&placement),
+            ["orientation-guessed", "spacing-guessed", "positions-guessed", "slice-spacing-guessed"]
+        );
         assert_eq!(placement.affine.spacing().x, 0.5);
         assert_eq!(placement.affine.spacing().z, 5.0);
     }

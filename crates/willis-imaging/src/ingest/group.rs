@@ -59,7 +59,9 @@ pub(super) fn choose_series(
         .reduce(|best, next| if rank(&next) > rank(&best) { next } else { best })
         .unwrap_or_default();
     if others > 0 {
-        let message = format!("the input holds {others} other series; the one with the most slices was taken, name another by its UID");
+        let message = format!(
+            "the input holds {others} other series; the one with the most slices was taken, name another by its UID"
+        );
         findings.push(Finding::warning("several-series", message));
     }
     Ok(chosen)
@@ -137,13 +139,16 @@ pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) 
             groups.entry(key(&member.slice)).or_default().push(member.clone());
         }
         let complete = |group: &[Member]| distinct_places(group);
-        let best = groups.into_values().reduce(|best, next| if complete(&next) > complete(&best) { next } else { best });
+        let best =
+            groups.into_values().reduce(|best, next| if complete(&next) > complete(&best) { next } else { best });
         if let Some(best) = best.filter(|best| distinct_places(best) * 10 >= places * 9) {
             kept = best;
         }
     }
     let kept = first_of_each_place(kept);
-    let message = format!("the series holds {total} slices at {places} places (time points, echoes or components); one slice of each place was taken");
+    let message = format!(
+        "the series holds {total} slices at {places} places (time points, echoes or components); one slice of each place was taken"
+    );
     findings.push(Finding::warning("time-points", message));
     kept
 }

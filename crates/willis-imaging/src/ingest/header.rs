@@ -101,7 +101,9 @@ pub(super) enum HeaderError {
     NoPixels,
     #[error("its header lacks {name} or holds a senseless value")]
     Attribute { name: &'static str },
-    #[error("it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again")]
+    #[error(
+        "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
+    )]
     Short { expected: u64, available: u64 },
 }
 
@@ -197,7 +199,8 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
         Some(n) if n <= held => Ok(n as usize),
         // Without a frame count, a compressed stream is one frame in any number of fragments, unless the header lists more.
         None if matches!(pixels, Pixels::Encapsulated { .. }) && held >= 1 => {
-            let listed = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
+            let listed =
+                obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
             Ok(listed.clamp(1, held as usize))
         }
         None if held >= 1 => Ok(held as usize),
@@ -351,7 +354,8 @@ mod tests {
 
     #[test]
     fn ages() {
-        for (age, years) in [("045Y", Some(45.0)), ("018M", Some(1.5)), ("67", Some(67.0)), ("", None), ("999Y", None)] {
+        for (age, years) in [("045Y", Some(45.0)), ("018M", Some(1.5)), ("67", Some(67.0)), ("", None), ("999Y", None)]
+        {
             assert_eq!(parse_age(age), years, "{age}");
         }
     }

@@ -26,7 +26,9 @@ pub enum LayoutError {
     #[error("not a DICOM file")]
     NotDicom,
     /// An element declares more bytes than the file holds.
-    #[error("the file is truncated: element {tag} at byte {offset} needs {declared} bytes, {available} are left; copy it again")]
+    #[error(
+        "the file is truncated: element {tag} at byte {offset} needs {declared} bytes, {available} are left; copy it again"
+    )]
     Truncated {
         /// The element.
         tag: Tag,
@@ -66,11 +68,20 @@ pub(super) struct Encoding {
 pub(super) enum Pixels {
     Absent,
     /// Integers of the declared bit depth, in the data set's byte order; `words` tells whether they were written as 16-bit units.
-    Native { range: Range<usize>, words: bool },
+    Native {
+        range: Range<usize>,
+        words: bool,
+    },
     /// 32-bit (`7FE0,0008`) or 64-bit (`7FE0,0009`) floating point values.
-    Float { range: Range<usize>, bytes: usize },
+    Float {
+        range: Range<usize>,
+        bytes: usize,
+    },
     /// Fragments of a compressed stream and the basic offset table.
-    Encapsulated { offsets: Vec<u32>, fragments: Vec<Range<usize>> },
+    Encapsulated {
+        offsets: Vec<u32>,
+        fragments: Vec<Range<usize>>,
+    },
 }
 
 /// One file, taken apart.
@@ -98,7 +109,11 @@ impl<'a> Layout<'a> {
             Cow::Borrowed(body)
         };
         let declared = Encoding {
-            explicit: if syntax.is_empty() { looks_explicit(&dataset) } else { syntax != uids::IMPLICIT_VR_LITTLE_ENDIAN },
+            explicit: if syntax.is_empty() {
+                looks_explicit(&dataset)
+            } else {
+                syntax != uids::IMPLICIT_VR_LITTLE_ENDIAN
+            },
             big_endian: syntax == BIG_ENDIAN,
         };
         // Some writers declare one representation and write the other; the walk finds out.
@@ -263,9 +278,7 @@ impl Element {
     fn is_sequence(&self) -> bool {
         match self.vr {
             Some(vr) => &vr == b"SQ",
-            None => StandardDataDictionary
-                .by_tag(self.tag)
-                .is_some_and(|entry| entry.vr() == VirtualVr::Exact(VR::SQ)),
+            None => StandardDataDictionary.by_tag(self.tag).is_some_and(|entry| entry.vr() == VirtualVr::Exact(VR::SQ)),
         }
     }
 }

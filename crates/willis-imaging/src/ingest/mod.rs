@@ -6,14 +6,14 @@
 //! In reading order: [`source`] finds bytes, [`layout`] checks them and locates the parts, [`header`] reads attributes,
 //! [`group`] picks the slices, [`geometry`] places them, [`decode`] turns pixels into values, [`series`] joins it all.
 
-mod source;
-mod layout;
-mod header;
-mod group;
-mod geometry;
 mod decode;
-mod series;
+mod geometry;
+mod group;
+mod header;
+mod layout;
 mod modality;
+mod series;
+mod source;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -108,7 +108,9 @@ pub enum IngestError {
         found: usize,
     },
     /// Too few slices for a volume.
-    #[error("the series has {usable} usable slice(s), a volume needs at least 2; give the folder of the whole series, not one file of it")]
+    #[error(
+        "the series has {usable} usable slice(s), a volume needs at least 2; give the folder of the whole series, not one file of it"
+    )]
     TooFewSlices {
         /// Slices left after everything unusable was dropped.
         usable: usize,
@@ -221,7 +223,9 @@ fn open(path: &Path, config: &IngestConfig) -> Result<Input, IngestError> {
             Format::Other => {
                 let name = path.to_string_lossy().to_lowercase();
                 let hint = match () {
-                    () if name.ends_with(".tar.gz") || name.ends_with(".tgz") => "; unpack the archive and give the folder",
+                    () if name.ends_with(".tar.gz") || name.ends_with(".tgz") => {
+                        "; unpack the archive and give the folder"
+                    }
                     () if std::fs::metadata(path).map_err(io)?.len() == 0 => "; it is empty, copy it again",
                     () => "",
                 };

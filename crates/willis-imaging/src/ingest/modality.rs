@@ -64,7 +64,8 @@ fn from_voxels(voxels: &[f32]) -> Modality {
     let stride = (voxels.len() / 200_000).max(1);
     let mut sample: Vec<f32> = voxels.iter().copied().step_by(stride).collect();
     sample.sort_unstable_by(f32::total_cmp);
-    let quantile = |values: &[f32], q: f64| values.get(((values.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(0.0);
+    let quantile =
+        |values: &[f32], q: f64| values.get(((values.len() as f64 - 1.0) * q) as usize).copied().unwrap_or(0.0);
     let air = sample.partition_point(|&v| v < -500.0);
     if air > sample.len() / 50 {
         return Modality::Cta;

@@ -95,11 +95,14 @@ fn one_slice_in_many_transfer_syntaxes() {
         ("LittleEndianImplicitTransferSyntax_1.2.840.10008.1.2", 0.0),
         ("RLELosslessTransferSyntax_1.2.840.10008.1.2.5", 0.0),
     ] {
-        let got = first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_or_else(|e| panic!("{file}: {e}"));
+        let got =
+            first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_or_else(|e| panic!("{file}: {e}"));
         let largest = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest <= tolerance, "{file}: differs by {largest}");
     }
-    for file in ["JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80", "JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81"] {
+    for file in
+        ["JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80", "JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81"]
+    {
         let error = first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_err();
         assert!(error.contains("JPEG-LS") && error.contains("uncompressed"), "{error}");
     }
@@ -122,7 +125,11 @@ fn files_of_pydicom_never_panic() {
             _ => {}
         }
     }
-    eprintln!("{both} files decode here and in pydicom, {} only there:\n{}", only_pydicom.len(), only_pydicom.join("\n"));
+    eprintln!(
+        "{both} files decode here and in pydicom, {} only there:\n{}",
+        only_pydicom.len(),
+        only_pydicom.join("\n")
+    );
     assert!(both >= 100, "{both}");
 }
 

@@ -48,7 +48,10 @@ pub(super) fn read_headers(
     if usable.0.is_empty() {
         return Err(IngestError::NoImages { path: path.into(), files, first, reason });
     }
-    findings.push(Finding::warning("skipped-files", format!("{skipped} of {files} files were skipped; the first, {first}: {reason}")));
+    findings.push(Finding::warning(
+        "skipped-files",
+        format!("{skipped} of {files} files were skipped; the first, {first}: {reason}"),
+    ));
     Ok(usable)
 }
 
@@ -224,7 +227,10 @@ fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
     }
     let least = voxels.iter().copied().filter(|v| v.is_finite()).reduce(f32::min).unwrap_or(0.0);
     voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = least);
-    findings.push(Finding::warning("not-finite", format!("{bad} voxels were NaN or infinite and became the minimum {least}")));
+    findings.push(Finding::warning(
+        "not-finite",
+        format!("{bad} voxels were NaN or infinite and became the minimum {least}"),
+    ));
 }
 
 /// Takes a wrong rescale intercept back when the stored values are surely HU already.
@@ -246,7 +252,8 @@ fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[Member],
     let air_stored = share(-1100.0 + intercept, -850.0 + intercept);
     if soft_stored > 0.05 && soft_rescaled * 5.0 < soft_stored && air_stored > 0.05 {
         voxels.iter_mut().for_each(|v| *v -= intercept);
-        let message = format!("stored values are HU already; the header's rescale intercept of {intercept} was not applied");
+        let message =
+            format!("stored values are HU already; the header's rescale intercept of {intercept} was not applied");
         findings.push(Finding::warning("already-hu", message));
     }
 }
@@ -256,7 +263,9 @@ fn report_colour(instance: &Instance, findings: &mut Vec<Finding>) {
         Colour::Rgb | Colour::Ybr => {
             findings.push(Finding::warning("colour", "slices are in colour and were reduced to luminance"));
         }
-        Colour::Monochrome1 => findings.push(Finding::info("inverted", "slices are stored inverted (MONOCHROME1) and were turned back")),
+        Colour::Monochrome1 => {
+            findings.push(Finding::info("inverted", "slices are stored inverted (MONOCHROME1) and were turned back"))
+        }
         Colour::Monochrome2 | Colour::Unsupported => {}
     }
 }

@@ -96,7 +96,11 @@ fn format_of_bytes(head: &[u8]) -> Format {
 }
 
 /// All files below a folder, sorted by path.
-pub(super) fn folder(path: &Path, config: &IngestConfig, findings: &mut Vec<Finding>) -> Result<Vec<Source>, IngestError> {
+pub(super) fn folder(
+    path: &Path,
+    config: &IngestConfig,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<Source>, IngestError> {
     let mut sources = Vec::new();
     let mut unreadable = 0;
     for entry in walkdir::WalkDir::new(path).follow_links(true).max_depth(16).sort_by_file_name() {
@@ -116,7 +120,11 @@ pub(super) fn folder(path: &Path, config: &IngestConfig, findings: &mut Vec<Find
 }
 
 /// All files of an archive, unpacked into memory within the limits.
-pub(super) fn archive(path: &Path, config: &IngestConfig, findings: &mut Vec<Finding>) -> Result<Vec<Source>, IngestError> {
+pub(super) fn archive(
+    path: &Path,
+    config: &IngestConfig,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<Source>, IngestError> {
     let damaged = |e: &dyn std::fmt::Display| IngestError::Archive { path: path.into(), reason: e.to_string() };
     let file = File::open(path).map_err(|source| IngestError::Io { path: path.into(), source })?;
     let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| damaged(&e))?;
@@ -136,7 +144,9 @@ pub(super) fn archive(path: &Path, config: &IngestConfig, findings: &mut Vec<Fin
         let mut bytes = Vec::new();
         match read_up_to(entry, left.min(config.max_file_bytes), &mut bytes) {
             Ok(true) => left -= bytes.len() as u64,
-            Ok(false) => return Err(IngestError::ArchiveTooLarge { path: path.into(), limit: config.max_archive_bytes }),
+            Ok(false) => {
+                return Err(IngestError::ArchiveTooLarge { path: path.into(), limit: config.max_archive_bytes });
+            }
             Err(_) => {
                 bad += 1;
                 continue;
@@ -145,7 +155,9 @@ pub(super) fn archive(path: &Path, config: &IngestConfig, findings: &mut Vec<Fin
         sources.push(Source::Entry { name, bytes });
     }
     if bad > 0 {
-        let message = format!("{bad} entries of the archive are damaged, encrypted or packed in an unknown way, and were skipped");
+        let message = format!(
+            "{bad} entries of the archive are damaged, encrypted or packed in an unknown way, and were skipped"
+        );
         findings.push(Finding::warning("unreadable-entries", message));
     }
     sources.sort_by_key(Source::name);

@@ -3,10 +3,10 @@
 use std::io::Write;
 use std::path::Path;
 
+use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
-use dicom_core::value::DataSetSequence;
 use willis_core::{Index, Modality, Sex, Shape, Volume, VoxelPoint};
 
 use super::testing::{TestSlice, axial_series, put_decimals, put_short, put_text, write_object};
@@ -28,13 +28,21 @@ fn folder_becomes_a_volume() {
     assert_eq!(*volume.image.at(Index::new(3, 1, 2)), 32.0);
     assert_eq!(volume.image.grid.affine.to_world(VoxelPoint::new(1.0, 1.0, 1.0)).xyz(), [-0.75, -1.5, 2.0]);
     assert_eq!(volume.meta.uid, "1.2.3");
-    assert_eq!((volume.meta.modality, volume.meta.age_years, volume.meta.sex), (Some(Modality::Cta), Some(45.0), Some(Sex::Female)));
+    assert_eq!(
+        (volume.meta.modality, volume.meta.age_years, volume.meta.sex),
+        (Some(Modality::Cta), Some(45.0), Some(Sex::Female))
+    );
     assert_eq!(codes(&volume), [] as [&str; 0]);
 }
 
 #[test]
 fn the_user_knows_better() {
-    let config = IngestConfig { modality: Some(Modality::Mra), age_years: Some(50.0), sex: Some(Sex::Male), ..IngestConfig::default() };
+    let config = IngestConfig {
+        modality: Some(Modality::Mra),
+        age_years: Some(50.0),
+        sex: Some(Sex::Male),
+        ..IngestConfig::default()
+    };
     let meta = ingest(axial_series(3).path(), &config).unwrap().meta;
     assert_eq!((meta.modality, meta.age_years, meta.sex), (Some(Modality::Mra), Some(50.0), Some(Sex::Male)));
 }
@@ -69,13 +77,25 @@ fn oblique_sagittal_coronal_and_flipped_series_agree_in_space() {
         // Steps along, against and askew to the normal.
         for step in [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, 0.2, 1.0]] {
             let folder = tempfile::tempdir().unwrap();
-            let cross = [row[1] * column[2] - row[2] * column[1], row[2] * column[0] - row[0] * column[2], row[0] * column[1] - row[1] * column[0]];
-            let place = |k: f64| std::array::from_fn::<f64, 3, _>(|i| k * (cross[i] * step[2] * 1.5 + column[i] * step[1]) + 10.0);
+            let cross = [
+                row[1] * column[2] - row[2] * column[1],
+                row[2] * column[0] - row[0] * column[2],
+                row[0] * column[1] - row[1] * column[0],
+            ];
+            let place = |k: f64| {
+                std::array::from_fn::<f64, 3, _>(|i| k * (cross[i] * step[2] * 1.5 + column[i] * step[1]) + 10.0)
+            };
             for k in 0..4 {
                 let origin = place(f64::from(k));
                 let at = |y: f64, x: f64| std::array::from_fn(|i| origin[i] + row[i] * x * 3.0 + column[i] * y * 2.0);
                 let values = (0..12).map(|i| brightness(at((i / 4) as f64, (i % 4) as f64)) as i16).collect();
-                let slice = TestSlice { position: Some(origin), orientation: Some(o), spacing: Some([2.0, 3.0]), values, ..TestSlice::axial(k, 0.0) };
+                let slice = TestSlice {
+                    position: Some(origin),
+                    orientation: Some(o),
+                    spacing: Some([2.0, 3.0]),
+                    values,
+                    ..TestSlice::axial(k, 0.0)
+                };
                 slice.write(folder.path(), &k.to_string());
             }
             let volume = read(folder.path()).unwrap();
@@ -83,7 +103,10 @@ fn oblique_sagittal_coronal_and_flipped_series_agree_in_space() {
             assert_eq!(codes(&volume).contains(&"gantry-tilt"), step[1] != 0.0);
             for offset in 0..volume.image.voxels.len() {
                 let point = volume.image.grid.affine.to_world(volume.image.grid.shape.index(offset).into());
-                assert!((f64::from(volume.image.voxels[offset]) - brightness(point.xyz())).abs() <= 1.0, "{o:?} {step:?}");
+                assert!(
+                    (f64::from(volume.image.voxels[offset]) - brightness(point.xyz())).abs() <= 1.0,
+                    "{o:?} {step:?}"
+                );
             }
         }
     }
@@ -244,7 +267,8 @@ fn stored_hounsfield_units_are_recognised() {
     let folder = tempfile::tempdir().unwrap();
     for k in 0..4 {
         let values = (0..12).map(|i| if i % 2 == 0 { -1000 } else { 40 }).collect();
-        TestSlice { intercept: -1024.0, values, ..TestSlice::axial(k, f64::from(k)) }.write(folder.path(), &k.to_string());
+        TestSlice { intercept: -1024.0, values, ..TestSlice::axial(k, f64::from(k)) }
+            .write(folder.path(), &k.to_string());
     }
     let volume = read(folder.path()).unwrap();
     assert_eq!(codes(&volume), ["already-hu"]);
@@ -254,7 +278,8 @@ fn stored_hounsfield_units_are_recognised() {
 /// An enhanced file: one orientation and pixel measure for all frames, a position and a slope for each; two echoes.
 fn enhanced(path: &Path) {
     let mut obj = TestSlice::axial(1, 0.0).object();
-    for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE] {
+    for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE]
+    {
         obj.remove_element(tag);
     }
     put_text(&mut obj, tags::NUMBER_OF_FRAMES, VR::IS, "6");
@@ -269,7 +294,8 @@ fn enhanced(path: &Path) {
     shared.put(group(tags::PLANE_ORIENTATION_SEQUENCE, &|item| {
         put_decimals(item, tags::IMAGE_ORIENTATION_PATIENT, Some(&[0.0, 1.0, 0.0, 0.0, 0.0, -1.0]));
     }));
-    shared.put(group(tags::PIXEL_MEASURES_SEQUENCE, &|item| put_decimals(item, tags::PIXEL_SPACING, Some(&[0.7, 0.6]))));
+    shared
+        .put(group(tags::PIXEL_MEASURES_SEQUENCE, &|item| put_decimals(item, tags::PIXEL_SPACING, Some(&[0.7, 0.6]))));
     let frames: Vec<_> = (0..6)
         .map(|k| {
             let mut frame = InMemDicomObject::new_empty();
@@ -277,7 +303,11 @@ fn enhanced(path: &Path) {
                 put_decimals(item, tags::IMAGE_POSITION_PATIENT, Some(&[f64::from(k / 2) * 1.5, 3.0, 4.0]));
             }));
             frame.put(group(tags::MR_ECHO_SEQUENCE, &|item| {
-                item.put(DataElement::new(tags::EFFECTIVE_ECHO_TIME, VR::FD, PrimitiveValue::from(f64::from(10 + 10 * (k % 2)))));
+                item.put(DataElement::new(
+                    tags::EFFECTIVE_ECHO_TIME,
+                    VR::FD,
+                    PrimitiveValue::from(f64::from(10 + 10 * (k % 2))),
+                ));
             }));
             frame.put(group(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, &|item| {
                 put_decimals(item, tags::RESCALE_SLOPE, Some(&[f64::from(k + 1)]));

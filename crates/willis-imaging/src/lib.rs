@@ -1,4 +1,5 @@
 //! Deterministic algorithms on series: reading, harmonising, tracing. No tensors, no nets.
 
 pub mod ingest;
+pub mod resample;
 pub mod trace;

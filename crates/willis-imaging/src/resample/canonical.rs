@@ -1,0 +1,101 @@
+//! Axes in the patient's order, without interpolation.
+
+use rayon::prelude::*;
+use willis_core::{Affine, Grid, Image, Shape, VoxelPoint};
+
+/// The same voxels with axes swapped and turned so that x runs nearest to Left, y to Posterior, z to Superior.
+///
+/// Every voxel keeps its value and its exact place; an oblique image stays oblique.
+pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
+    let source = source_axes(&image.grid.affine);
+    let shape = image.grid.shape;
+    let (sides, strides) = ([shape.x, shape.y, shape.z], [1, shape.x, shape.x * shape.y]);
+    let grid = canonical_grid(&image.grid, source);
+    // Where each axis of the result starts in the array, and its step there.
+    let axis = |a: usize| {
+        let Source { axis, reversed } = source[a];
+        let stride = strides[axis] as isize;
+        if reversed { ((sides[axis] as isize - 1) * stride, -stride) } else { (0, stride) }
+    };
+    let [x, y, z] = [axis(0), axis(1), axis(2)];
+    let rows = (0..grid.shape.z * grid.shape.y).into_par_iter();
+    let row_start = |row: usize| {
+        let (k, j) = ((row / grid.shape.y) as isize, (row % grid.shape.y) as isize);
+        x.0 + y.0 + z.0 + j * y.1 + k * z.1
+    };
+    let voxels = rows.flat_map_iter(|row| {
+        let start = row_start(row);
+        (0..grid.shape.x as isize).map(move |i| image.voxels[(start + i * x.1) as usize])
+    });
+    Image::new(grid, voxels.collect())
+}
+
+/// The image axis (0 for x) that becomes one axis of the result, and whether it is turned round.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Source {
+    axis: usize,
+    reversed: bool,
+}
+
+/// The assignment of image axes to Left, Posterior and Superior with the largest sum of direction cosines.
+fn source_axes(affine: &Affine) -> [Source; 3] {
+    const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+    let Affine(m) = affine;
+    let spacing = affine.spacing();
+    let lengths = [spacing.x, spacing.y, spacing.z];
+    let fit = |order: &[usize; 3]| (0..3).map(|a| m[a][order[a]].abs() / lengths[order[a]]).sum::<f64>();
+    // The first of equals, so that a tie does not depend on rounding order.
+    let best = ORDERS.iter().fold(ORDERS[0], |best, order| if fit(order) > fit(&best) + 1e-9 { *order } else { best });
+    std::array::from_fn(|a| Source { axis: best[a], reversed: m[a][best[a]] < 0.0 })
+}
+
+fn canonical_grid(grid: &Grid, source: [Source; 3]) -> Grid {
+    let sides = [grid.shape.x, grid.shape.y, grid.shape.z];
+    let mut corner = [0.0; 3];
+    for Source { axis, reversed } in source {
+        corner[axis] = if reversed { sides[axis] as f64 - 1.0 } else { 0.0 };
+    }
+    let origin = grid.affine.to_world(VoxelPoint::new(corner[2], corner[1], corner[0])).xyz();
+    let Affine(m) = grid.affine;
+    let column = |row: usize, s: Source| if s.reversed { -m[row][s.axis] } else { m[row][s.axis] };
+    let rows = std::array::from_fn(|r| [column(r, source[0]), column(r, source[1]), column(r, source[2]), origin[r]]);
+    let [x, y, z] = source.map(|s| sides[s.axis]);
+    Grid::new(Shape::new(z, y, x), Affine(rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::PathBuf;
+    use willis_core::files::nifti;
+
+    #[test]
+    fn a_sagittal_image_is_turned_upright() {
+        // Columns run to Anterior, rows to Inferior, slices to Right.
+        let affine = Affine([[0.0, 0.0, -3.0, 100.0], [-1.0, 0.0, 0.0, 50.0], [0.0, -2.0, 0.0, 70.0]]);
+        let image = Image::new(Grid::new(Shape::new(2, 3, 4), affine), (0..24).collect::<Vec<u8>>());
+        let upright = canonical(&image);
+        assert_eq!(upright.grid.shape, Shape::new(3, 4, 2));
+        let expected = [[3.0, 0.0, 0.0, 97.0], [0.0, 1.0, 0.0, 47.0], [0.0, 0.0, 2.0, 66.0]];
+        assert_eq!(upright.grid.affine, Affine(expected));
+        // First voxel: last column, last row, last slice; the second is one slice back.
+        assert_eq!(upright.voxels[..3], [23, 11, 22]);
+    }
+
+    #[test]
+    fn one_head_in_48_orientations_is_one_image() {
+        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/47_nifti_orientations");
+        let Ok(entries) = std::fs::read_dir(&folder) else {
+            return println!("skipped: no {}", folder.display());
+        };
+        let paths = entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "gz"));
+        let images: Vec<_> = paths.map(|p| canonical(&nifti::read(&p).unwrap())).collect();
+        assert_eq!(images.len(), 48);
+        for image in &images[1..] {
+            assert_eq!(image.voxels, images[0].voxels);
+            for (a, b) in image.grid.affine.0.iter().flatten().zip(images[0].grid.affine.0.iter().flatten()) {
+                assert!((a - b).abs() < 1e-4);
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Images on other grids: interpolation through the patient's space, block averages, axis swaps.
+//!
+//! A position within half a voxel of an image is inside it and takes its border's value; everything else is outside,
+//! and so is everything for an image whose affine is singular. The bytes are the same at any number of threads.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+use willis_core::{Grid, Image};
+
+mod blocks;
+mod canonical;
+mod route;
+
+pub use canonical::canonical;
+use route::{AxisTaps, Route};
+
+/// Trilinear interpolation of an image at the voxels of a grid; `outside` where the image does not reach.
+///
+/// Detail finer than the grid aliases: see [`area`].
+pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
+    match Route::between(&image.grid, grid) {
+        Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
+            if let (Some(z), Some(y)) = (z_taps.get(z), y_taps.get(y)) {
+                let corners = [(z.low, y.low), (z.low, y.high), (z.high, y.low), (z.high, y.high)].map(|(z, y)| z + y);
+                aligned_row(&image.voxels, corners, [z.weight, y.weight], &x_taps, row);
+            }
+        }),
+        Some(Route::Oblique(map)) => fill(grid, outside, |z, y, row| {
+            for (x, value) in row.iter_mut().enumerate() {
+                let [x, y, z] = map.at(z, y, x);
+                let shape = &image.grid.shape;
+                let taps = (
+                    route::tap(z, shape.z, shape.y * shape.x),
+                    route::tap(y, shape.y, shape.x),
+                    route::tap(x, shape.x, 1),
+                );
+                if let (Some(z), Some(y), Some(x)) = taps {
+                    let along_x =
+                        |base: usize| blend(image.voxels[base + x.low], image.voxels[base + x.high], x.weight);
+                    let along_y = |base: usize| blend(along_x(base + y.low), along_x(base + y.high), y.weight);
+                    *value = blend(along_y(z.low), along_y(z.high), z.weight);
+                }
+            }
+        }),
+        None => Image::filled(*grid, outside),
+    }
+}
+
+/// Value of the nearest voxel of an image at the voxels of a grid; `outside` where the image does not reach.
+pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
+    match Route::between(&image.grid, grid) {
+        Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
+            if let (Some(z), Some(y)) = (z_taps.get(z), y_taps.get(y)) {
+                let base = z.nearest() + y.nearest();
+                for (value, x) in row[x_taps.start..].iter_mut().zip(&x_taps.taps) {
+                    *value = image.voxels[base + x.nearest()];
+                }
+            }
+        }),
+        Some(Route::Oblique(map)) => fill(grid, outside, |z, y, row| {
+            for (x, value) in row.iter_mut().enumerate() {
+                let [x, y, z] = map.at(z, y, x);
+                let shape = &image.grid.shape;
+                let taps = (
+                    route::tap(z, shape.z, shape.y * shape.x),
+                    route::tap(y, shape.y, shape.x),
+                    route::tap(x, shape.x, 1),
+                );
+                if let (Some(z), Some(y), Some(x)) = taps {
+                    *value = image.voxels[z.nearest() + y.nearest() + x.nearest()];
+                }
+            }
+        }),
+        None => Image::filled(*grid, outside),
+    }
+}
+
+/// As [`linear`], with the image averaged over blocks of whole voxels first along every axis on which the grid is more
+/// than 1.5 times coarser.
+pub fn area(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
+    let averaged = match route::steps(&image.grid, grid) {
+        // A step of more than a half up to the next whole number is averaged over that many voxels.
+        Some(steps) if steps.iter().any(|&s| s > 1.5) => {
+            Cow::Owned(blocks::mean(image, steps.map(|s| s.round().max(1.0) as usize)))
+        }
+        _ => Cow::Borrowed(image),
+    };
+    linear(&averaged, grid, outside)
+}
+
+/// An image computed row by row, slices in parallel; rows start out as `value`.
+fn fill<T: Copy + Send>(grid: &Grid, value: T, row: impl Fn(usize, usize, &mut [T]) + Sync) -> Image<T> {
+    let mut image = Image::filled(*grid, value);
+    let shape = grid.shape;
+    if !shape.is_empty() {
+        image.voxels.par_chunks_mut(shape.y * shape.x).enumerate().for_each(|(z, slice)| {
+            slice.chunks_mut(shape.x).enumerate().for_each(|(y, voxels)| row(z, y, voxels));
+        });
+    }
+    image
+}
+
+/// One output row from four rows of the image, which start at `corners`: (z low, y low), (z low, y high), ...
+fn aligned_row(voxels: &[f32], corners: [usize; 4], [wz, wy]: [f32; 2], x_taps: &AxisTaps, row: &mut [f32]) {
+    for (value, x) in row[x_taps.start..].iter_mut().zip(&x_taps.taps) {
+        let [a, b, c, d] = corners.map(|base| blend(voxels[base + x.low], voxels[base + x.high], x.weight));
+        *value = blend(blend(a, b, wy), blend(c, d, wy), wz);
+    }
+}
+
+/// `low` at weight 0, `high` at weight 1.
+fn blend(low: f32, high: f32, weight: f32) -> f32 {
+    low + (high - low) * weight
+}
+
+#[cfg(test)]
+mod tests;

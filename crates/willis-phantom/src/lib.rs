@@ -18,5 +18,5 @@ mod synthesis;
 mod vector;
 mod veins;
 
-pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Plane, Randomisation};
+pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Plane, Randomisation, ScanSize};
 pub use synthesis::{Phantom, synthesise};

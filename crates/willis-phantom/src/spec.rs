@@ -73,6 +73,17 @@ pub struct PhantomSpec {
     pub randomise: Randomisation,
 }
 
+/// How large drawn scans are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ScanSize {
+    /// As hospitals scan: 256 to 512 pixels across.
+    Clinical,
+    /// Slabs of 160 pixels across about the circle of Willis, at most 160 slices.
+    Small,
+    /// Slabs of 48 pixels across, for tests.
+    Tiny,
+}
+
 /// Shares from which [`PhantomSpec::draw`] draws; the default is the challenge's training set (rsna-challenge.md §1.3).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CohortMix {
@@ -84,6 +95,8 @@ pub struct CohortMix {
     pub prevalence: f64,
     /// Factor on the in-plane voxel size; 1 is clinical, larger is smaller and faster.
     pub coarseness: f64,
+    /// How large scans are; `coarseness` is for clinical ones only.
+    pub size: ScanSize,
     /// Clinical or wide.
     pub randomise: Randomisation,
 }
@@ -95,16 +108,52 @@ impl Default for CohortMix {
             planes: [0.965, 0.020, 0.015],
             prevalence: 1864.0 / 4348.0,
             coarseness: 1.0,
+            size: ScanSize::Clinical,
             randomise: Randomisation::Realistic,
         }
     }
 }
 
 impl PhantomSpec {
+    /// A slab of 88 to 136 mm about the circle of Willis, `pixels` across; slices are thick where the modality's often are.
+    fn draw_slab(
+        rng: &mut (impl Rng + ?Sized),
+        mix: &CohortMix,
+        modality: Modality,
+        plane: Plane,
+        pixels: usize,
+    ) -> Self {
+        let extent = rng.uniform(88.0, 136.0);
+        let in_plane = extent / pixels as f64;
+        let thick = match modality {
+            Modality::Cta | Modality::Mra => rng.uniform(0.5, 1.2),
+            Modality::T1Post => rng.uniform(0.8, 2.0),
+            Modality::T2 => rng.uniform(1.0, 4.5),
+        };
+        let between = if rng.chance(0.4) { in_plane } else { thick.max(in_plane) };
+        let turn = |rng: &mut _| (0.1 * Draw::normal(rng)).clamp(-0.3, 0.3);
+        Self {
+            modality,
+            shape: Shape::new(((extent / between) as usize).clamp(16, pixels), pixels, pixels),
+            spacing: Spacing::new(between, in_plane, in_plane),
+            plane,
+            field_of_view: FieldOfView::Slab,
+            lesions: LesionPlan::Random { prevalence: mix.prevalence },
+            tilt_rad: 0.0,
+            oblique_rad: if rng.chance(0.35) { [turn(rng), turn(rng), turn(rng)] } else { [0.0; 3] },
+            randomise: mix.randomise,
+        }
+    }
+
     /// Draws a series as a hospital might have scanned it.
     pub fn draw(rng: &mut (impl Rng + ?Sized), mix: &CohortMix) -> Self {
         let modality = Modality::ALL[rng.weighted(&mix.modalities)];
         let plane = [Plane::Axial, Plane::Coronal, Plane::Sagittal][rng.weighted(&mix.planes)];
+        match mix.size {
+            ScanSize::Clinical => {}
+            ScanSize::Small => return Self::draw_slab(rng, mix, modality, plane, 160),
+            ScanSize::Tiny => return Self::draw_slab(rng, mix, modality, plane, 48),
+        }
         let k = mix.coarseness.max(0.2);
         // Field of view across and along the slices, and voxel sizes, mm.
         let (across, along, in_plane, between) = match modality {

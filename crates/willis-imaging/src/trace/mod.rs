@@ -3,6 +3,7 @@
 //! Threshold with hysteresis, drop specks, fill cavities, thin (Lee), read the multigraph off the skeleton, measure
 //! radii by the distance transform, drop spurs. Lengths are physical, rings are kept, parallel branches are kept.
 
+pub mod blob;
 pub mod excess;
 pub mod nodes;
 

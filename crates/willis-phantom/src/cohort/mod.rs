@@ -14,6 +14,7 @@
 pub mod dicom;
 pub mod read;
 pub mod series;
+mod synthesise;
 pub mod tables;
 pub mod uid;
 
@@ -22,7 +23,8 @@ use std::path::{Path, PathBuf};
 use willis_core::files::FileError;
 
 pub use read::{Cohort, CohortSeries, read};
-pub use series::{Localizer, SeriesToWrite, SeriesTruth, write_series};
+pub use series::{Localizer, SeriesToWrite, SeriesTruth, write_instances, write_series};
+pub use synthesise::synthesise_cohort;
 pub use uid::SeriesUids;
 
 /// Why a cohort cannot be written or read.

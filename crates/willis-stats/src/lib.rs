@@ -7,3 +7,9 @@
 pub mod bootstrap;
 pub mod folds;
 pub mod metrics;
+
+pub mod boosting;
+pub mod calibration;
+pub mod logistic;
+pub mod stack;
+pub mod table;

@@ -1,0 +1,208 @@
+//! Candidates to rows of features: one per site, and one for "aneurysm present".
+//!
+//! What was not measured is missing (NaN), never 0. A probability of a candidate that does not exist is 0, which is
+//! known, not missing.
+
+use willis_core::{Candidate, Modality, SITE_COUNT, Site};
+
+use crate::logistic::logit;
+use crate::table::Table;
+
+/// Evidence of one candidate, in this order in every row.
+const EVIDENCE: [&str; 12] = [
+    "aneurysm_peak",
+    "aneurysm_volume_mm3",
+    "graph_score",
+    "radius_excess",
+    "class_logit",
+    "order_inside",
+    "order_contrast",
+    "energy",
+    "physics_residual",
+    "distance_to_junction_mm",
+    "distance_to_vessel_mm",
+    "diameter_mm",
+];
+
+/// Candidates that the "present" row describes one by one.
+const TOP: usize = 3;
+
+/// Kinds of artery: a site and its mirror are one kind.
+const KINDS: [(&str, Site); 8] = [
+    ("kind_infraclinoid_ica", Site::LeftInfraclinoidIca),
+    ("kind_supraclinoid_ica", Site::LeftSupraclinoidIca),
+    ("kind_mca", Site::LeftMca),
+    ("kind_acom", Site::Acom),
+    ("kind_aca", Site::LeftAca),
+    ("kind_pcom", Site::LeftPcom),
+    ("kind_basilar_tip", Site::BasilarTip),
+    ("kind_other_posterior", Site::OtherPosterior),
+];
+
+/// Leading columns of a site row that are probabilities: predictions may only rise with them.
+pub(super) const SITE_PROBABILITIES: usize = 4;
+/// Leading columns of a "present" row that are probabilities.
+pub(super) const PRESENT_PROBABILITIES: usize = 1 + TOP;
+
+/// Column names of a site row.
+pub fn site_columns() -> Vec<String> {
+    let own = ["any_here", "best_here", "second_here", "any_anywhere"].map(String::from);
+    let kinds = KINDS.map(|(name, _)| name.to_string());
+    own.into_iter().chain(EVIDENCE.map(String::from)).chain(kinds).chain(modality_columns()).collect()
+}
+
+/// Column names of the "present" row.
+pub fn present_columns() -> Vec<String> {
+    let probabilities = (1..=TOP).map(|rank| format!("probability_{rank}"));
+    let evidence = (1..=TOP).flat_map(|rank| EVIDENCE.map(|name| format!("{name}_{rank}")));
+    ["any_anywhere".to_string()].into_iter().chain(probabilities).chain(evidence).chain(modality_columns()).collect()
+}
+
+/// Thirteen rows, one per site in column order.
+///
+/// With `p_c` the candidate's probability and `q_c` its share for the site ([`site_share`]): the chance that any
+/// candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the best and second `p_c q_c`; the chance of any anywhere; the
+/// evidence of the candidate with the best `p_c q_c`; kind of artery; modality.
+pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+    let anywhere = any(candidates.iter().map(probability));
+    let row = |site: Site| {
+        let here = |c: &Candidate| probability(c) * site_share(c, site);
+        let mut order: Vec<&Candidate> = candidates.iter().collect();
+        order.sort_by(|a, b| here(b).total_cmp(&here(a)));
+        let product = |rank: usize| order.get(rank).map_or(0.0, |c| here(c));
+        let own = [any(candidates.iter().map(here)), product(0), product(1), anywhere].map(|p| p as f32);
+        let best = order.first().copied().filter(|c| here(c) > 0.0);
+        let kinds = KINDS.map(|(_, kind)| f32::from(u8::from(kind == site || kind.mirror() == site)));
+        own.into_iter().chain(evidence(best)).chain(kinds).chain(modality_flags(modality)).collect::<Vec<f32>>()
+    };
+    Table::new(site_columns().len(), Site::ALL.into_iter().flat_map(row).collect())
+}
+
+/// One row: the chance of any aneurysm, then probability and evidence of the three best candidates, then modality.
+pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+    let mut order: Vec<&Candidate> = candidates.iter().collect();
+    order.sort_by(|a, b| probability(b).total_cmp(&probability(a)));
+    let top = |rank: usize| order.get(rank).copied();
+    let any = any(candidates.iter().map(probability)) as f32;
+    let probabilities = (0..TOP).map(|rank| top(rank).map_or(0.0, probability) as f32);
+    let evidence = (0..TOP).flat_map(|rank| evidence(top(rank)));
+    let row = [any].into_iter().chain(probabilities).chain(evidence).chain(modality_flags(modality)).collect();
+    Table::new(present_columns().len(), row)
+}
+
+/// Share of a candidate that belongs to a site: the expert's site probability; else all for the site that anatomy
+/// names; else one thirteenth.
+fn site_share(candidate: &Candidate, site: Site) -> f64 {
+    match (&candidate.evidence.site_probabilities, candidate.site) {
+        (Some(shares), _) => unit(f64::from(shares[site.column()])),
+        (None, Some(named)) => f64::from(u8::from(named == site)),
+        (None, None) => 1.0 / SITE_COUNT as f64,
+    }
+}
+
+/// The same rows with their leading probabilities as log odds, for a linear model.
+pub(super) fn with_logits(table: &Table, n_probabilities: usize) -> Table {
+    let value = |(column, v): (usize, &f32)| match column < n_probabilities {
+        true => logit(f64::from(*v)) as f32,
+        false => *v,
+    };
+    Table::new(table.n_columns(), table.rows().flat_map(|row| row.iter().enumerate().map(value)).collect())
+}
+
+fn probability(candidate: &Candidate) -> f64 {
+    unit(candidate.probability)
+}
+
+/// A probability as it should be: within 0 and 1, and 0 when it is not a number.
+fn unit(p: f64) -> f64 {
+    if p.is_nan() { 0.0 } else { p.clamp(0.0, 1.0) }
+}
+
+/// Chance that at least one of independent events happens.
+fn any(probabilities: impl Iterator<Item = f64>) -> f64 {
+    1.0 - probabilities.map(|p| 1.0 - p).product::<f64>()
+}
+
+fn evidence(candidate: Option<&Candidate>) -> [f32; EVIDENCE.len()] {
+    let Some(candidate) = candidate else { return [f32::NAN; EVIDENCE.len()] };
+    let e = &candidate.evidence;
+    let contrast = e.order_inside.zip(e.order_shell).map(|(inside, shell)| inside - shell);
+    [
+        e.aneurysm_peak,
+        e.aneurysm_volume_mm3,
+        e.graph_score,
+        e.radius_excess,
+        e.class_logit,
+        e.order_inside,
+        contrast,
+        e.energy,
+        e.physics_residual,
+        e.distance_to_junction_mm,
+        candidate.distance_to_vessel_mm.map(|mm| mm as f32),
+        Some(candidate.diameter_mm as f32),
+    ]
+    .map(|value| value.unwrap_or(f32::NAN))
+}
+
+fn modality_columns() -> [String; 4] {
+    Modality::ALL.map(|m| format!("modality_{}", m.name().to_ascii_lowercase().replace(' ', "_")))
+}
+
+fn modality_flags(modality: Option<Modality>) -> [f32; 4] {
+    Modality::ALL.map(|m| modality.map_or(f32::NAN, |known| f32::from(u8::from(known == m))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use willis_core::{Evidence, Point};
+
+    fn candidate(probability: f64, site: Option<Site>, evidence: Evidence) -> Candidate {
+        let centre = Point::new(0.0, 0.0, 0.0);
+        Candidate { rank: 1, centre, diameter_mm: 4.0, probability, site, distance_to_vessel_mm: None, evidence }
+    }
+
+    fn cell(table: &Table, row: usize, columns: &[String], name: &str) -> f32 {
+        table.rows().nth(row).unwrap()[columns.iter().position(|c| c == name).unwrap()]
+    }
+
+    #[test]
+    fn hand_worked_rows() {
+        let mut shares = [0.0; SITE_COUNT];
+        shares[Site::Acom.column()] = 0.5;
+        shares[Site::LeftAca.column()] = 0.5;
+        let measured = Evidence {
+            site_probabilities: Some(shares),
+            order_inside: Some(0.75),
+            order_shell: Some(0.5),
+            ..Evidence::default()
+        };
+        let candidates = [candidate(0.5, Some(Site::Acom), Evidence::default()), candidate(0.8, None, measured)];
+        let (rows, columns) = (site_rows(&candidates, Some(Modality::Mra)), site_columns());
+        let acom = |name| cell(&rows, Site::Acom.column(), &columns, name);
+        // Products 0.5 · 1 and 0.8 · 0.5: any 1 − 0.5 · 0.6.
+        assert_eq!([acom("any_here"), acom("best_here"), acom("second_here")], [0.7, 0.5, 0.4]);
+        assert_eq!((acom("any_anywhere"), acom("kind_acom"), acom("kind_aca")), (0.9, 1.0, 0.0));
+        assert!(acom("order_inside").is_nan(), "the best candidate here is the first, of which nothing was measured");
+        let aca = |name| cell(&rows, Site::LeftAca.column(), &columns, name);
+        assert_eq!((aca("best_here"), aca("second_here"), aca("order_contrast")), (0.4, 0.0, 0.25));
+        assert!(aca("energy").is_nan());
+        let mca = |name| cell(&rows, Site::RightMca.column(), &columns, name);
+        assert_eq!((mca("any_here"), mca("kind_mca"), mca("modality_mra"), mca("modality_cta")), (0.0, 1.0, 1.0, 0.0));
+        assert!(mca("diameter_mm").is_nan(), "no candidate belongs here");
+
+        let (row, columns) = (present_row(&candidates, None), present_columns());
+        let present = |name| cell(&row, 0, &columns, name);
+        assert_eq!((present("probability_1"), present("order_inside_1"), present("probability_3")), (0.8, 0.75, 0.0));
+        assert!(present("diameter_mm_3").is_nan() && present("modality_mri_t2").is_nan());
+    }
+
+    #[test]
+    fn no_candidates_make_whole_rows() {
+        let rows = site_rows(&[], None);
+        assert_eq!((rows.n_rows(), rows.values()[0]), (SITE_COUNT, 0.0));
+        assert_eq!(present_row(&[], None).n_rows(), 1);
+        let broken = candidate(f64::NAN, None, Evidence { energy: Some(f32::INFINITY), ..Evidence::default() });
+        assert!(site_rows(&[broken], None).values().iter().all(|v| v.is_nan() || v.is_finite()));
+    }
+}

@@ -1,0 +1,238 @@
+//! Fitting the stack: features, patient-grouped folds, boosters, calibration, baseline.
+
+use willis_core::SITE_COUNT;
+
+use super::features::{
+    PRESENT_PROBABILITIES, SITE_PROBABILITIES, present_columns, present_row, site_columns, site_rows, with_logits,
+};
+use super::model::{Member, StackModel};
+use super::{StackCase, StackConfig, StackError, StackFit};
+use crate::boosting::{Booster, cross_fit};
+use crate::calibration::{CalibrationError, Platt};
+use crate::folds::stratified_group_k_fold;
+use crate::logistic::Logistic;
+use crate::metrics::challenge_score;
+use crate::table::Table;
+
+/// Fits the stack.
+///
+/// Folds keep patients whole and balance "aneurysm present"; they choose the number of trees and give the out-of-fold
+/// scores on which the calibration is fitted. The boosters that serve are fitted on all series.
+///
+/// # Errors
+/// `Folds` with fewer than two patients or series of each class, `Calibration` when a class is missing, `Boost`.
+pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackError> {
+    let present: Vec<bool> = cases.iter().map(|case| case.present).collect();
+    let sites: Vec<bool> = cases.iter().flat_map(|case| case.sites).collect();
+    let patients: Vec<&str> = cases.iter().map(|case| case.patient.as_str()).collect();
+    let folds = stratified_group_k_fold(&present, &patients, feasible_folds(&present, &patients, config.folds))?;
+    let site_folds: Vec<usize> = folds.iter().flat_map(|fold| [*fold; SITE_COUNT]).collect();
+
+    let site_table = stack(site_columns().len(), cases.iter().map(|c| site_rows(&c.candidates, c.modality)));
+    let present_table = stack(present_columns().len(), cases.iter().map(|c| present_row(&c.candidates, c.modality)));
+    let task = Task {
+        target: "sites",
+        table: &site_table,
+        labels: &sites,
+        folds: &site_folds,
+        n_probabilities: SITE_PROBABILITIES,
+    };
+    let site = task.fit(config)?;
+    let task = Task {
+        target: "aneurysm present",
+        table: &present_table,
+        labels: &present,
+        folds: &folds,
+        n_probabilities: PRESENT_PROBABILITIES,
+    };
+    let any = task.fit(config)?;
+
+    let rows = |sites: &[f64], present: &[f64]| -> Vec<[f64; SITE_COUNT + 1]> {
+        let row = |(sites, present): (&[f64], &f64)| std::array::from_fn(|c| *sites.get(c).unwrap_or(present));
+        sites.chunks_exact(SITE_COUNT).zip(present).map(row).collect()
+    };
+    let labels: Vec<[bool; SITE_COUNT + 1]> =
+        cases.iter().map(|case| std::array::from_fn(|c| *case.sites.get(c).unwrap_or(&case.present))).collect();
+    let out_of_fold = rows(&site.out_of_fold, &any.out_of_fold);
+    let out_of_fold_logistic = rows(&site.out_of_fold_logistic, &any.out_of_fold_logistic);
+    Ok(StackFit {
+        model: StackModel { site: site.member, present: any.member },
+        score: challenge_score(&out_of_fold, &labels),
+        score_logistic: challenge_score(&out_of_fold_logistic, &labels),
+        out_of_fold,
+        out_of_fold_logistic,
+    })
+}
+
+/// Rows to fit one booster on.
+struct Task<'a> {
+    target: &'static str,
+    table: &'a Table,
+    labels: &'a [bool],
+    folds: &'a [usize],
+    n_probabilities: usize,
+}
+
+struct Fitted {
+    member: Member,
+    out_of_fold: Vec<f64>,
+    out_of_fold_logistic: Vec<f64>,
+}
+
+impl Task<'_> {
+    fn fit(&self, config: &StackConfig) -> Result<Fitted, StackError> {
+        let rising: Vec<usize> = (0..self.n_probabilities).collect();
+        let failed = |source| StackError::Calibration { target: self.target, source };
+        let positives = self.labels.iter().filter(|y| **y).count();
+        let negatives = self.labels.len() - positives;
+        if positives == 0 || negatives == 0 {
+            return Err(failed(CalibrationError::OneClass { positives, negatives }));
+        }
+        let cross = cross_fit(self.table, self.labels, self.folds, &rising, &config.boosting)?;
+        let calibration = Platt::fit(&cross.margins, self.labels).map_err(failed)?;
+        let linear = with_logits(self.table, self.n_probabilities);
+        let member = Member {
+            booster: Booster::fit(self.table, self.labels, &rising, cross.rounds, &config.boosting)?,
+            calibration,
+            logistic: Logistic::fit(&linear, self.labels, config.logistic_c),
+            prevalence: positives as f64 / self.labels.len() as f64,
+        };
+        Ok(Fitted {
+            member,
+            out_of_fold: cross.margins.iter().map(|margin| calibration.apply(*margin)).collect(),
+            out_of_fold_logistic: self.logistic_out_of_fold(&linear, config.logistic_c),
+        })
+    }
+
+    fn logistic_out_of_fold(&self, table: &Table, c: f64) -> Vec<f64> {
+        let mut probabilities = vec![0.0; table.n_rows()];
+        let n_folds = self.folds.iter().max().map_or(0, |last| last + 1);
+        for fold in 0..n_folds {
+            let (test, train): (Vec<usize>, Vec<usize>) = (0..table.n_rows()).partition(|row| self.folds[*row] == fold);
+            let labels: Vec<bool> = train.iter().map(|row| self.labels[*row]).collect();
+            let model = Logistic::fit(&table.select(&train), &labels, c);
+            for (row, p) in test.iter().zip(model.predict(&table.select(&test))) {
+                probabilities[*row] = p;
+            }
+        }
+        probabilities
+    }
+}
+
+/// The wanted number of folds, or as many as the rarer class and the patients allow; at least two, so that asking for
+/// the impossible is an error.
+fn feasible_folds(present: &[bool], patients: &[&str], wanted: usize) -> usize {
+    let positives = present.iter().filter(|y| **y).count();
+    let distinct = patients.iter().collect::<std::collections::BTreeSet<_>>().len();
+    wanted.min(positives).min(present.len() - positives).min(distinct).max(2)
+}
+
+fn stack(n_columns: usize, tables: impl Iterator<Item = Table>) -> Table {
+    Table::new(n_columns, tables.flat_map(|table| table.values().to_vec()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::{auroc, expected_calibration_error};
+    use crate::stack::{predict, predict_logistic};
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use willis_core::{Candidate, Evidence, Modality, Point, Site};
+
+    /// Series with four candidates each; a lesion raises its candidate's evidence.
+    fn cases(n: usize) -> Vec<StackCase> {
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        let mut uniform = move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let mut case = |i: usize| {
+            let lesion = (i % 2 == 0).then(|| Site::ALL[(i / 2) % SITE_COUNT]);
+            let candidates = (0..4)
+                .map(|k| {
+                    let site = if k == 0 { lesion } else { None };
+                    let real = site.is_some();
+                    let site = site.unwrap_or_else(|| Site::ALL[(uniform() * 13.0) as usize]);
+                    let probability = (uniform() * 0.6 + if real { 0.4 } else { 0.0 }).min(1.0);
+                    let evidence = Evidence {
+                        order_inside: (uniform() < 0.8).then(|| if real { 0.9 } else { 0.3 } * uniform() as f32),
+                        ..Evidence::default()
+                    };
+                    let centre = Point::new(0.0, 0.0, 0.0);
+                    Candidate {
+                        rank: k + 1,
+                        centre,
+                        diameter_mm: 3.0,
+                        probability,
+                        site: Some(site),
+                        distance_to_vessel_mm: Some(0.0),
+                        evidence,
+                    }
+                })
+                .collect();
+            StackCase {
+                patient: format!("patient {}", i / 2 * 2 % 260),
+                modality: Some(Modality::ALL[i % 4]).filter(|_| i % 5 != 0),
+                candidates,
+                sites: Site::ALL.map(|s| Some(s) == lesion),
+                present: lesion.is_some(),
+            }
+        };
+        (0..n).map(&mut case).collect()
+    }
+
+    fn quick() -> StackConfig {
+        let mut config = StackConfig { folds: 4, ..StackConfig::default() };
+        config.boosting.max_rounds = 60;
+        config
+    }
+
+    #[test]
+    fn learns_calibrates_and_survives_json() {
+        let cases = cases(260);
+        let fitted = fit(&cases, &quick()).unwrap();
+        let score = fitted.score.score.unwrap();
+        assert!(score > 0.8, "boosters {score}");
+        assert!(fitted.score_logistic.score.unwrap() > 0.8);
+        let present: Vec<bool> = cases.iter().map(|c| c.present).collect();
+        let p: Vec<f64> = fitted.out_of_fold.iter().map(|row| row[SITE_COUNT]).collect();
+        assert!(expected_calibration_error(&p, &present, 5).unwrap() < 0.1);
+        assert!((fitted.model.prevalence() - 0.5).abs() < 1e-12);
+
+        let json = fitted.model.to_json().unwrap();
+        let loaded = StackModel::from_json(&json).unwrap();
+        for case in &cases[..10] {
+            let (sites, present) = predict(&fitted.model, &case.candidates, case.modality).unwrap();
+            assert_eq!(predict(&loaded, &case.candidates, case.modality).unwrap(), (sites, present));
+            assert!(sites.iter().chain([&present]).all(|p| (0.0..=1.0).contains(p)));
+            let baseline = predict_logistic(&loaded, &case.candidates, case.modality);
+            assert!(baseline.0.iter().chain([&baseline.1]).all(|p| (0.0..=1.0).contains(p)));
+            let rare = loaded.at_prevalence((sites, present), 0.05);
+            assert!(rare.1 < present);
+        }
+        assert_eq!(fit(&cases, &quick()).unwrap().model.to_json().unwrap(), json, "same data, same bytes");
+        let served: Vec<f64> = cases.iter().map(|c| predict(&loaded, &c.candidates, c.modality).unwrap().1).collect();
+        assert!(auroc(&served, &present).unwrap() >= auroc(&p, &present).unwrap());
+        assert!(predict(&loaded, &[], None).unwrap().1 < 0.5, "nothing found");
+    }
+
+    #[test]
+    fn other_models_are_refused() {
+        let json = fit(&cases(60), &quick()).unwrap().model.to_json().unwrap();
+        let text = String::from_utf8(json).unwrap();
+        for (find, put) in [("\"schema\":1", "\"schema\":9"), ("best_here", "beast_here")] {
+            let other = text.replacen(find, put, 1);
+            assert!(matches!(StackModel::from_json(other.as_bytes()), Err(StackError::Incompatible { .. })), "{put}");
+        }
+        assert!(matches!(StackModel::from_json(b"[]"), Err(StackError::Json(_))));
+    }
+
+    #[test]
+    fn one_class_or_one_patient_cannot_be_fitted() {
+        let mut healthy = cases(20);
+        healthy.iter_mut().for_each(|c| (c.present, c.sites) = (false, [false; SITE_COUNT]));
+        assert!(matches!(fit(&healthy, &quick()), Err(StackError::Calibration { target: "sites", .. })));
+        let mut one = cases(20);
+        one.iter_mut().for_each(|c| c.patient = "the same".into());
+        assert!(matches!(fit(&one, &quick()), Err(StackError::Folds(_))));
+        assert!(matches!(fit(&[], &quick()), Err(StackError::Folds(_))));
+    }
+}

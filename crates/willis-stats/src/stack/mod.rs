@@ -1,0 +1,98 @@
+//! The last stage: evidence of all candidates to fourteen calibrated probabilities.
+//!
+//! Two gradient boosters: one over (series, site) rows shared by all sites, one over series for "aneurysm present".
+//! Each is calibrated on its own out-of-fold scores and accompanied by a logistic regression, the baseline of every
+//! comparison. The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the series.
+
+pub mod features;
+mod fit;
+mod model;
+
+use willis_core::{Candidates, Modality, SITE_COUNT};
+
+use crate::boosting::{BoostConfig, BoostError};
+use crate::calibration::CalibrationError;
+use crate::folds::FoldError;
+use crate::metrics::ChallengeScore;
+
+pub use fit::fit;
+pub use model::{StackModel, predict, predict_logistic};
+
+/// One series to learn from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StackCase {
+    /// Patient; all series of a patient share a fold.
+    pub patient: String,
+    /// Kind of series.
+    pub modality: Option<Modality>,
+    /// Candidates with out-of-fold evidence.
+    pub candidates: Candidates,
+    /// Whether there is an aneurysm at each site, column order.
+    pub sites: [bool; SITE_COUNT],
+    /// Whether there is an aneurysm anywhere.
+    pub present: bool,
+}
+
+/// How the stack is fitted.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StackConfig {
+    /// Folds for the number of trees and the calibration; fewer are used when patients or positives are fewer.
+    pub folds: usize,
+    /// How trees are grown.
+    pub boosting: BoostConfig,
+    /// Inverse penalty of the logistic regression.
+    pub logistic_c: f64,
+}
+
+impl Default for StackConfig {
+    fn default() -> Self {
+        Self { folds: 5, boosting: BoostConfig::default(), logistic_c: 1.0 }
+    }
+}
+
+/// A fitted stack and how it does on series it has not seen.
+#[derive(Debug, Clone)]
+pub struct StackFit {
+    /// The model, fitted on all series.
+    pub model: StackModel,
+    /// Out-of-fold probabilities of the boosters: one row per series, "aneurysm present" last.
+    pub out_of_fold: Vec<[f64; SITE_COUNT + 1]>,
+    /// The same of the logistic regressions.
+    pub out_of_fold_logistic: Vec<[f64; SITE_COUNT + 1]>,
+    /// Score of the boosters' out-of-fold probabilities.
+    pub score: ChallengeScore,
+    /// Score of the logistic regressions' out-of-fold probabilities.
+    pub score_logistic: ChallengeScore,
+}
+
+/// Why a stack cannot be fitted or loaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StackError {
+    /// The series cannot be split by patient.
+    #[error("the series cannot be split by patient: {0}")]
+    Folds(#[from] FoldError),
+    /// A booster failed.
+    #[error(transparent)]
+    Boost(#[from] BoostError),
+    /// A calibration failed.
+    #[error("{target}: {source}")]
+    Calibration {
+        /// What was to be calibrated.
+        target: &'static str,
+        /// What went wrong.
+        source: CalibrationError,
+    },
+    /// The bytes are no stack.
+    #[error("not a stack model: {0}; fit it again with `willis train stack`")]
+    Json(#[from] serde_json::Error),
+    /// The stack was made by another version.
+    #[error("the stack model has {got}, this program expects {expected}; fit it again with `willis train stack`")]
+    Incompatible {
+        /// What this program expects.
+        expected: String,
+        /// What the model has.
+        got: String,
+    },
+}

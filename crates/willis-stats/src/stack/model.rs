@@ -1,0 +1,153 @@
+//! The fitted stack: one JSON document with XGBoost models inside.
+
+use serde::{Deserialize, Serialize};
+use willis_core::{Candidate, Modality, SITE_COUNT};
+
+use super::StackError;
+use super::features::{
+    PRESENT_PROBABILITIES, SITE_PROBABILITIES, present_columns, present_row, site_columns, site_rows, with_logits,
+};
+use crate::boosting::{Booster, TRAINER};
+use crate::calibration::{Platt, shift_prevalence};
+use crate::logistic::Logistic;
+use crate::table::Table;
+
+/// Boosters, calibrations and baselines for the fourteen columns.
+#[derive(Debug, Clone)]
+pub struct StackModel {
+    /// For (series, site) rows.
+    pub(super) site: Member,
+    /// For series.
+    pub(super) present: Member,
+}
+
+/// One booster with its calibration and baseline.
+#[derive(Debug, Clone)]
+pub(super) struct Member {
+    pub booster: Booster,
+    /// From the booster's log odds to probabilities.
+    pub calibration: Platt,
+    pub logistic: Logistic,
+    /// Share of positives among the rows of the fit.
+    pub prevalence: f64,
+}
+
+impl Member {
+    fn predict(&self, table: &Table) -> Result<Vec<f64>, StackError> {
+        Ok(self.booster.margins(table)?.into_iter().map(|margin| self.calibration.apply(margin)).collect())
+    }
+}
+
+/// Calibrated probabilities of a series: the sites in column order, and "aneurysm present".
+///
+/// # Errors
+/// `Boost` when the boosters do not fit this program's features, which loading has already ruled out.
+pub fn predict(
+    model: &StackModel,
+    candidates: &[Candidate],
+    modality: Option<Modality>,
+) -> Result<([f64; SITE_COUNT], f64), StackError> {
+    let sites = model.site.predict(&site_rows(candidates, modality))?;
+    let present = model.present.predict(&present_row(candidates, modality))?;
+    Ok(fourteen(&sites, &present))
+}
+
+/// As [`predict`], by the logistic regressions: the baseline.
+pub fn predict_logistic(
+    model: &StackModel,
+    candidates: &[Candidate],
+    modality: Option<Modality>,
+) -> ([f64; SITE_COUNT], f64) {
+    let sites = with_logits(&site_rows(candidates, modality), SITE_PROBABILITIES);
+    let present = with_logits(&present_row(candidates, modality), PRESENT_PROBABILITIES);
+    fourteen(&model.site.logistic.predict(&sites), &model.present.logistic.predict(&present))
+}
+
+fn fourteen(sites: &[f64], present: &[f64]) -> ([f64; SITE_COUNT], f64) {
+    (sites.try_into().expect("one row per site"), present[0])
+}
+
+impl StackModel {
+    /// Share of series with an aneurysm among those of the fit.
+    pub fn prevalence(&self) -> f64 {
+        self.present.prevalence
+    }
+
+    /// Probabilities for a place where the share of series with an aneurysm is another, between 0 and 1.
+    ///
+    /// The odds of a site are taken to change by the same factor as the odds of any aneurysm.
+    pub fn at_prevalence(&self, prediction: ([f64; SITE_COUNT], f64), prevalence: f64) -> ([f64; SITE_COUNT], f64) {
+        let shift = |p: f64| shift_prevalence(p, self.prevalence(), prevalence);
+        (prediction.0.map(shift), shift(prediction.1))
+    }
+
+    /// The model as one JSON document; `site.booster` and `present.booster` are XGBoost models.
+    ///
+    /// # Errors
+    /// `Boost` or `Json` when a number has no JSON form.
+    pub fn to_json(&self) -> Result<Vec<u8>, StackError> {
+        let document = Document {
+            schema: SCHEMA,
+            trainer: TRAINER.to_string(),
+            site: MemberDocument::of(&self.site, site_columns())?,
+            present: MemberDocument::of(&self.present, present_columns())?,
+        };
+        Ok(serde_json::to_vec(&document)?)
+    }
+
+    /// A model from its JSON document.
+    ///
+    /// # Errors
+    /// `Json` when the bytes are something else, `Incompatible` when layout or features are another version's, `Boost`
+    /// when a booster inside is damaged.
+    pub fn from_json(bytes: &[u8]) -> Result<Self, StackError> {
+        let document: Document = serde_json::from_slice(bytes)?;
+        if document.schema != SCHEMA {
+            let (expected, got) = (format!("schema {SCHEMA}"), format!("schema {}", document.schema));
+            return Err(StackError::Incompatible { expected, got });
+        }
+        Ok(Self { site: document.site.member(&site_columns())?, present: document.present.member(&present_columns())? })
+    }
+}
+
+const SCHEMA: u32 = 1;
+
+#[derive(Serialize, Deserialize)]
+struct Document {
+    schema: u32,
+    trainer: String,
+    site: MemberDocument,
+    present: MemberDocument,
+}
+
+#[derive(Serialize, Deserialize)]
+struct MemberDocument {
+    columns: Vec<String>,
+    prevalence: f64,
+    calibration: Platt,
+    logistic: Logistic,
+    booster: serde_json::Value,
+}
+
+impl MemberDocument {
+    fn of(member: &Member, columns: Vec<String>) -> Result<Self, StackError> {
+        Ok(Self {
+            columns,
+            prevalence: member.prevalence,
+            calibration: member.calibration,
+            logistic: member.logistic.clone(),
+            booster: serde_json::from_slice(&member.booster.to_json()?)?,
+        })
+    }
+
+    fn member(self, columns: &[String]) -> Result<Member, StackError> {
+        let booster = Booster::from_json(&serde_json::to_vec(&self.booster)?)?;
+        let Self { logistic, calibration, prevalence, .. } = self;
+        let widths = [logistic.means.len(), logistic.deviations.len(), logistic.weights.len(), booster.n_columns()];
+        if self.columns != columns || widths.iter().any(|n| *n != columns.len()) {
+            let list = |names: &[String]| format!("the columns {}", names.join(", "));
+            return Err(StackError::Incompatible { expected: list(columns), got: list(&self.columns) });
+        }
+        Ok(Member { booster, calibration, logistic, prevalence })
+    }
+}

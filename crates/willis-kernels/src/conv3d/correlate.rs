@@ -1,7 +1,7 @@
 //! `target[o] = sum over channels and taps of weight * source`: the engine of the forward pass and of the gradient
 //! of the input. A matrix product whose left side is read in place through tap offsets, never built.
 
-use super::layout::{Axis, Layout, Phase, SLACK, Tile};
+use super::layout::{Axis, Demand, Layout, Phase, SLACK, Tile};
 use crate::shared::{Disjoint, with_scratch};
 use crate::simd::{Kernel, Lanes, dispatch, many_registers};
 use rayon::prelude::*;
@@ -21,12 +21,15 @@ pub(super) struct Correlation<'a> {
     pub bias: Option<&'a [f32]>,
 }
 
+/// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
+const MIN_TASKS: usize = 8;
+
 /// One combination of axis phases, with weights in the order in which the kernel reads them.
 struct Pass {
     start: [usize; 3],
     offsets: Vec<usize>,
-    /// `[group][block of targets][source][tap][target in block]`
-    weights: Vec<f32>,
+    /// For each group and block of targets: `[source][tap][target in block]`.
+    panels: Vec<Vec<f32>>,
 }
 
 /// Targets computed together: `width` registers' worth, of which `used` exist.
@@ -40,51 +43,76 @@ struct Block {
 impl Correlation<'_> {
     /// Writes every element of `target`.
     pub(super) fn run(&self, source: &[f32], target: &mut [f32]) {
-        let layout = Layout::choose(&self.axes, self.sources, 0, self.batch * self.groups);
-        let tiles = layout.tiles(&self.axes);
         let blocks = blocks(self.targets, if many_registers() { 8 } else { 4 });
+        let problems = self.batch * self.groups;
+        let layout = Layout::choose(
+            &self.axes,
+            &Demand {
+                channels: self.sources,
+                companions: 0,
+                multiplications: self.targets * self.kernel.iter().product::<usize>(),
+                min_tiles: MIN_TASKS.div_ceil(problems * blocks.len()),
+            },
+        );
+        let tiles = layout.tiles(&self.axes);
+        // Blocks of one tile share its packed source; only where tiles are few do several tasks pack the same one.
+        let shares = MIN_TASKS.div_ceil(problems * tiles.len()).min(blocks.len());
+        let share = blocks.len().div_ceil(shares);
+        let shares = blocks.len().div_ceil(share);
         let passes = self.passes(&layout, &blocks);
-        let [source_volume, target_volume] = [self.volume(|axis| axis.source), self.volume(|axis| axis.target)];
+        let source_volume = self.volume(|axis| axis.source);
         let target = Disjoint::new(target);
-        (0..self.batch * self.groups * tiles.len()).into_par_iter().for_each(|task| {
-            let (problem, tile) = (task / tiles.len(), tiles[task % tiles.len()]);
-            let group = problem % self.groups;
+        (0..problems * tiles.len() * shares).into_par_iter().for_each(|task| {
+            let (problem, tile) = (task / shares / tiles.len(), tiles[task / shares % tiles.len()]);
+            let first = task % shares * share;
+            let chosen = first..blocks.len().min(first + share);
+            let sources = &source[problem * self.sources * source_volume..][..self.sources * source_volume];
             with_scratch(|packed, lines| {
-                let sources = &source[problem * self.sources * source_volume..][..self.sources * source_volume];
                 layout.pack(&self.axes, sources, self.sources, tile, packed);
-                let pitch = layout.max_line() + SLACK;
-                lines.resize(pitch * 8, 0.0);
+                lines.resize((layout.max_line() + SLACK) * 8, 0.0);
                 for pass in &passes {
-                    let panel = pass.weights.len() / self.groups;
-                    let weights = &pass.weights[group * panel..][..panel];
-                    let depth = self.sources * pass.offsets.len();
-                    let mut from = 0;
-                    for block in &blocks {
-                        let weights = &weights[from..][..depth * block.width];
-                        from += weights.len();
-                        for plane in 0..tile.planes {
-                            dispatch(Line {
-                                packed: &packed[plane * layout.plane_pitch()..],
-                                channels: self.sources,
-                                channel: layout.channel(),
-                                offsets: &pass.offsets,
-                                weights,
-                                width: block.width,
-                                length: layout.line(tile),
-                                lines,
-                                pitch,
-                            });
-                            for index in 0..block.used {
-                                let channel = group * self.targets + block.first + index;
-                                let bias = self.bias.map_or(0.0, |bias| bias[channel]);
-                                let first = (problem * self.targets + block.first + index) * target_volume;
-                                self.write(&layout, pass, tile, plane, &lines[index * pitch..], bias, first, &target);
-                            }
-                        }
+                    for index in chosen.clone() {
+                        let panel = &pass.panels[problem % self.groups * blocks.len() + index];
+                        self.compute(&layout, pass, panel, tile, (problem, blocks[index]), packed, lines, &target);
                     }
                 }
             });
         });
+    }
+
+    /// One block of targets in all planes of a tile.
+    #[allow(clippy::too_many_arguments)]
+    fn compute(
+        &self,
+        layout: &Layout,
+        pass: &Pass,
+        weights: &[f32],
+        tile: Tile,
+        (problem, block): (usize, Block),
+        packed: &[f32],
+        lines: &mut [f32],
+        target: &Disjoint,
+    ) {
+        let pitch = layout.max_line() + SLACK;
+        for plane in 0..tile.planes {
+            dispatch(Line {
+                packed: &packed[plane * layout.plane_pitch()..],
+                channels: self.sources,
+                channel: layout.channel(),
+                offsets: &pass.offsets,
+                weights,
+                width: block.width,
+                length: layout.line(tile),
+                lines,
+                pitch,
+            });
+            for index in 0..block.used {
+                let channel = block.first + index;
+                let bias = self.bias.map_or(0.0, |bias| bias[problem % self.groups * self.targets + channel]);
+                let volume = problem * self.targets + channel;
+                self.write(layout, pass, tile, plane, &lines[index * pitch..], bias, volume, target);
+            }
+        }
     }
 
     fn volume(&self, length: impl Fn(&Axis) -> usize) -> usize {
@@ -100,7 +128,7 @@ impl Correlation<'_> {
                     passes.push(Pass {
                         start: phases.map(|phase| phase.start),
                         offsets: layout.offsets(&self.axes, phases),
-                        weights: self.panels(blocks, &kernel_indices(phases, self.kernel)),
+                        panels: self.panels(blocks, &kernel_indices(phases, self.kernel)),
                     });
                 }
             }
@@ -108,31 +136,25 @@ impl Correlation<'_> {
         passes
     }
 
-    fn panels(&self, blocks: &[Block], taps: &[usize]) -> Vec<f32> {
+    fn panels(&self, blocks: &[Block], taps: &[usize]) -> Vec<Vec<f32>> {
         let volume: usize = self.kernel.iter().product();
-        let group_kernels = self.sources * self.targets;
-        let padded: usize = blocks.iter().map(|block| block.width).sum();
-        let mut panels = Vec::with_capacity(self.groups * padded * self.sources * taps.len());
-        for group in 0..self.groups {
-            for block in blocks {
+        let panel = |index: usize| {
+            let (group, block) = (index / blocks.len(), blocks[index % blocks.len()]);
+            let mut panel = vec![0.0; self.sources * taps.len() * block.width];
+            for target in 0..block.used {
                 for source in 0..self.sources {
-                    for tap in taps {
-                        panels.extend((0..block.width).map(|index| {
-                            if index >= block.used {
-                                return 0.0;
-                            }
-                            let target = (block.first + index) * self.target_stride;
-                            let kernel = group * group_kernels + target + source * self.source_stride;
-                            self.weights[kernel * volume + tap]
-                        }));
-                    }
+                    let within = (block.first + target) * self.target_stride + source * self.source_stride;
+                    let kernel = &self.weights[(group * self.sources * self.targets + within) * volume..][..volume];
+                    let to = panel[source * taps.len() * block.width..].iter_mut().skip(target).step_by(block.width);
+                    to.zip(taps).for_each(|(to, &tap)| *to = kernel[tap]);
                 }
             }
-        }
-        panels
+            panel
+        };
+        (0..self.groups * blocks.len()).into_par_iter().map(panel).collect()
     }
 
-    /// Scatters the valid part of one computed plane into its target volume at `first`.
+    /// Scatters the valid part of one computed plane into its target volume, given by number.
     #[allow(clippy::too_many_arguments)]
     fn write(
         &self,
@@ -142,7 +164,7 @@ impl Correlation<'_> {
         plane: usize,
         line: &[f32],
         bias: f32,
-        first: usize,
+        volume: usize,
         target: &Disjoint,
     ) {
         let [depth, height, width] = [0, 1, 2].map(|axis: usize| self.axes[axis].target);
@@ -159,7 +181,7 @@ impl Correlation<'_> {
             }
             let values = &line[row * layout.row_pitch()..];
             // SAFETY: tasks own disjoint sets of positions, and a target belongs to one position and one phase.
-            let row = unsafe { target.slice(first + (z * height + y) * width, width) };
+            let row = unsafe { target.slice(((volume * depth + z) * height + y) * width, width) };
             if step == 1 {
                 row.iter_mut().zip(values).for_each(|(to, value)| *to = value + bias);
             } else {

@@ -9,9 +9,10 @@ use std::ops::Range;
 
 /// Floats of one packed tile: it should stay in the second-level cache of one core.
 const TILE_FLOATS: usize = 160 * 1024;
-/// Tiles to make at least, so that threads have something to share. A constant, never the thread count: results
-/// must not depend on it.
-const MIN_TILES: usize = 16;
+/// Positions that a kernel computes at once: lines are rounded up to it.
+const STEP: usize = 48;
+/// Multiplications that cost as much as copying one float into the tile.
+const MULTIPLICATIONS_PER_COPY: usize = 8;
 /// Floats past the end of a packed tile that kernels may read.
 pub(super) const SLACK: usize = 256;
 
@@ -130,6 +131,19 @@ pub(super) struct Tile {
     pub rows: usize,
 }
 
+/// What a tile must hold and be good for.
+pub(super) struct Demand {
+    /// Source channels packed together.
+    pub channels: usize,
+    /// Floats per position that the caller keeps beside them.
+    pub companions: usize,
+    /// Multiplications per source channel and position.
+    pub multiplications: usize,
+    /// Tiles to make at least, so that threads have something to share. Never a function of their number: results must
+    /// not depend on it.
+    pub min_tiles: usize,
+}
+
 /// Extents of a packed tile, the same for every tile of a call.
 pub(super) struct Layout {
     planes: usize,
@@ -139,21 +153,22 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Picks the tile that repeats the fewest border voxels while it fits the cache: `channels` packed
-    /// volumes, and `companions` more floats per position that the caller keeps beside them.
-    ///
-    /// `parallel` is the number of independent volumes (batch, groups) that already share the work.
-    pub(super) fn choose(axes: &[Axis; 3], channels: usize, companions: usize, parallel: usize) -> Self {
-        let [depth, height, _] = [axes[0].positions, axes[1].positions, axes[2].positions];
-        let most = (depth * height * parallel).div_ceil(MIN_TILES).max(1);
-        let candidate = |planes: usize, rows: usize| Self::new(axes, planes, rows);
-        let floats = |layout: &Self| layout.channel() * channels + layout.planes * layout.max_line() * companions;
+    /// Picks the cheapest tile, per position, that fits the cache and leaves `demand.min_tiles` tiles.
+    pub(super) fn choose(axes: &[Axis; 3], demand: &Demand) -> Self {
+        let (depth, height) = (axes[0].positions, axes[1].positions);
+        let most = (depth * height).div_ceil(demand.min_tiles.max(1)).max(1);
+        let floats =
+            |layout: &Self| layout.channel() * demand.channels + layout.planes * layout.max_line() * demand.companions;
         let fits = |layout: &Self| floats(layout) <= TILE_FLOATS && layout.planes * layout.rows <= most;
-        let cost = |layout: &Self| layout.channel() as f64 / (layout.planes * layout.rows) as f64;
-        let mut best = candidate(1, 1);
+        let cost = |layout: &Self| {
+            let computed = layout.planes * layout.max_line().next_multiple_of(STEP) * demand.multiplications;
+            let copied = layout.channel() * MULTIPLICATIONS_PER_COPY;
+            (computed + copied) as f64 / (layout.planes * layout.rows) as f64
+        };
+        let mut best = Self::new(axes, 1, 1);
         for planes in (1..=depth).map(|parts| depth.div_ceil(parts)) {
-            let rows = (1..=height).map(|parts| height.div_ceil(parts)).find(|&rows| fits(&candidate(planes, rows)));
-            if let Some(layout) = rows.map(|rows| candidate(planes, rows))
+            let candidates = (1..=height).map(|parts| Self::new(axes, planes, height.div_ceil(parts)));
+            if let Some(layout) = candidates.into_iter().find(fits)
                 && cost(&layout) < cost(&best)
             {
                 best = layout;

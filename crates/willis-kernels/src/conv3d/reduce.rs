@@ -1,7 +1,7 @@
 //! `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`: the gradient of the weights, as dot products of
 //! long lines read in place through tap offsets.
 
-use super::layout::{Axis, Layout, Tile};
+use super::layout::{Axis, Demand, Layout, Tile};
 use crate::shared::with_scratch;
 use crate::simd::{Kernel, Lanes, dispatch};
 use rayon::prelude::*;
@@ -28,7 +28,15 @@ impl Reduction {
         let taps: usize = self.axes.iter().map(|axis| axis.phases[0].taps.len()).product();
         let per_task = TASK_WEIGHTS.div_ceil(taps).min(self.sources);
         let source_blocks = self.sources.div_ceil(per_task);
-        let layout = Layout::choose(&self.axes, per_task, self.targets, self.batch * self.groups * source_blocks);
+        let layout = Layout::choose(
+            &self.axes,
+            &Demand {
+                channels: per_task,
+                companions: self.targets,
+                multiplications: self.targets * taps,
+                min_tiles: MIN_TASKS.div_ceil(self.batch * self.groups * source_blocks),
+            },
+        );
         let tiles = layout.tiles(&self.axes);
         let pieces: Vec<(usize, Tile)> =
             (0..self.batch).flat_map(|item| tiles.iter().map(move |&tile| (item, tile))).collect();
@@ -145,10 +153,10 @@ impl Dots<'_> {
             "the packed tile has slack for whole registers"
         );
         assert!(self.lines.len() == self.targets * self.planes * self.pitch, "one line per target and plane");
-        for first_target in (0..self.targets).step_by(T) {
-            let target = |index: usize| (first_target + index).min(self.targets - 1);
-            for first_offset in (0..self.offsets.len()).step_by(K) {
-                let offset = |index: usize| (first_offset + index).min(self.offsets.len() - 1);
+        for first_offset in (0..self.offsets.len()).step_by(K) {
+            let offset = |index: usize| (first_offset + index).min(self.offsets.len() - 1);
+            for first_target in (0..self.targets).step_by(T) {
+                let target = |index: usize| (first_target + index).min(self.targets - 1);
                 // SAFETY: the assertions above bound every read; the instruction set is dispatch's choice.
                 let sums = unsafe {
                     let mut sums = [[V::splat(0.0); K]; T];
@@ -168,7 +176,14 @@ impl Dots<'_> {
                             }
                         }
                     }
-                    sums.map(|sums| sums.map(|sum| sum.sum()))
+                    // Plain loops: a closure here is compiled apart, without the instruction set, and costs a call each.
+                    let mut totals = [[0.0; K]; T];
+                    for (totals, sums) in totals.iter_mut().zip(&sums) {
+                        for (total, sum) in totals.iter_mut().zip(sums) {
+                            *total = sum.sum();
+                        }
+                    }
+                    totals
                 };
                 for (index, sums) in sums.iter().enumerate().take(self.targets - first_target) {
                     let row = &mut self.sums[(first_target + index) * self.offsets.len()..][..self.offsets.len()];

@@ -7,6 +7,7 @@
 //! segmentations/<series uid>_cowseg.nii.gz      site of each arterial voxel, as mask value
 //! segmentations/<series uid>_aneurysm.nii.gz    1 inside an aneurysm sac
 //! truth/<series uid>.json                  lesions in patient millimetres (not part of the challenge's layout)
+//! cohort.json                              seed and mix (neither)
 //! ```
 //!
 //! The heads themselves are made elsewhere in this crate; nothing here draws a random number except identifiers.
@@ -81,6 +82,12 @@ pub enum CohortError {
         uid: String,
         /// Position in the list of lesions, from 0.
         lesion: usize,
+    },
+    /// The folder holds another data set.
+    #[error("{path} describes a data set of another seed or mix; choose an empty folder, or the same seed and mix")]
+    OtherCohort {
+        /// The file that says so.
+        path: PathBuf,
     },
     /// A table lacks a column.
     #[error("{path} has no column `{column}`; it must have the columns of the challenge's table")]

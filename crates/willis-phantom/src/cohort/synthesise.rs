@@ -4,12 +4,13 @@ use std::path::Path;
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 use willis_core::files::json;
 
-use super::CohortError;
 use super::series::{SeriesToWrite, SeriesTruth, truth_path, write_series};
 use super::tables::write_tables;
 use super::uid::SeriesUids;
+use super::{CohortError, at};
 use crate::spec::{CohortMix, PhantomSpec};
 use crate::synthesis::{Phantom, synthesise};
 
@@ -26,11 +27,19 @@ impl<'a> From<&'a Phantom> for SeriesToWrite<'a> {
     }
 }
 
+/// Seed and mix of a data set: the content of `cohort.json`, by which a second run knows its own folder.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Recipe {
+    seed: u64,
+    mix: String,
+}
+
 /// Makes a data set of `n` series: the same seed and mix give the same bytes, whole series that are there already are
 /// kept, and the tables come last. `progress` hears how many series are done.
 ///
 /// # Errors
-/// a file that cannot be written, or the truth of an earlier series that cannot be read.
+/// `OtherCohort` when the folder holds a data set of another seed or mix; else a file that cannot be written, or the
+/// truth of an earlier series that cannot be read.
 pub fn synthesise_cohort(
     root: &Path,
     n: usize,
@@ -38,12 +47,24 @@ pub fn synthesise_cohort(
     mix: &CohortMix,
     progress: &dyn Fn(usize),
 ) -> Result<(), CohortError> {
-    let mut truths = Vec::with_capacity(n);
+    claim(root, Recipe { seed, mix: format!("{mix:?}") })?;
+    let mut truths = Vec::new();
     for index in 0..n as u64 {
         truths.push(series(root, seed, index, mix)?);
         progress(truths.len());
     }
     write_tables(root, &truths)
+}
+
+/// Marks a folder as this data set's, or finds that it is another's.
+fn claim(root: &Path, recipe: Recipe) -> Result<(), CohortError> {
+    std::fs::create_dir_all(root).map_err(at(root))?;
+    let path = root.join("cohort.json");
+    if !path.exists() {
+        return Ok(json::write(&path, &recipe)?);
+    }
+    let found: Recipe = json::read(&path)?;
+    if found == recipe { Ok(()) } else { Err(CohortError::OtherCohort { path }) }
 }
 
 /// One series by its number, made unless its truth, which is written last, is there.
@@ -77,5 +98,15 @@ mod tests {
         synthesise_cohort(folder.path(), 2, 3, &mix, &|_| ()).unwrap();
         assert_eq!(std::fs::read(folder.path().join("train.csv")).unwrap(), table);
         assert_eq!(std::fs::read(&lost).unwrap(), truth);
+    }
+
+    #[test]
+    fn a_folder_of_another_mix_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let mix = CohortMix { size: ScanSize::Tiny, ..CohortMix::default() };
+        synthesise_cohort(folder.path(), 0, 3, &mix, &|_| ()).unwrap();
+        let other = CohortMix { prevalence: 1.0, ..mix };
+        let refused = synthesise_cohort(folder.path(), 1, 3, &other, &|_| ());
+        assert!(matches!(refused, Err(CohortError::OtherCohort { .. })));
     }
 }

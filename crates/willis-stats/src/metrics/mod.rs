@@ -6,8 +6,8 @@ pub mod overlap;
 pub mod probability;
 pub mod rank;
 
-pub use challenge::{ChallengeScore, challenge_score};
-pub use detection::{Froc, SeriesDetections, detections, froc};
+pub use challenge::{COLUMN_COUNT, ChallengeScore, challenge_score};
+pub use detection::{Froc, SeriesDetections, detections, froc, recall_at};
 pub use overlap::{cldice, dice};
 pub use probability::{ReliabilityBin, brier, expected_calibration_error, reliability};
 pub use rank::{auroc, average_precision};

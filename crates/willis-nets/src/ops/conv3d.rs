@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use willis_kernels::conv3d::{Conv3dShape, bias_gradient, forward, input_gradient, weight_gradient};
 
-use super::kernel::{Kernel, apply3, on_cpu};
+use super::kernel::{Kernel, apply3, filled, on_cpu};
 
 /// Stride, padding and groups of a convolution; dilation is always one here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,23 +62,20 @@ impl Kernel<3> for Convolution {
     }
 
     fn forward(&self, [x, weight, bias]: [&[f32]; 3]) -> Vec<f32> {
-        let mut y = vec![0.0; self.0.output_len()];
-        forward(&self.0, x, weight, Some(bias), &mut y);
-        y
+        filled(self.0.output_len(), |y| forward(&self.0, x, weight, Some(bias), y))
     }
 
-    fn backward(&self, [x, weight, bias]: [&[f32]; 3], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
-        let filled = |needed: bool, len: usize, fill: &dyn Fn(&mut [f32])| {
-            needed.then(|| {
-                let mut values = vec![0.0; len];
-                fill(&mut values);
-                values
-            })
-        };
+    fn backward(
+        &self,
+        [x, weight, bias]: [&[f32]; 3],
+        _output: &[f32],
+        grad: &[f32],
+        needs: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
         [
-            filled(needs[0], x.len(), &|dx| input_gradient(&self.0, weight, grad, dx)),
-            filled(needs[1], weight.len(), &|dw| weight_gradient(&self.0, x, grad, dw)),
-            filled(needs[2], bias.len(), &|db| bias_gradient(&self.0, grad, db)),
+            needs[0].then(|| filled(x.len(), |dx| input_gradient(&self.0, weight, grad, dx))),
+            needs[1].then(|| filled(weight.len(), |dw| weight_gradient(&self.0, x, grad, dw))),
+            needs[2].then(|| filled(bias.len(), |db| bias_gradient(&self.0, grad, db))),
         ]
     }
 }

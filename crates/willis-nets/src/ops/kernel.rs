@@ -18,8 +18,15 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
     fn output_shape(&self) -> Vec<usize>;
     /// The output.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
-    /// Gradient of each input that needs one, from the gradient of the output.
-    fn backward(&self, inputs: [&[f32]; N], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
+    /// Gradient of each input that needs one, from the inputs, the output and the output's gradient.
+    fn backward(&self, inputs: [&[f32]; N], output: &[f32], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
+}
+
+/// A new buffer after `fill` overwrote it.
+pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
+    let mut values = vec![0.0; len];
+    fill(&mut values);
+    values
 }
 
 /// Whether kernels can run where this tensor lives.
@@ -78,7 +85,7 @@ impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
             OpsKind::Tracked(prep) => {
                 let inputs = [x.primitive().to_contiguous()];
                 let output = forward(kernel.as_ref(), inputs.clone());
-                prep.finish((kernel, inputs), output)
+                prep.finish((kernel, inputs, output.clone()), output)
             }
             OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), [x.primitive().to_contiguous()])),
         }
@@ -95,7 +102,7 @@ impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
         match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => {
                 let output = forward(kernel.as_ref(), inputs.clone());
-                prep.finish((kernel, inputs), output)
+                prep.finish((kernel, inputs, output.clone()), output)
             }
             OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
         }
@@ -107,13 +114,13 @@ impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
 struct PullBack;
 
 impl<const N: usize> Backward<Flex, N> for PullBack {
-    type State = (Arc<dyn Kernel<N>>, [FloatTensor<Flex>; N]);
+    type State = (Arc<dyn Kernel<N>>, [FloatTensor<Flex>; N], FloatTensor<Flex>);
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (kernel, inputs) = ops.state;
+        let (kernel, inputs, output) = ops.state;
         let needs = ops.parents.each_ref().map(Option::is_some);
-        let found = kernel.backward(inputs.each_ref().map(slice), slice(&grad), needs);
+        let found = kernel.backward(inputs.each_ref().map(slice), slice(&output), slice(&grad), needs);
         for ((parent, value), input) in ops.parents.iter().zip(found).zip(&inputs) {
             if let (Some(node), Some(value)) = (parent, value) {
                 grads.register::<Flex>(node.id, tensor(value, input.layout().shape().to_vec()));
@@ -132,4 +139,38 @@ fn slice(x: &FloatTensor<Flex>) -> &[f32] {
 
 fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FloatTensor<Flex> {
     FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use burn::tensor::Tolerance;
+
+    use super::*;
+    use crate::golden;
+
+    /// Asserts equal outputs and equal gradients of `sum(f(x, w, b)^2)` by three inputs of one shape.
+    pub fn assert_same<const D: usize, const E: usize>(
+        shape: [usize; D],
+        ours: impl Fn([Tensor<D>; 3]) -> Tensor<E>,
+        theirs: impl Fn([Tensor<D>; 3]) -> Tensor<E>,
+    ) {
+        let run = |f: &dyn Fn([Tensor<D>; 3]) -> Tensor<E>| {
+            let device = Device::flex().autodiff();
+            let x = golden::input(shape, &device);
+            let inputs = [x.clone(), x.clone() + 0.3, x * 0.7].map(|t| t.detach().require_grad());
+            let y = f(inputs.clone());
+            let grads = y.clone().square().sum().backward();
+            let gradients = inputs.map(|t| t.grad(&grads).map(|g| g.into_data()));
+            (y.into_data(), gradients)
+        };
+        let ((y, gradients), (expected_y, expected)) = (run(&ours), run(&theirs));
+        let tolerance = Tolerance::rel_abs(1e-4, 1e-4);
+        y.assert_approx_eq::<f32>(&expected_y, tolerance);
+        for (gradient, expected) in gradients.iter().zip(&expected) {
+            assert_eq!(gradient.is_some(), expected.is_some());
+            if let (Some(gradient), Some(expected)) = (gradient, expected) {
+                gradient.assert_approx_eq::<f32>(expected, tolerance);
+            }
+        }
+    }
 }

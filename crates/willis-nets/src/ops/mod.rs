@@ -9,7 +9,7 @@ mod kernel;
 mod norm;
 mod resize;
 
-pub use activation::gelu;
+pub use activation::{gelu, softmax};
 pub use conv3d::{ConvOptions, conv3d};
 pub use norm::{instance_norm, layer_norm};
 pub use resize::{Corners, resize_trilinear};

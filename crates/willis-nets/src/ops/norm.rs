@@ -1,24 +1,124 @@
 //! Normalisation over the last axis or over space.
 
+use std::sync::OnceLock;
+
 use burn::tensor::Tensor;
+use willis_kernels::norm::{self as kernels, RowStats};
+
+use super::kernel::{Kernel, apply3, on_cpu};
 
 /// Layer norm over the last axis with biased variance: `(x - mean) / sqrt(var + eps) * weight + bias`.
 ///
 /// # Shapes      x `[..., C]`, weight and bias `[C]` -> the same as x
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
-    let centred = x.clone() - x.mean_dim(D - 1);
-    let variance = centred.clone().square().mean_dim(D - 1);
-    centred / (variance + eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+    if !on_cpu(&x) {
+        return portable_layer_norm(x, weight, bias, eps);
+    }
+    apply3(Norm::new(&x, Over::Channels, eps), x, weight, bias)
 }
 
 /// Instance norm over space with biased variance, then a scale and a shift per channel.
 ///
 /// # Shapes      x `[B, C, D, H, W]`, weight and bias `[C]` -> the same as x
 pub fn instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<5> {
+    if !on_cpu(&x) {
+        return portable_instance_norm(x, weight, bias, eps);
+    }
+    let volume = x.dims()[2..].iter().product();
+    apply3(Norm::new(&x, Over::Space { volume }, eps), x, weight, bias)
+}
+
+fn portable_layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
+    let centred = x.clone() - x.mean_dim(D - 1);
+    let variance = centred.clone().square().mean_dim(D - 1);
+    centred / (variance + eps).sqrt() * weight.unsqueeze() + bias.unsqueeze()
+}
+
+fn portable_instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     let flat = x.reshape([batch, channels, depth * height * width]);
     let centred = flat.clone() - flat.mean_dim(2);
     let variance = centred.clone().square().mean_dim(2);
     let scaled = centred / (variance + eps).sqrt() * weight.reshape([1, channels, 1]) + bias.reshape([1, channels, 1]);
     scaled.reshape([batch, channels, depth, height, width])
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Over {
+    Channels,
+    Space { volume: usize },
+}
+
+#[derive(Debug)]
+struct Norm {
+    shape: Vec<usize>,
+    over: Over,
+    eps: f32,
+    /// Mean and deviation of each row, kept from the forward pass for the backward pass.
+    stats: OnceLock<Vec<RowStats>>,
+}
+
+impl Norm {
+    fn new<const D: usize>(x: &Tensor<D>, over: Over, eps: f64) -> Self {
+        Self { shape: x.dims().to_vec(), over, eps: eps as f32, stats: OnceLock::new() }
+    }
+
+    fn run(&self, [x, gain, shift]: [&[f32]; 3]) -> (Vec<f32>, Vec<RowStats>) {
+        let mut y = vec![0.0; x.len()];
+        let row = match self.over {
+            Over::Channels => gain.len(),
+            Over::Space { volume } => volume,
+        };
+        let mut stats = vec![RowStats::default(); x.len() / row.max(1)];
+        match self.over {
+            Over::Channels => kernels::layer_norm(x, gain, shift, self.eps, &mut y, &mut stats),
+            Over::Space { volume } => kernels::instance_norm(volume, x, gain, shift, self.eps, &mut y, &mut stats),
+        }
+        (y, stats)
+    }
+}
+
+impl Kernel<3> for Norm {
+    fn output_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, inputs: [&[f32]; 3]) -> Vec<f32> {
+        let (y, stats) = self.run(inputs);
+        self.stats.get_or_init(|| stats);
+        y
+    }
+
+    fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
+        let [x, gain, shift] = inputs;
+        let stats = self.stats.get_or_init(|| self.run(inputs).1);
+        let [mut dx, mut dgain, mut dshift] = [x, gain, shift].map(|input| vec![0.0; input.len()]);
+        match self.over {
+            Over::Channels => kernels::layer_norm_backward(x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift),
+            Over::Space { volume } => {
+                kernels::instance_norm_backward(volume, x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift);
+            }
+        }
+        [needs[0].then_some(dx), needs[1].then_some(dgain), needs[2].then_some(dshift)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::kernel::tests::assert_same;
+
+    #[test]
+    fn values_and_gradients_equal_the_portable_forms() {
+        assert_same(
+            [2, 5, 3],
+            |[x, w, b]| layer_norm(x, w.flatten(0, 2).slice(0..3), b.flatten(0, 2).slice(0..3), 1e-5),
+            |[x, w, b]| portable_layer_norm(x, w.flatten(0, 2).slice(0..3), b.flatten(0, 2).slice(0..3), 1e-5),
+        );
+        assert_same(
+            [2, 3, 2, 4, 3],
+            |[x, w, b]| instance_norm(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3), 1e-5),
+            |[x, w, b]| portable_instance_norm(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3), 1e-5),
+        );
+    }
 }

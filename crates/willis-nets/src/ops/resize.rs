@@ -1,6 +1,9 @@
 //! Trilinear interpolation, separable along the three axes.
 
 use burn::tensor::{Device, Tensor, TensorData};
+use willis_kernels::resize::{Interpolation, resize, resize_gradient};
+
+use super::kernel::{Kernel, apply1, filled, on_cpu};
 
 /// Which points of the two grids coincide, as PyTorch's `align_corners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,45 @@ pub fn resize_trilinear(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Ten
     if [depth, height, width] == size {
         return x;
     }
+    if !on_cpu(&x) {
+        return portable(x, size, corners);
+    }
+    let how = match corners {
+        Corners::Free => Interpolation::Linear,
+        Corners::Aligned => Interpolation::LinearAligned,
+    };
+    apply1(Resize { batch, channels, from: [depth, height, width], to: size, how }, x)
+}
+
+#[derive(Debug)]
+struct Resize {
+    batch: usize,
+    channels: usize,
+    from: [usize; 3],
+    to: [usize; 3],
+    how: Interpolation,
+}
+
+impl Kernel<1> for Resize {
+    fn output_shape(&self) -> Vec<usize> {
+        [&[self.batch, self.channels][..], &self.to].concat()
+    }
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        let volumes = self.batch * self.channels;
+        let len = volumes * self.to.iter().product::<usize>();
+        filled(len, |y| resize(volumes, self.from, self.to, self.how, x, y))
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        let volumes = self.batch * self.channels;
+        [needs[0].then(|| filled(x.len(), |dx| resize_gradient(volumes, self.from, self.to, self.how, grad, dx)))]
+    }
+}
+
+/// The same as three products with matrices.
+fn portable(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Tensor<5> {
+    let [batch, channels, depth, height, width] = x.dims();
     let device = x.device();
     let matrix = |from, to| interpolation(from, to, corners, &device);
     let rows = x.reshape([1, batch * channels * depth * height, width]);
@@ -46,4 +88,23 @@ fn interpolation(from: usize, to: usize, corners: Corners, device: &Device) -> T
         row[high] += fraction;
     }
     Tensor::from_data(TensorData::new(matrix, [1, to, from]), device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::kernel::tests::assert_same;
+
+    #[test]
+    fn values_and_gradients_equal_the_matrix_form() {
+        for corners in [Corners::Free, Corners::Aligned] {
+            for size in [[4, 6, 10], [3, 3, 5], [1, 2, 3]] {
+                assert_same(
+                    [2, 3, 2, 3, 5],
+                    |[x, _, _]| resize_trilinear(x, size, corners),
+                    |[x, _, _]| portable(x, size, corners),
+                );
+            }
+        }
+    }
 }

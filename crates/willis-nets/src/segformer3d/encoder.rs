@@ -2,7 +2,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::softmax;
 
 use super::{AttentionScale, SegFormer3dConfig};
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
@@ -189,7 +188,7 @@ impl Attention {
         };
         // The output splits as [key or value, head, channel of the head].
         let [key, value] = self.key_value.forward(reduced).chunk(2, 2).try_into().expect("two halves of 2C channels");
-        let weights = softmax(query.matmul(split(key).swap_dims(2, 3)), 3);
+        let weights = ops::softmax(query.matmul(split(key).swap_dims(2, 3)));
         let mixed = weights.matmul(split(value)).swap_dims(1, 2).reshape([batch, n, channels]);
         self.proj.forward(mixed)
     }

@@ -9,11 +9,12 @@
 //! of the state before the step). The lift to three dimensions and the order parameter are ours.
 
 use burn::module::{Module, Param};
-use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+
+use crate::ops::{ConvOptions, conv3d};
 
 /// What turns an oscillator without any neighbour.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -71,8 +72,6 @@ pub struct KuramotoStates {
     pub last: Tensor<5>,
     /// `energies[0]` is 0; `energies[t]` is that of the state before step t, `[B]` each.
     pub energies: Vec<Tensor<1>>,
-    /// Energy of the last state per oscillator, `[B]`; not part of the published list.
-    pub last_energy: Tensor<1>,
 }
 
 impl KuramotoConfig {
@@ -131,18 +130,24 @@ impl Kuramoto {
             };
             x = normalize(x + step * self.step_size, self.oscillator_dim);
         }
-        let [_, channels, d, h, w] = x.dims();
+        KuramotoStates { last: x, energies }
+    }
+
+    /// Energy of a state per oscillator, `[B]`: comparable between shapes, and not part of the published list.
+    ///
+    /// # Shapes
+    /// state of unit vectors and stimulus `[B, C, D, H, W]`
+    pub fn energy_per_oscillator(&self, state: Tensor<5>, stimulus: Tensor<5>) -> Tensor<1> {
+        let [_, channels, d, h, w] = state.dims();
         let oscillators = (channels / self.oscillator_dim * d * h * w) as f64;
-        let last_energy = energy(&x, &self.pull(&x, &stimulus)) / oscillators;
-        KuramotoStates { last: x, energies, last_energy }
+        energy(&state, &self.pull(&state, &stimulus)) / oscillators
     }
 
     /// `J(x) + c`.
     fn pull(&self, x: &Tensor<5>, stimulus: &Tensor<5>) -> Tensor<5> {
         let [_, _, k, ..] = self.coupling.dims();
-        let options = ConvOptions::new([1; 3], [k / 2; 3], [1; 3], 1);
-        let coupled =
-            burn::tensor::module::conv3d(x.clone(), self.coupling.val(), Some(self.coupling_bias.val()), options);
+        let options = ConvOptions::cubic(1, k / 2);
+        let coupled = conv3d(x.clone(), self.coupling.val(), Some(self.coupling_bias.val()), options);
         coupled + stimulus.clone()
     }
 

@@ -2,13 +2,17 @@
 
 pub mod akorn;
 pub mod asl;
+pub mod examine;
 pub mod film;
+pub mod gat;
 #[cfg(test)]
 mod golden;
 pub mod layers;
 pub mod loss;
 pub mod ops;
+pub mod propose;
 pub mod segformer3d;
 pub mod segment;
 pub mod train;
+pub mod waveformer;
 pub mod weights;

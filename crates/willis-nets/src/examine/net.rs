@@ -1,0 +1,324 @@
+//! The expert classifier: a patch around a candidate and what is known of the series, to class, site, centre and size.
+//!
+//! Letters: B batch, C channels, M mid channels on a quarter of the patch's side.
+
+use burn::module::Module;
+use burn::tensor::activation::softmax;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use willis_core::SITE_COUNT;
+
+use super::condition::CONDITIONS;
+use super::oscillators::{Oscillators, OscillatorsConfig};
+use crate::film::{Film, FilmConfig};
+use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
+use crate::ops::{self, ConvOptions};
+use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder};
+
+/// Side of a patch, voxels.
+pub const SIDE: usize = 48;
+/// Channels of the input: intensity, vessel and aneurysm probability, signed distance to the vessel wall, distance to the
+/// middle of the patch.
+pub const IN_CHANNELS: usize = 5;
+/// Side of the grid on which oscillators run and the centre is looked for.
+pub const MID_SIDE: usize = SIDE / 4;
+
+const HIDDEN: usize = 64;
+
+/// What turns the patch into features.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Backbone {
+    /// WaveFormer encoder.
+    Waveformer,
+    /// Strided convolutions: the baseline row.
+    Plain,
+}
+
+/// Whether a part takes part; off for ablations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// Sizes of an [`ExamineNet`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ExamineNetConfig {
+    /// What turns the patch into features.
+    pub backbone: Backbone,
+    /// Channels at half of the patch's side; each halving doubles them.
+    pub embed_dim: usize,
+    /// Blocks of WaveFormer's stages.
+    pub depths: [usize; 4],
+    /// Kuramoto oscillators after the second stage.
+    pub oscillators: Switch,
+    /// Their size.
+    pub oscillator_sizes: OscillatorsConfig,
+    /// Modulation by what is known of the series.
+    pub film: Switch,
+}
+
+impl Default for ExamineNetConfig {
+    fn default() -> Self {
+        Self {
+            backbone: Backbone::Waveformer,
+            embed_dim: 24,
+            depths: [1, 1, 1, 1],
+            oscillators: Switch::On,
+            oscillator_sizes: OscillatorsConfig::default(),
+            film: Switch::On,
+        }
+    }
+}
+
+/// The expert classifier.
+#[derive(Module, Debug)]
+pub struct ExamineNet {
+    encoder: Encoder,
+    mid_film: Option<Film>,
+    oscillators: Option<Oscillators>,
+    deep_film: Option<Film>,
+    spot: Conv3d,
+    hidden: Linear,
+    head: Linear,
+}
+
+/// What the net says of each patch.
+#[derive(Debug, Clone)]
+pub struct ExamineOutput {
+    /// Logit of "is an aneurysm", `[B]`.
+    pub class_logit: Tensor<1>,
+    /// Logits of the sites, column order, `[B, 13]`.
+    pub site_logits: Tensor<2>,
+    /// Centre relative to the middle voxel of the patch, voxels along z, y, x, `[B, 3]`.
+    pub offset_vox: Tensor<2>,
+    /// Natural logarithm of the diameter in mm, `[B]`.
+    pub log_diameter: Tensor<1>,
+    /// Stimulus and last state of the oscillators, `[B, C, 12, 12, 12]` each.
+    pub oscillation: Option<[Tensor<5>; 2]>,
+}
+
+impl ExamineNetConfig {
+    /// A fresh net; equal seeds give equal nets.
+    pub fn init(&self, seed: u64, device: &Device) -> ExamineNet {
+        let init = &mut Init::new(seed, device);
+        let (mid, deep) = (2 * self.embed_dim, 8 * self.embed_dim);
+        let film =
+            |channels| (self.film == Switch::On).then(|| FilmConfig { conditions: CONDITIONS, channels }.init(device));
+        let encoder = match self.backbone {
+            Backbone::Waveformer => Encoder::Waveformer(self.waveformer().init(init)),
+            Backbone::Plain => Encoder::Plain(PlainEncoder::new(self.embed_dim, init)),
+        };
+        let mut hidden = Linear::new(2 * mid + deep, HIDDEN, init);
+        hidden.weight = init.normal([HIDDEN, 2 * mid + deep], (1.0 / (2 * mid + deep) as f64).sqrt());
+        ExamineNet {
+            encoder,
+            mid_film: film(mid),
+            oscillators: (self.oscillators == Switch::On).then(|| self.oscillator_sizes.init(mid, seed, init, device)),
+            deep_film: film(deep),
+            spot: Conv3d::new(mid, 1, 1, ConvOptions::cubic(1, 0), Bias::No, init),
+            hidden,
+            head: Linear::new(HIDDEN, 2 + SITE_COUNT, init),
+        }
+    }
+
+    fn waveformer(&self) -> WaveformerConfig {
+        WaveformerConfig {
+            in_channels: IN_CHANNELS,
+            size: [SIDE; 3],
+            embed_dim: self.embed_dim,
+            depths: self.depths,
+            head_dim: self.embed_dim / 2,
+            ffn_ratio: 2,
+            multi_scale: true,
+            quirks: Quirks::FIXED,
+        }
+    }
+}
+
+impl ExamineNet {
+    /// What the net says of patches.
+    ///
+    /// # Shapes
+    /// x `[B, 5, 48, 48, 48]`, condition `[B, 31]`
+    pub fn forward(&self, x: Tensor<5>, condition: Tensor<2>) -> ExamineOutput {
+        let [batch, ..] = x.dims();
+        let mut mid = self.encoder.front(x);
+        if let Some(film) = &self.mid_film {
+            mid = film.forward(mid, condition.clone());
+        }
+        let mut oscillation = None;
+        if let Some(oscillators) = &self.oscillators {
+            let (modulated, states) = oscillators.forward(mid);
+            (mid, oscillation) = (modulated, Some(states));
+        }
+        let mut deep = self.encoder.back(mid.clone());
+        if let Some(film) = &self.deep_film {
+            deep = film.forward(deep, condition);
+        }
+
+        let [_, channels, d, h, w] = mid.dims();
+        let spot = softmax(self.spot.forward(mid.clone()).reshape([batch, 1, d * h * w]), 2);
+        let cells = mid.clone().reshape([batch, channels, d * h * w]);
+        let found = cells.matmul(spot.clone().swap_dims(1, 2)).reshape([batch, channels]);
+        let offset_vox = spot.matmul(cell_places(&mid.device())).reshape([batch, 3]);
+        let centre = mid.narrow(2, d / 2 - 1, 2).narrow(3, h / 2 - 1, 2).narrow(4, w / 2 - 1, 2);
+        let pooled = Tensor::cat(vec![found, mean_over_space(centre), mean_over_space(deep)], 1);
+        let answers = self.head.forward(ops::gelu(self.hidden.forward(pooled)));
+        ExamineOutput {
+            class_logit: answers.clone().narrow(1, 0, 1).reshape([batch]),
+            log_diameter: answers.clone().narrow(1, 1, 1).reshape([batch]) + 1.5,
+            site_logits: answers.narrow(1, 2, SITE_COUNT),
+            offset_vox,
+            oscillation,
+        }
+    }
+
+    /// The oscillators, if they take part.
+    pub fn oscillators(&self) -> Option<&Oscillators> {
+        self.oscillators.as_ref()
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.head.weight.val().device()
+    }
+
+    /// Number of parameters.
+    pub fn parameters(&self) -> usize {
+        self.num_params()
+    }
+}
+
+/// Offsets z, y, x of the mid grid's cells from the patch's middle voxel, `[1, 12³, 3]`, voxels.
+fn cell_places(device: &Device) -> Tensor<3> {
+    let step = SIDE / MID_SIDE;
+    let along = |cell: usize| (cell * step) as f32 + (step as f32 - 1.0) / 2.0 - (SIDE / 2) as f32;
+    let cells = 0..MID_SIDE.pow(3);
+    let place = |i: usize| [i / MID_SIDE / MID_SIDE, i / MID_SIDE % MID_SIDE, i % MID_SIDE].map(along);
+    let values: Vec<f32> = cells.flat_map(place).collect();
+    Tensor::from_data(TensorData::new(values, [1, MID_SIDE.pow(3), 3]), device)
+}
+
+/// `[B, C, D, H, W]` -> `[B, C]`.
+fn mean_over_space(x: Tensor<5>) -> Tensor<2> {
+    let [b, c, d, h, w] = x.dims();
+    x.reshape([b, c, d * h * w]).mean_dim(2).reshape([b, c])
+}
+
+#[derive(Module, Debug)]
+enum Encoder {
+    Waveformer(WaveformerEncoder),
+    Plain(PlainEncoder),
+}
+
+impl Encoder {
+    /// Patch `[B, 5, 48, 48, 48]` -> `[B, M, 12, 12, 12]`.
+    fn front(&self, x: Tensor<5>) -> Tensor<5> {
+        match self {
+            Self::Waveformer(net) => {
+                let tokens = net.stage(0, net.embed(x));
+                net.stage(1, net.merge(1, tokens)).permute([0, 4, 1, 2, 3])
+            }
+            Self::Plain(net) => net.front.iter().fold(x, |x, layer| layer.forward(x)),
+        }
+    }
+
+    /// `[B, M, 12, 12, 12]` -> `[B, 4M, 3, 3, 3]`.
+    fn back(&self, mid: Tensor<5>) -> Tensor<5> {
+        match self {
+            Self::Waveformer(net) => {
+                let tokens = net.stage(2, net.merge(2, mid.permute([0, 2, 3, 4, 1])));
+                net.stage(3, net.merge(3, tokens)).permute([0, 4, 1, 2, 3])
+            }
+            Self::Plain(net) => net.back.iter().fold(mid, |x, layer| layer.forward(x)),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct PlainEncoder {
+    front: Vec<PlainLayer>,
+    back: Vec<PlainLayer>,
+}
+
+/// Convolution, instance norm, GELU.
+#[derive(Module, Debug)]
+struct PlainLayer {
+    conv: Conv3d,
+    norm: SpaceNorm,
+}
+
+impl PlainEncoder {
+    fn new(width: usize, init: &mut Init) -> Self {
+        let mut layer = |inputs, outputs, stride| PlainLayer {
+            conv: Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(stride, 1), Bias::No, init),
+            norm: SpaceNorm::new(outputs, Statistics::Own, init),
+        };
+        Self {
+            front: vec![layer(IN_CHANNELS, width, 2), layer(width, 2 * width, 2), layer(2 * width, 2 * width, 1)],
+            back: vec![layer(2 * width, 4 * width, 2), layer(4 * width, 8 * width, 2)],
+        }
+    }
+}
+
+impl PlainLayer {
+    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        ops::gelu(self.norm.forward(self.conv.forward(x)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use burn::tensor::Tolerance;
+
+    fn shapes_hold(config: &ExamineNetConfig) -> ExamineOutput {
+        let device = Device::flex();
+        let net = config.init(7, &device);
+        let x = golden::input([2, IN_CHANNELS, SIDE, SIDE, SIDE], &device);
+        let output = net.forward(x, Tensor::ones([2, CONDITIONS], &device));
+        assert_eq!(output.class_logit.dims(), [2]);
+        assert_eq!(output.site_logits.dims(), [2, SITE_COUNT]);
+        assert_eq!(output.offset_vox.dims(), [2, 3]);
+        output
+    }
+
+    #[test]
+    fn every_switch_gives_a_net() {
+        let full = shapes_hold(&ExamineNetConfig::default());
+        assert_eq!(full.oscillation.unwrap()[1].dims()[2..], [MID_SIDE; 3]);
+        let (on, off) = (Switch::On, Switch::Off);
+        for (backbone, oscillators, film) in
+            [(Backbone::Plain, off, off), (Backbone::Plain, on, on), (Backbone::Waveformer, off, on)]
+        {
+            let config = ExamineNetConfig { backbone, oscillators, film, ..ExamineNetConfig::default() };
+            assert_eq!(shapes_hold(&config).oscillation.is_some(), oscillators == on);
+        }
+    }
+
+    #[test]
+    fn a_fresh_net_ignores_the_condition_and_answers_the_same_twice() {
+        let device = Device::flex();
+        let net = ExamineNetConfig::default().init(7, &device);
+        let x = golden::input::<5>([1, IN_CHANNELS, SIDE, SIDE, SIDE], &device);
+        let logit =
+            |value: f32| net.forward(x.clone(), Tensor::full([1, CONDITIONS], value, &device)).class_logit.into_data();
+        assert_eq!(logit(1.0), logit(1.0));
+        logit(0.0).assert_approx_eq::<f32>(&logit(1.0), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn cells_lie_around_the_middle_voxel() {
+        let places = cell_places(&Device::flex()).into_data().try_to_vec::<f32>().unwrap();
+        assert_eq!(places[..3], [-22.5; 3]);
+        assert_eq!(places[places.len() - 3..], [21.5; 3]);
+        assert_eq!(places[3..6], [-22.5, -22.5, -18.5]);
+    }
+}

@@ -1,0 +1,303 @@
+//! From a vessel map and its node table to candidates.
+
+use serde::{Deserialize, Serialize};
+use willis_core::{Candidate, Candidates, Evidence, Image, NodeTable, Point, SITE_COUNT, Site, VesselMap};
+
+use super::net::ProposeNet;
+use super::peaks::{PeakBounds, Region, regions};
+
+/// How candidates are found.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProposeConfig {
+    /// Most candidates of a series.
+    pub max_candidates: usize,
+    /// Lowest aneurysm probability of a peak.
+    pub peak_floor: f32,
+    /// Lowest node score of a peak on the graph.
+    pub score_floor: f32,
+    /// Candidates nearer than this, or than their radius, are one; mm.
+    pub merge_mm: f64,
+    /// No candidate reaches farther than this from its peak; half of the largest aneurysm, mm.
+    pub reach_mm: f64,
+    /// A voxel of at least this vessel probability is a vessel voxel.
+    pub vessel_threshold: f32,
+}
+
+impl Default for ProposeConfig {
+    fn default() -> Self {
+        Self {
+            max_candidates: 20,
+            peak_floor: 0.02,
+            score_floor: 0.02,
+            merge_mm: 3.0,
+            reach_mm: 15.0,
+            vessel_threshold: 0.5,
+        }
+    }
+}
+
+/// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, merged within
+/// `max(merge_mm, radius)`. The distance to the vessel is measured and never used to drop one.
+///
+/// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel speaks.
+pub fn propose(net: Option<&ProposeNet>, map: &VesselMap, table: &NodeTable, config: &ProposeConfig) -> Candidates {
+    let scores = net.and_then(|net| net.scores(table)).unwrap_or_default();
+    let bounds = PeakBounds {
+        floor: config.peak_floor,
+        fraction: 0.5,
+        radius_mm: config.reach_mm,
+        count: 4 * config.max_candidates,
+    };
+    let mut found: Vec<Region> = regions(&map.aneurysm, bounds);
+    found.extend(node_peaks(&scores, table, config.score_floor).into_iter().map(|node| node_region(map, table, node)));
+
+    let vessel = Vessel::of(map, config.vessel_threshold);
+    let judged = found.into_iter().map(|region| judge(region, map, table, &scores, &vessel, config));
+    let mut candidates = separate(judged.collect(), config);
+    candidates.truncate(config.max_candidates);
+    for (place, candidate) in candidates.iter_mut().enumerate() {
+        candidate.rank = place + 1;
+    }
+    candidates
+}
+
+/// Nodes that score at least as high as all their neighbours, and at least the floor.
+fn node_peaks(scores: &[f32], table: &NodeTable, floor: f32) -> Vec<usize> {
+    let mut is_peak: Vec<bool> = scores.iter().map(|&score| score >= floor).collect();
+    for &[from, to] in &table.edges {
+        let (from, to) = (from as usize, to as usize);
+        // Of two equal neighbours the first is the peak.
+        if let (Some(a), Some(b)) = (scores.get(from), scores.get(to))
+            && (a > b || (a == b && from < to))
+        {
+            is_peak[to] = false;
+        }
+    }
+    (0..scores.len()).filter(|&node| is_peak[node]).collect()
+}
+
+/// The ball around a node as a region.
+fn node_region(map: &VesselMap, table: &NodeTable, node: usize) -> Region {
+    let at = table.points[node];
+    let ball: Vec<usize> = ball(&map.aneurysm, at.point, at.radius_mm.max(1.0)).map(|(offset, _)| offset).collect();
+    let voxel_mm3 = map.aneurysm.grid.affine.determinant().abs() as f32;
+    let values = || ball.iter().map(|&offset| map.aneurysm.voxels[offset]);
+    Region {
+        peak: values().fold(0.0, f32::max),
+        centre: at.point,
+        diameter_mm: 2.0 * at.radius_mm,
+        volume_mm3: values().sum::<f32>() * voxel_mm3,
+        voxels: ball,
+    }
+}
+
+/// The candidate of a region, with its evidence.
+fn judge(
+    region: Region,
+    map: &VesselMap,
+    table: &NodeTable,
+    scores: &[f32],
+    vessel: &Vessel,
+    config: &ProposeConfig,
+) -> Candidate {
+    let reach_mm = config.merge_mm.max(region.diameter_mm / 2.0);
+    let near = |node: &usize| table.points[*node].point.distance_mm(region.centre) <= reach_mm;
+    let graph_score = (0..scores.len()).filter(near).map(|node| scores[node]).fold(None, max_of);
+    let nearest = (0..table.points.len()).min_by(|&a, &b| {
+        let distance = |node: usize| table.points[node].point.distance_mm(region.centre);
+        distance(a).total_cmp(&distance(b))
+    });
+    let feature = |name: &str| node_feature(table, nearest?, name);
+    let (distance_to_vessel_mm, nearest_site) = vessel.nearest_outside(region.centre, &region.voxels);
+    let peak = region.peak.clamp(0.0, 1.0);
+    let doubt = (1.0 - f64::from(peak)) * (1.0 - f64::from(graph_score.unwrap_or(0.0)));
+    Candidate {
+        rank: 0,
+        centre: region.centre,
+        diameter_mm: region.diameter_mm,
+        probability: 1.0 - doubt,
+        site: majority_site(&map.site, region.centre, reach_mm).or(nearest_site),
+        distance_to_vessel_mm,
+        evidence: Evidence {
+            aneurysm_peak: Some(peak),
+            aneurysm_volume_mm3: Some(region.volume_mm3),
+            graph_score,
+            radius_excess: feature("radius_excess_branch"),
+            distance_to_junction_mm: feature("distance_to_junction_cm").map(|cm| 10.0 * cm),
+            vessel_probability: value_at(&map.vessel, region.centre),
+            ..Evidence::default()
+        },
+    }
+}
+
+fn max_of(best: Option<f32>, value: f32) -> Option<f32> {
+    Some(best.map_or(value, |best| best.max(value)))
+}
+
+fn node_feature(table: &NodeTable, node: usize, name: &str) -> Option<f32> {
+    let column = table.feature_names.iter().position(|&n| n == name)?;
+    table.features.get(node * table.feature_names.len() + column).copied()
+}
+
+fn value_at(image: &Image<f32>, point: Point) -> Option<f32> {
+    let place = image.grid.affine.to_voxel(point)?;
+    image.grid.shape.contains(place).then(|| *image.at(image.grid.shape.nearest(place)))
+}
+
+/// Candidates, best first, without those that lie within `max(merge_mm, radius)` of a better one.
+fn separate(mut candidates: Candidates, config: &ProposeConfig) -> Candidates {
+    candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.diameter_mm.total_cmp(&a.diameter_mm)));
+    let mut kept = Candidates::new();
+    for candidate in candidates {
+        let same = |other: &Candidate| {
+            other.centre.distance_mm(candidate.centre) < config.merge_mm.max(other.diameter_mm / 2.0)
+        };
+        if !kept.iter().any(same) {
+            kept.push(candidate);
+        }
+    }
+    kept
+}
+
+/// Most frequent site within a distance; the first in column order on ties.
+fn majority_site(site: &Image<u8>, centre: Point, reach_mm: f64) -> Option<Site> {
+    let mut counts = [0usize; SITE_COUNT];
+    for (offset, _) in ball(site, centre, reach_mm) {
+        if let Some(site) = Site::from_mask_value(site.voxels[offset]) {
+            counts[site.column()] += 1;
+        }
+    }
+    let best = (0..SITE_COUNT).rev().max_by_key(|&column| counts[column])?;
+    (counts[best] > 0).then(|| Site::from_column(best)).flatten()
+}
+
+/// Offsets and distances of the voxels of a ball that lie on the grid.
+fn ball<T>(image: &Image<T>, centre: Point, radius_mm: f64) -> impl Iterator<Item = (usize, f64)> + '_ {
+    let grid = image.grid;
+    let middle = grid.affine.to_voxel(centre);
+    let range = move |at: f64, step: f64, n: usize| {
+        let half = if step > 0.0 { (radius_mm / step).ceil() } else { 0.0 };
+        (at - half).floor().max(0.0) as usize..((at + half).ceil() + 1.0).clamp(0.0, n as f64) as usize
+    };
+    let spacing = grid.spacing();
+    middle
+        .into_iter()
+        .flat_map(move |m| {
+            let (ys, xs) = (range(m.y, spacing.y, grid.shape.y), range(m.x, spacing.x, grid.shape.x));
+            range(m.z, spacing.z, grid.shape.z).flat_map(move |z| {
+                let xs = xs.clone();
+                ys.clone().flat_map(move |y| xs.clone().map(move |x| willis_core::Index::new(z, y, x)))
+            })
+        })
+        .map(move |index| (grid.shape.offset(index), grid.affine.to_world(index.into()).distance_mm(centre)))
+        .filter(move |&(_, distance)| distance <= radius_mm)
+}
+
+/// Every vessel voxel with its place and site.
+struct Vessel {
+    voxels: Vec<(usize, Point, u8)>,
+}
+
+impl Vessel {
+    fn of(map: &VesselMap, threshold: f32) -> Self {
+        let grid = map.vessel.grid;
+        let above = map.vessel.voxels.iter().enumerate().filter(|&(_, &p)| p >= threshold);
+        let place = |offset| grid.affine.to_world(grid.shape.index(offset).into());
+        Self { voxels: above.map(|(offset, _)| (offset, place(offset), map.site.voxels[offset])).collect() }
+    }
+
+    /// Distance to the nearest vessel voxel that is not in `region` (sorted offsets), and its site.
+    fn nearest_outside(&self, centre: Point, region: &[usize]) -> (Option<f64>, Option<Site>) {
+        let mut best: Option<(f64, u8)> = None;
+        for &(offset, point, site) in &self.voxels {
+            let distance = point.distance_mm(centre);
+            if best.is_none_or(|(nearest, _)| distance < nearest) && region.binary_search(&offset).is_err() {
+                best = Some((distance, site));
+            }
+        }
+        (best.map(|b| b.0), best.and_then(|b| Site::from_mask_value(b.1)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::propose::net::ProposeNetConfig;
+    use burn::tensor::Device;
+    use std::sync::Arc;
+    use willis_core::{Affine, CentrelinePoint, Grid, HarmonisedVolume, SeriesMeta, Shape, Spacing, Volume};
+
+    /// A vessel along x at y = z = 8 mm, of site ACoM, and aneurysm balls `(centre, radius, probability)`.
+    fn map(balls: &[(Point, f64, f32)]) -> VesselMap {
+        let grid =
+            Grid::new(Shape::new(32, 32, 64), Affine::axis_aligned(Spacing::isotropic(0.5), Point::new(0.0, 0.0, 0.0)));
+        let points = || (0..grid.shape.len()).map(|offset| grid.affine.to_world(grid.shape.index(offset).into()));
+        let tube = |p: &Point| (p.y - 8.0).hypot(p.z - 8.0) <= 1.0;
+        let ball = |p: &Point| balls.iter().filter(|b| p.distance_mm(b.0) <= b.1).map(|b| b.2).fold(0.0, f32::max);
+        let image = Image::filled(grid, 0.0f32);
+        let source = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: vec![] };
+        VesselMap {
+            vessel: Image::new(grid, points().map(|p| f32::from(tube(&p)).max(ball(&p))).collect()),
+            aneurysm: Image::new(grid, points().map(|p| ball(&p)).collect()),
+            site: Image::new(grid, points().map(|p| if tube(&p) { Site::Acom.mask_value() } else { 0 }).collect()),
+            source: Arc::new(HarmonisedVolume { image, source: Arc::new(source), findings: vec![] }),
+        }
+    }
+
+    fn table() -> NodeTable {
+        let points =
+            (0..16).map(|i| CentrelinePoint { point: Point::new(2.0 * f64::from(i), 8.0, 8.0), radius_mm: 1.0 });
+        let edges = (0..15u32).flat_map(|i| [[i, i + 1], [i + 1, i]]).collect();
+        NodeTable {
+            points: points.collect(),
+            feature_names: vec!["radius_excess_branch", "distance_to_junction_cm"],
+            features: (0..16).flat_map(|i| [1.0 + i as f32 / 10.0, i as f32 / 5.0]).collect(),
+            edges,
+            edge_feature_names: vec![],
+            edge_features: vec![],
+        }
+    }
+
+    #[test]
+    fn two_sacs_become_two_candidates_with_evidence() {
+        let (big, small) = (Point::new(10.0, 11.0, 8.0), Point::new(24.0, 8.0, 10.5));
+        let found = propose(None, &map(&[(big, 2.5, 0.9), (small, 1.5, 0.3)]), &table(), &ProposeConfig::default());
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].rank, found[1].rank), (1, 2));
+        assert!(found[0].centre.distance_mm(big) < 0.2 && found[1].centre.distance_mm(small) < 0.2);
+        assert!((found[0].diameter_mm - 5.0).abs() < 0.5);
+        assert_eq!(found[0].site, Some(Site::Acom));
+        assert!((found[0].probability - 0.9).abs() < 1e-6);
+        assert_eq!(found[0].evidence.radius_excess, Some(1.5));
+        assert_eq!(found[0].evidence.distance_to_junction_mm, Some(10.0));
+        assert!((found[0].distance_to_vessel_mm.unwrap() - 2.5).abs() < 0.6);
+    }
+
+    #[test]
+    fn a_sac_far_from_any_vessel_is_kept() {
+        let far = Point::new(10.0, 2.0, 2.0);
+        let found = propose(None, &map(&[(far, 1.5, 0.6)]), &table(), &ProposeConfig::default());
+        assert_eq!(found.len(), 1);
+        assert!(found[0].distance_to_vessel_mm.unwrap() > 6.0);
+        assert_eq!(found[0].site, Some(Site::Acom));
+    }
+
+    #[test]
+    fn node_peaks_join_the_candidates() {
+        let scores: Vec<f32> = (0..16).map(|i| if i == 7 { 0.9 } else { 0.1 }).collect();
+        assert_eq!(node_peaks(&scores, &table(), 0.2), [7]);
+        assert_eq!(node_peaks(&[0.5; 16], &table(), 0.2), [0]);
+        let table = table();
+        let net = ProposeNetConfig::for_table(&table).init(1, &Device::flex());
+        let found = propose(Some(&net), &map(&[]), &table, &ProposeConfig::default());
+        assert!(!found.is_empty());
+        assert!(found.iter().all(|c| c.evidence.graph_score.is_some() && c.diameter_mm == 2.0));
+        assert_eq!(found, propose(Some(&net), &map(&[]), &table, &ProposeConfig::default()));
+    }
+
+    #[test]
+    fn nothing_gives_nothing() {
+        assert!(propose(None, &map(&[]), &NodeTable::default(), &ProposeConfig::default()).is_empty());
+    }
+}

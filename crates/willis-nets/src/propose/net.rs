@@ -1,0 +1,244 @@
+//! The node scorer: three graph attention layers over the centreline graph.
+//!
+//! Letters: N nodes, F node features, G edge features, C width.
+
+use burn::module::{Module, Param};
+use burn::tensor::activation::elu;
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::{Deserialize, Serialize};
+use willis_core::NodeTable;
+
+use crate::gat::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
+use crate::layers::{Init, LayerNorm, Linear};
+use crate::weights::{Weights, WeightsError};
+
+/// Sizes of a [`ProposeNet`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ProposeNetConfig {
+    /// Node features, F.
+    pub node_features: usize,
+    /// Edge features, G.
+    pub edge_features: usize,
+    /// Heads of each layer.
+    pub heads: usize,
+    /// Width of a head; C is heads times this.
+    pub head_width: usize,
+    /// Graph attention layers.
+    pub layers: usize,
+}
+
+impl Default for ProposeNetConfig {
+    fn default() -> Self {
+        Self { node_features: 0, edge_features: 0, heads: 4, head_width: 12, layers: 3 }
+    }
+}
+
+/// Scores every node of a centreline graph: how much it looks like part of an aneurysm.
+///
+/// Features are standardised, mapped to width C, passed through residual GATv2 layers
+/// `h <- h + ELU(LayerNorm(GATv2(h)))`, and mapped to one logit.
+#[derive(Module, Debug)]
+pub struct ProposeNet {
+    node_scale: Standardise,
+    /// None without edge features.
+    edge_scale: Option<Standardise>,
+    input: Linear,
+    layers: Vec<ProposeLayer>,
+    head: Linear,
+}
+
+/// `(x - mean) / deviation` per feature; measured on the training set, not learned.
+#[derive(Module, Debug)]
+struct Standardise {
+    mean: Param<Tensor<1>>,
+    deviation: Param<Tensor<1>>,
+}
+
+#[derive(Module, Debug)]
+struct ProposeLayer {
+    attention: GraphAttention,
+    norm: LayerNorm,
+}
+
+impl ProposeNetConfig {
+    /// A net for tables of this layout.
+    pub fn for_table(table: &NodeTable) -> Self {
+        Self {
+            node_features: table.feature_names.len(),
+            edge_features: table.edge_feature_names.len(),
+            ..Self::default()
+        }
+    }
+
+    /// A fresh net; equal seeds give equal nets.
+    pub fn init(&self, seed: u64, device: &Device) -> ProposeNet {
+        let init = &mut Init::new(seed, device);
+        let width = self.heads * self.head_width;
+        let mut input = Linear::new(self.node_features, width, init);
+        input.weight = init.normal([width, self.node_features], (1.0 / self.node_features.max(1) as f64).sqrt());
+        let layer = GraphAttentionConfig {
+            input: width,
+            heads: self.heads,
+            head_width: self.head_width,
+            edge_features: self.edge_features,
+            rule: AttentionRule::Dynamic,
+        };
+        let layers =
+            (0..self.layers).map(|_| ProposeLayer { attention: layer.init(init), norm: LayerNorm::new(width, init) });
+        let layers = layers.collect();
+        ProposeNet {
+            node_scale: Standardise::identity(self.node_features, init),
+            edge_scale: (self.edge_features > 0).then(|| Standardise::identity(self.edge_features, init)),
+            input,
+            layers,
+            head: Linear::new(width, 1, init),
+        }
+    }
+}
+
+impl ProposeNet {
+    /// The net of these weights; its sizes are read off their shapes.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when they are weights of another net
+    pub fn from_weights(weights: Weights, device: &Device) -> Result<Self, WeightsError> {
+        let pair = |name: &str| {
+            let found = weights.shapes().find(|&(n, _)| n == name).map(|(_, shape)| shape);
+            match found {
+                Some(&[a, b]) => Ok([a, b]),
+                _ => Err(WeightsError::Missing { name: name.into() }),
+            }
+        };
+        let [_, node_features] = pair("input.weight")?;
+        let [heads, head_width] = pair("layers.0.attention.attention")?;
+        let edge_features = pair("layers.0.attention.edge.weight").map_or(0, |[_, features]| features);
+        let layers = weights.shapes().filter(|(name, _)| name.ends_with(".attention.attention")).count();
+        let config = ProposeNetConfig { node_features, edge_features, heads, head_width, layers };
+        weights.apply(config.init(0, device))
+    }
+
+    /// The net with the given feature statistics `(mean, deviation)`; deviations of 0 count as 1.
+    pub fn standardised(mut self, nodes: (&[f32], &[f32]), edges: (&[f32], &[f32])) -> Self {
+        let device = self.device();
+        self.node_scale = Standardise::new(nodes.0, nodes.1, &device);
+        self.edge_scale = self.edge_scale.map(|_| Standardise::new(edges.0, edges.1, &device));
+        self
+    }
+
+    /// Node features F and edge features G this net was made for.
+    pub fn widths(&self) -> (usize, usize) {
+        (self.node_scale.mean.val().dims()[0], self.edge_scale.as_ref().map_or(0, |scale| scale.mean.val().dims()[0]))
+    }
+
+    /// Where the parameters are.
+    pub fn device(&self) -> Device {
+        self.head.weight.val().device()
+    }
+
+    /// Logit of every node.
+    ///
+    /// # Shapes
+    /// x `[N, F]`, edge features `[E, G]` -> `[N]`
+    pub fn forward(&self, x: Tensor<2>, graph: &GraphTensors) -> Tensor<1> {
+        let [nodes, _] = x.dims();
+        let mut graph = graph.clone();
+        if let Some(scale) = &self.edge_scale {
+            graph.edge_attr = scale.forward(graph.edge_attr);
+        }
+        let mut h = elu(self.input.forward(self.node_scale.forward(x)), 1.0);
+        for layer in &self.layers {
+            h = h.clone() + elu(layer.norm.forward(layer.attention.forward(h, &graph)), 1.0);
+        }
+        self.head.forward(h).reshape([nodes])
+    }
+
+    /// Score of every node of a table, 0 to 1; `None` when the table has other features than the net was trained on, or
+    /// no node at all.
+    pub fn scores(&self, table: &NodeTable) -> Option<Vec<f32>> {
+        let (nodes, features) = (table.points.len(), table.feature_names.len());
+        if nodes == 0 || features == 0 || self.widths() != (features, table.edge_feature_names.len()) {
+            return None;
+        }
+        let device = self.device();
+        let x = Tensor::from_data(TensorData::new(table.features.clone(), [nodes, features]), &device);
+        let width = table.edge_feature_names.len();
+        let graph = GraphTensors::new(nodes, &table.edges, &table.edge_features, width, &device);
+        let scores = burn::tensor::activation::sigmoid(self.forward(x, &graph));
+        scores.into_data().convert::<f32>().try_to_vec().ok()
+    }
+}
+
+impl Standardise {
+    fn identity(width: usize, init: &mut Init) -> Self {
+        let fixed = |value, init: &mut Init| init.constant([width], value).set_require_grad(false);
+        Self { mean: fixed(0.0, init), deviation: fixed(1.0, init) }
+    }
+
+    fn new(mean: &[f32], deviation: &[f32], device: &Device) -> Self {
+        let deviation: Vec<f32> = deviation.iter().map(|&d| if d > 1e-6 { d } else { 1.0 }).collect();
+        let fixed = |values: &[f32]| {
+            Param::from_data(TensorData::new(values.to_vec(), [values.len()]), device).set_require_grad(false)
+        };
+        Self { mean: fixed(mean), deviation: fixed(&deviation) }
+    }
+
+    fn forward(&self, x: Tensor<2>) -> Tensor<2> {
+        (x - self.mean.val().unsqueeze()) / self.deviation.val().unsqueeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use willis_core::{CentrelinePoint, Point};
+
+    fn table(order: &[usize]) -> NodeTable {
+        let nodes = order.len();
+        let place = |node: usize| order.iter().position(|&n| n == node).unwrap() as u32;
+        let point = CentrelinePoint { point: Point::new(0.0, 0.0, 0.0), radius_mm: 1.0 };
+        let features = order.iter().flat_map(|&n| [(n as f32).sin(), (n as f32 * 0.7).cos()]).collect();
+        let pairs: Vec<[usize; 2]> = (1..nodes).map(|n| [n, n / 2]).collect();
+        let edges = pairs.iter().flat_map(|&[a, b]| [[place(a), place(b)], [place(b), place(a)]]).collect();
+        let edge_features = pairs.iter().flat_map(|&[a, b]| [(a + b) as f32, (a * b) as f32]).collect();
+        NodeTable {
+            points: vec![point; nodes],
+            feature_names: vec!["s", "c"],
+            features,
+            edges,
+            edge_feature_names: vec!["e"],
+            edge_features,
+        }
+    }
+
+    #[test]
+    fn scores_follow_the_nodes_when_they_are_renumbered() {
+        let order = [4, 2, 0, 6, 1, 5, 3];
+        let plain = table(&[0, 1, 2, 3, 4, 5, 6]);
+        let net = ProposeNetConfig::for_table(&plain).init(3, &Device::flex());
+        let (a, b) = (net.scores(&plain).unwrap(), net.scores(&table(&order)).unwrap());
+        for (place, &node) in order.iter().enumerate() {
+            assert!((a[node] - b[place]).abs() < 1e-5, "node {node}: {} {}", a[node], b[place]);
+        }
+        assert!(a.iter().any(|&s| (s - a[0]).abs() > 1e-4), "scores do not depend on the features");
+    }
+
+    #[test]
+    fn other_features_give_no_scores() {
+        let table = table(&[0, 1, 2]);
+        let config = ProposeNetConfig { node_features: 5, ..ProposeNetConfig::for_table(&table) };
+        assert_eq!(config.init(0, &Device::flex()).scores(&table), None);
+        assert_eq!(ProposeNetConfig::for_table(&table).init(0, &Device::flex()).scores(&NodeTable::default()), None);
+    }
+
+    #[test]
+    fn weights_tell_their_net() {
+        let table = table(&[0, 1, 2]);
+        let device = Device::flex();
+        let config = ProposeNetConfig { heads: 2, layers: 2, ..ProposeNetConfig::for_table(&table) };
+        let net = config.init(5, &device);
+        let loaded = ProposeNet::from_weights(Weights::of(&net), &device).unwrap();
+        assert_eq!(loaded.scores(&table), net.scores(&table));
+        assert!(ProposeNet::from_weights(Weights::default(), &device).is_err());
+    }
+}

@@ -1,0 +1,168 @@
+//! One WaveFormer block and the merging of patches between stages.
+
+use burn::module::Module;
+use burn::tensor::{Int, Tensor};
+
+use super::attention::{WindowAttention, WindowAttentionConfig};
+use super::haar::{self, Details};
+use super::{MergeOffsets, Quirks};
+use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
+use crate::ops::{self, ConvOptions, Corners};
+
+/// Sizes of a [`Block`].
+#[derive(Debug, Clone)]
+pub(super) struct BlockConfig {
+    pub channels: usize,
+    pub heads: usize,
+    pub window: [usize; 3],
+    /// Haar levels.
+    pub levels: usize,
+    pub multi_scale: bool,
+    pub ffn_ratio: usize,
+    pub quirks: Quirks,
+}
+
+/// Attention on the low-pass scales, then a feed-forward net; both residual.
+#[derive(Module, Debug)]
+pub(super) struct Block {
+    norm1: LayerNorm,
+    attn: WindowAttention,
+    norm2: LayerNorm,
+    mlp: FeedForward,
+    levels: usize,
+    multi_scale: bool,
+}
+
+impl BlockConfig {
+    pub fn init(&self, init: &mut Init) -> Block {
+        let attention = WindowAttentionConfig {
+            channels: self.channels,
+            heads: self.heads,
+            window: self.window,
+            relative_index: self.quirks.relative_index,
+            window_reverse: self.quirks.window_reverse,
+        };
+        Block {
+            norm1: LayerNorm::new(self.channels, init).with_eps(1e-6),
+            attn: attention.init(init),
+            norm2: LayerNorm::new(self.channels, init).with_eps(1e-6),
+            mlp: FeedForward::new(self.channels, self.ffn_ratio * self.channels, init),
+            levels: self.levels,
+            multi_scale: self.multi_scale,
+        }
+    }
+}
+
+impl Block {
+    /// New tokens; with `details`, also the sub-bands of the normed tokens, coarsest level first.
+    ///
+    /// # Shapes
+    /// x `[B, D, H, W, C]` -> the same shape
+    pub fn forward(&self, x: Tensor<5>, details: Option<&mut Vec<Details>>) -> Tensor<5> {
+        let [_, d, h, w, _] = x.dims();
+        let mut scale = self.norm1.forward(x.clone());
+        let mut bands = Vec::new();
+        let mut sum: Option<Tensor<5>> = None;
+        for level in 1..=self.levels.max(1) {
+            if self.levels > 0 {
+                scale = match details {
+                    Some(_) => {
+                        let (low, high) = haar::transform(scale);
+                        bands.push(high);
+                        low
+                    }
+                    None => haar::low_pass(scale),
+                };
+            }
+            if self.multi_scale || level >= self.levels {
+                let attended = enlarge(self.attn.forward(scale.clone()), [d, h, w]);
+                sum = Some(match sum {
+                    Some(sum) => sum + attended,
+                    None => attended,
+                });
+            }
+        }
+        if let Some(details) = details {
+            bands.reverse();
+            *details = bands;
+        }
+        let x = x + sum.expect("there is at least one scale");
+        let z = self.norm2.forward(x.clone());
+        x + z.clone() + self.mlp.forward(z)
+    }
+}
+
+/// Tokens interpolated to a size.
+fn enlarge(x: Tensor<5>, size: [usize; 3]) -> Tensor<5> {
+    let [_, d, h, w, _] = x.dims();
+    if [d, h, w] == size {
+        return x;
+    }
+    ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::Free).permute([0, 2, 3, 4, 1])
+}
+
+/// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise; the residual on its input is the caller's.
+#[derive(Module, Debug)]
+struct FeedForward {
+    pwconv: Conv3d,
+    norm1: LayerNorm,
+    dwconv: Conv3d,
+    norm2: LayerNorm,
+    fc: Linear,
+}
+
+impl FeedForward {
+    fn new(channels: usize, hidden: usize, init: &mut Init) -> Self {
+        let depthwise = ConvOptions { groups: hidden, ..ConvOptions::cubic(1, 1) };
+        Self {
+            pwconv: Conv3d::new(channels, hidden, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+            norm1: LayerNorm::new(hidden, init),
+            dwconv: Conv3d::new(hidden, hidden, 3, depthwise, Bias::Yes, init),
+            norm2: LayerNorm::new(hidden, init),
+            fc: Linear::new(hidden, channels, init),
+        }
+    }
+
+    /// x `[B, D, H, W, C]` -> the same shape.
+    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        // A 1x1x1 convolution is a linear map of each token.
+        let weight = self.pwconv.weight.val();
+        let [hidden, channels, ..] = weight.dims();
+        let weight = weight.reshape([hidden, channels]).transpose();
+        let h = burn::tensor::module::linear(x, weight, self.pwconv.bias.as_ref().map(|b| b.val()));
+        let h = ops::gelu(self.norm1.forward(h));
+        let h = self.dwconv.forward(h.permute([0, 4, 1, 2, 3])).permute([0, 2, 3, 4, 1]);
+        self.fc.forward(ops::gelu(self.norm2.forward(h)))
+    }
+}
+
+/// Eight neighbours become one token of twice the channels.
+#[derive(Module, Debug)]
+pub(super) struct PatchMerging {
+    reduction: Linear,
+    norm: LayerNorm,
+    #[module(skip)]
+    offsets: MergeOffsets,
+}
+
+impl PatchMerging {
+    pub fn new(channels: usize, offsets: MergeOffsets, init: &mut Init) -> Self {
+        let reduction = Linear { bias: None, ..Linear::new(8 * channels, 2 * channels, init) };
+        Self { reduction, norm: LayerNorm::new(8 * channels, init).with_eps(1e-6), offsets }
+    }
+
+    /// x `[B, D, H, W, C]`, even axes -> `[B, D/2, H/2, W/2, 2C]`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let [b, d, h, w, c] = x.dims();
+        let (d, h, w) = (d / 2, h / 2, w / 2);
+        let blocks = x.reshape([b, d, 2, h, 2, w, 2, c]).permute([0, 1, 3, 5, 2, 4, 6, 7]);
+        let merged = match self.offsets {
+            MergeOffsets::Product => blocks.reshape([b, d, h, w, 8 * c]),
+            MergeOffsets::Repeated => {
+                let order = Tensor::<1, Int>::from_ints([0, 4, 2, 1, 5, 2, 1, 7], &blocks.device());
+                blocks.reshape([b * d * h * w, 8, c]).select(1, order).reshape([b, d, h, w, 8 * c])
+            }
+        };
+        self.reduction.forward(self.norm.forward(merged))
+    }
+}

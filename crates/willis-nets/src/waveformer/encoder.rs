@@ -1,0 +1,219 @@
+//! The four stages.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use super::Quirks;
+use super::block::{Block, BlockConfig, PatchMerging};
+use super::haar::Details;
+use crate::layers::{Bias, Conv3d, Init};
+use crate::ops::ConvOptions;
+
+/// Haar levels of the stages.
+const LEVELS: [usize; 4] = [3, 2, 1, 0];
+
+/// Sizes of a [`WaveformerEncoder`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WaveformerConfig {
+    /// Channels of the image.
+    pub in_channels: usize,
+    /// Sides of the image `[D, H, W]`, multiples of 16; the bias tables are built for them.
+    pub size: [usize; 3],
+    /// Channels of the first stage, C; each later stage has twice as many.
+    pub embed_dim: usize,
+    /// Blocks of the stages.
+    pub depths: [usize; 4],
+    /// Channels of an attention head.
+    pub head_dim: usize,
+    /// Hidden width of the feed-forward nets over their channels.
+    pub ffn_ratio: usize,
+    /// Whether attention runs on every scale of a stage, or only on the coarsest.
+    pub multi_scale: bool,
+    /// Slips of the published code.
+    pub quirks: Quirks,
+}
+
+impl WaveformerConfig {
+    /// The published sizes for a cube.
+    pub fn published(in_channels: usize, side: usize, quirks: Quirks) -> Self {
+        let size = [side; 3];
+        Self { in_channels, size, embed_dim: 48, depths: [2; 4], head_dim: 16, ffn_ratio: 4, multi_scale: true, quirks }
+    }
+
+    /// Channels after a stage (0 to 3).
+    pub fn channels(&self, stage: usize) -> usize {
+        self.embed_dim << stage
+    }
+
+    /// An encoder with initial parameters.
+    ///
+    /// # Panics
+    /// if a side is no multiple of 16 or the heads do not divide the channels (programmer error)
+    pub fn init(&self, init: &mut Init) -> WaveformerEncoder {
+        assert!(
+            self.size.iter().all(|s| *s > 0 && s.is_multiple_of(16)),
+            "sides {:?} are no multiples of 16",
+            self.size
+        );
+        assert!(
+            self.embed_dim.is_multiple_of(self.head_dim),
+            "{} channels, heads of {}",
+            self.embed_dim,
+            self.head_dim
+        );
+        let proj = Conv3d::new(self.in_channels, self.embed_dim, 2, ConvOptions::cubic(2, 0), Bias::Yes, init);
+        let stage = |stage: usize, init: &mut Init| {
+            let block = BlockConfig {
+                channels: self.channels(stage),
+                heads: self.channels(stage) / self.head_dim,
+                window: self.size.map(|side| side / 16),
+                levels: LEVELS[stage],
+                multi_scale: self.multi_scale,
+                ffn_ratio: self.ffn_ratio,
+                quirks: self.quirks,
+            };
+            (0..self.depths[stage]).map(|_| block.init(init)).collect()
+        };
+        WaveformerEncoder {
+            patch_embed: PatchEmbed { proj },
+            block1: stage(0, init),
+            block2: stage(1, init),
+            block3: stage(2, init),
+            block4: stage(3, init),
+            downsample_1: PatchMerging::new(self.channels(0), self.quirks.merge, init),
+            downsample_2: PatchMerging::new(self.channels(1), self.quirks.merge, init),
+            downsample_3: PatchMerging::new(self.channels(2), self.quirks.merge, init),
+        }
+    }
+}
+
+/// What a stage hands to a decoder.
+#[derive(Debug, Clone)]
+pub struct StageOutput {
+    /// Tokens, normed without scale or shift, `[B, C, D, H, W]`.
+    pub features: Tensor<5>,
+    /// Sub-bands of the stage's last block, coarsest level first.
+    pub details: Vec<Details>,
+}
+
+/// The encoder, under the published state dict's names (without `waveformer_encoder.`).
+#[derive(Module, Debug)]
+pub struct WaveformerEncoder {
+    patch_embed: PatchEmbed,
+    block1: Vec<Block>,
+    block2: Vec<Block>,
+    block3: Vec<Block>,
+    block4: Vec<Block>,
+    downsample_1: PatchMerging,
+    downsample_2: PatchMerging,
+    downsample_3: PatchMerging,
+}
+
+#[derive(Module, Debug)]
+struct PatchEmbed {
+    proj: Conv3d,
+}
+
+impl WaveformerEncoder {
+    /// Outputs of the four stages, finest first.
+    ///
+    /// # Shapes
+    /// image `[B, in, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`
+    pub fn forward(&self, image: Tensor<5>) -> [StageOutput; 4] {
+        let mut x = self.embed(image);
+        std::array::from_fn(|stage| {
+            if stage > 0 {
+                x = self.merge(stage, x.clone());
+            }
+            let mut details = Vec::new();
+            for block in self.blocks(stage) {
+                x = block.forward(x.clone(), Some(&mut details));
+            }
+            StageOutput { features: channels_first(norm(x.clone())), details }
+        })
+    }
+
+    /// Tokens of the first stage: image `[B, in, D, H, W]` -> `[B, D/2, H/2, W/2, C]`.
+    pub fn embed(&self, image: Tensor<5>) -> Tensor<5> {
+        self.patch_embed.proj.forward(image).permute([0, 2, 3, 4, 1])
+    }
+
+    /// Tokens into a stage (1 to 3) from those of the stage before.
+    pub fn merge(&self, stage: usize, x: Tensor<5>) -> Tensor<5> {
+        match stage {
+            1 => self.downsample_1.forward(x),
+            2 => self.downsample_2.forward(x),
+            3 => self.downsample_3.forward(x),
+            _ => panic!("no merging leads into stage {stage}"),
+        }
+    }
+
+    /// Tokens through the blocks of a stage (0 to 3), without keeping sub-bands.
+    pub fn stage(&self, stage: usize, x: Tensor<5>) -> Tensor<5> {
+        self.blocks(stage).iter().fold(x, |x, block| block.forward(x, None))
+    }
+
+    fn blocks(&self, stage: usize) -> &[Block] {
+        [&self.block1, &self.block2, &self.block3, &self.block4][stage]
+    }
+}
+
+/// `[B, D, H, W, C]` -> `[B, C, D, H, W]`.
+fn channels_first(x: Tensor<5>) -> Tensor<5> {
+    x.permute([0, 4, 1, 2, 3])
+}
+
+/// Layer norm without scale or shift, eps 1e-5.
+fn norm(x: Tensor<5>) -> Tensor<5> {
+    let centred = x.clone() - x.mean_dim(4);
+    let variance = centred.clone().square().mean_dim(4);
+    centred / (variance + 1e-5).sqrt()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use burn::tensor::Device;
+
+    fn probe(x: Tensor<5>, expected: &[(usize, f32)]) {
+        let values = x.into_data().try_to_vec::<f32>().unwrap();
+        for &(index, expected) in expected {
+            assert!((values[index] - expected).abs() < 1e-3, "[{index}] {}, expected {expected}", values[index]);
+        }
+    }
+
+    #[test]
+    fn published_code_s_intermediate_values() {
+        let device = Device::flex();
+        let net = WaveformerConfig::published(1, 64, Quirks::OFFICIAL).init(&mut Init::new(0, &device));
+        let net = golden::fill(net, &[("", "waveformer_encoder.")]);
+        let stages = net.forward(golden::input([1, 1, 64, 64, 64], &device));
+        let first = stages[0].features.clone();
+        probe(first, &[(0, 0.831671), (1, 0.767013), (224694, -0.895133), (524288, -0.570518)]);
+        probe(stages[3].features.clone(), &[(0, -0.248615), (3510, -0.326064), (12288, 0.400709)]);
+        let band = |level: usize, band: usize| channels_first(stages[0].details[level][band].clone());
+        assert_eq!(band(0, 0).dims(), [1, 48, 4, 4, 4]);
+        probe(band(0, 0), &[(0, 0.159681), (1, 1.721179)]);
+        probe(band(2, 0), &[(0, 0.342215)]);
+        probe(band(2, 6), &[(0, -0.026805), (1, -0.648651)]);
+    }
+
+    #[test]
+    fn axes_may_differ() {
+        let device = Device::flex();
+        let config = WaveformerConfig {
+            size: [16, 32, 48],
+            embed_dim: 4,
+            head_dim: 2,
+            depths: [1; 4],
+            ..WaveformerConfig::published(2, 16, Quirks::FIXED)
+        };
+        let stages = config.init(&mut Init::new(1, &device)).forward(golden::input([2, 2, 16, 32, 48], &device));
+        assert_eq!(stages[0].features.dims(), [2, 4, 8, 16, 24]);
+        assert_eq!(stages[3].features.dims(), [2, 32, 1, 2, 3]);
+        assert_eq!(stages[1].details.len(), 2);
+    }
+}

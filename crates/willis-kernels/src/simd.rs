@@ -16,8 +16,6 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * factor + addend`.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
-    /// Sum of the lanes, always in the same order.
-    unsafe fn sum(self) -> f32;
 }
 
 /// Work that is compiled once per instruction set.
@@ -88,12 +86,6 @@ impl Lanes for Portable {
             if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
         }))
     }
-
-    #[inline(always)]
-    unsafe fn sum(self) -> f32 {
-        let [a, b, c, d] = self.0;
-        (a + c) + (b + d)
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -136,11 +128,6 @@ mod x86 {
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, factor, addend) }
         }
-
-        #[inline(always)]
-        unsafe fn sum(self) -> f32 {
-            unsafe { _mm512_reduce_add_ps(self) }
-        }
     }
 
     impl Lanes for __m256 {
@@ -165,15 +152,6 @@ mod x86 {
         #[inline(always)]
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, factor, addend) }
-        }
-
-        #[inline(always)]
-        unsafe fn sum(self) -> f32 {
-            unsafe {
-                let half = _mm_add_ps(_mm256_castps256_ps128(self), _mm256_extractf128_ps::<1>(self));
-                let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
-                _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
-            }
         }
     }
 }

@@ -117,6 +117,14 @@ impl Reduction {
     }
 }
 
+/// Sum of the lanes of a register as a tree; lanes that the register lacks are zero.
+#[inline(always)]
+fn sum(lanes: &[f32; REGISTER]) -> f32 {
+    let eight: [f32; 8] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 8]);
+    let four: [f32; 4] = std::array::from_fn(|lane| eight[lane] + eight[lane + 4]);
+    (four[0] + four[2]) + (four[1] + four[3])
+}
+
 /// Adds to `sums[target][offset]` the dot products of `lines` with `packed` read from each offset.
 struct Dots<'a> {
     packed: &'a [f32],
@@ -149,7 +157,7 @@ impl Dots<'_> {
         let last = self.offsets.iter().max().copied().unwrap_or(0);
         let reach = (self.planes - 1) * self.plane_pitch + last + self.pitch;
         assert!(
-            reach <= self.packed.len() && self.pitch.is_multiple_of(V::N),
+            reach <= self.packed.len() && V::N <= REGISTER && self.pitch.is_multiple_of(V::N),
             "the packed tile has slack for whole registers"
         );
         assert!(self.lines.len() == self.targets * self.planes * self.pitch, "one line per target and plane");
@@ -176,18 +184,17 @@ impl Dots<'_> {
                             }
                         }
                     }
-                    // Plain loops: a closure here is compiled apart, without the instruction set, and costs a call each.
-                    let mut totals = [[0.0; K]; T];
-                    for (totals, sums) in totals.iter_mut().zip(&sums) {
-                        for (total, sum) in totals.iter_mut().zip(sums) {
-                            *total = sum.sum();
+                    let mut lanes = [[[0.0_f32; REGISTER]; K]; T];
+                    for (lanes, sums) in lanes.iter_mut().zip(sums) {
+                        for (lanes, sum) in lanes.iter_mut().zip(sums) {
+                            sum.store(lanes.as_mut_ptr());
                         }
                     }
-                    totals
+                    lanes
                 };
                 for (index, sums) in sums.iter().enumerate().take(self.targets - first_target) {
                     let row = &mut self.sums[(first_target + index) * self.offsets.len()..][..self.offsets.len()];
-                    row[first_offset..].iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+                    row[first_offset..].iter_mut().zip(sums).for_each(|(total, lanes)| *total += sum(lanes));
                 }
             }
         }

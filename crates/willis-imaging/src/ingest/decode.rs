@@ -24,7 +24,7 @@ pub(super) enum DecodeError {
     UnsupportedSyntax { name: String },
     #[error("its pixels ({what}) are not supported; export the series as greyscale of 8, 16 or 32 bits")]
     UnsupportedPixels { what: String },
-    #[error("its pixel data is damaged ({reason}); export the file again")]
+    #[error("its pixel data cannot be decoded ({reason}); export the file again, uncompressed")]
     Damaged { reason: String },
     #[error("frame {frame} holds {got} bytes where {expected} are needed; the file is truncated, copy it again")]
     Short { frame: usize, expected: u64, got: u64 },

@@ -86,21 +86,23 @@ fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>)
             .collect();
         placed.filter(|p| spread(p.iter().map(|p| p.height)) > 0.01)
     };
+    // A position that all slices share is at least the place of the first.
+    let origin = slices[0].position.unwrap_or_default();
     let by_location = || -> Option<Vec<Placed>> {
         let heights: Option<Vec<f64>> = slices.iter().map(|s| s.slice_location).collect();
         let heights = heights.filter(|h| spread(h.iter().copied()) > 0.01)?;
-        Some(on_normal(heights, normal))
+        Some(on_normal(origin, heights, normal))
     };
     let mut stack = by_position().unwrap_or_else(|| {
         let message = "slice positions are missing or all equal; the order of slices and the origin are assumed";
         findings.push(Finding::warning("positions-guessed", message));
-        by_location().unwrap_or_else(|| by_number(slices, normal, findings))
+        by_location().unwrap_or_else(|| by_number(slices, origin, normal, findings))
     });
     stack.sort_by(|a, b| a.height.total_cmp(&b.height).then(a.slice.cmp(&b.slice)));
     stack
 }
 
-fn by_number(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<Placed> {
+fn by_number(slices: &[Slice], origin: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<Placed> {
     let step = slices.iter().find_map(|s| s.slice_step_mm).unwrap_or_else(|| {
         let mm = (GUESSED_HEIGHT_MM / slices.len() as f64).clamp(0.4, 5.0);
         let message = format!("no slice spacing in the header; {mm:.3} mm is assumed from a height of 150 mm");
@@ -113,11 +115,11 @@ fn by_number(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>) ->
     for (place, &i) in order.iter().enumerate() {
         heights[i] = place as f64 * step;
     }
-    on_normal(heights, normal)
+    on_normal(origin, heights, normal)
 }
 
-fn on_normal(heights: Vec<f64>, normal: [f64; 3]) -> Vec<Placed> {
-    let place = |(slice, height)| Placed { slice, position: scale(normal, height), height };
+fn on_normal(origin: [f64; 3], heights: Vec<f64>, normal: [f64; 3]) -> Vec<Placed> {
+    let place = |(slice, height)| Placed { slice, position: add(origin, scale(normal, height)), height };
     heights.into_iter().enumerate().map(place).collect()
 }
 
@@ -223,6 +225,10 @@ fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
 
 fn sub(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
     [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
+}
+
+fn add(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
+    [a[0] + b[0], a[1] + b[1], a[2] + b[2]]
 }
 
 fn scale(a: [f64; 3], factor: f64) -> [f64; 3] {

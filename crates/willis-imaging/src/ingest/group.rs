@@ -25,8 +25,14 @@ pub(super) fn by_series(instances: &[Instance]) -> BTreeMap<&str, Vec<usize>> {
     // By SOP instance UID, so that nothing depends on the order of files; what has none sorts by its slices.
     for members in series.values_mut() {
         members.sort_by(|&a, &b| canonical_order(&instances[a], &instances[b]));
+        members.dedup_by(|b, a| is_copy(&instances[*a], &instances[*b]));
     }
     series
+}
+
+/// Whether two files are copies of one instance.
+fn is_copy(a: &Instance, b: &Instance) -> bool {
+    !a.sop_uid.is_empty() && a.sop_uid == b.sop_uid && a.slices == b.slices
 }
 
 fn canonical_order(a: &Instance, b: &Instance) -> std::cmp::Ordering {
@@ -115,6 +121,7 @@ fn same_configuration(a: &Slice, b: &Slice) -> bool {
 ///
 /// A series is 4-D when its places hold two slices or more on average. Members are told apart by image type, echo time,
 /// temporal position, stack and acquisition number, in this order; a key that would leave places empty is not used.
+/// Magnitude images come before phase, real, imaginary and field maps.
 /// What is still double after that is resolved by taking the first slice of each place.
 pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) -> Vec<Member> {
     let total = members.len();
@@ -123,7 +130,7 @@ pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) 
         return members;
     }
     let keys: [fn(&Slice) -> String; 5] = [
-        |s| s.time.image_type.clone(),
+        |s| format!("{}{}", u8::from(is_secondary_component(&s.time.image_type)), s.time.image_type),
         |s| ordered(s.time.echo_time),
         |s| ordered(s.time.temporal_position),
         |s| s.time.stack.clone(),
@@ -151,6 +158,13 @@ pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) 
     );
     findings.push(Finding::warning("time-points", message));
     kept
+}
+
+/// Whether an image type names a phase, real or imaginary image or a map rather than magnitude.
+fn is_secondary_component(image_type: &str) -> bool {
+    image_type.split('\\').any(|value| {
+        matches!(value, "P" | "R" | "I" | "REAL" | "IMAGINARY") || value.contains("PHASE") || value.contains("MAP")
+    })
 }
 
 /// A number as text that sorts like the number.
@@ -214,6 +228,18 @@ mod tests {
         assert_eq!(kept.len(), 4);
         assert!(kept.iter().all(|m| m.slice.time.echo_time == Some(250)));
         assert_eq!(findings[0].code, "time-points");
+    }
+
+    #[test]
+    fn magnitude_comes_before_phase() {
+        for (image_type, secondary) in [
+            ("ORIGINAL\\PRIMARY\\M\\ND", false),
+            ("ORIGINAL\\PRIMARY\\P\\ND", true),
+            ("ORIGINAL\\PRIMARY\\T1\\FIELD_MAP\\REAL", true),
+            ("", false),
+        ] {
+            assert_eq!(is_secondary_component(image_type), secondary, "{image_type}");
+        }
     }
 
     #[test]

@@ -105,6 +105,8 @@ pub(super) enum HeaderError {
         "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
     )]
     Short { expected: u64, available: u64 },
+    #[error("it holds {held} of {declared} declared frames; the file is truncated, copy it again")]
+    MissingFrames { declared: u64, held: u64 },
 }
 
 impl Instance {
@@ -204,6 +206,9 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
             Ok(listed.clamp(1, held as usize))
         }
         None if held >= 1 => Ok(held as usize),
+        Some(declared) if matches!(pixels, Pixels::Encapsulated { .. }) => {
+            Err(HeaderError::MissingFrames { declared, held })
+        }
         _ => Err(HeaderError::Short { expected: declared.unwrap_or(1).saturating_mul(frame_bytes), available }),
     }
 }

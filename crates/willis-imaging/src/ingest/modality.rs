@@ -38,7 +38,8 @@ fn from_header(hints: &Hints) -> Option<(Modality, Option<&'static str>)> {
         return Some((Modality::T2, None));
     }
     let t1 = has(&["t1", "mprage", "bravo", "spgr", "tfl", "vibe", "fspgr"]);
-    if t1 && (hints.contrast || has(&["post", "gad", "gd", "c", "ce", "contrast", "km"])) {
+    let after_contrast = has(&["post", "gad", "contrast"]) || words.iter().any(|w| ["c", "ce", "gd", "km"].contains(w));
+    if t1 && (hints.contrast || after_contrast) {
         return Some((Modality::T1Post, None));
     }
     if t1 || hints.contrast {
@@ -95,6 +96,7 @@ mod tests {
             (mr("3d tof multi-slab"), Some(Modality::Mra)),
             (mr("ax t2 frfse"), Some(Modality::T2)),
             (mr("t1_mprage_sag post gd"), Some(Modality::T1Post)),
+            (mr("t1 cor"), Some(Modality::T1Post)),
             (mr(""), None),
         ] {
             assert_eq!(from_header(&hints).map(|m| m.0), expected, "{}", hints.text);

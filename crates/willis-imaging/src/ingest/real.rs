@@ -4,7 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use willis_core::files::nifti;
-use willis_core::{Image, Shape, Volume};
+use willis_core::{Image, Modality, Shape, Volume};
 
 use super::decode::decode_frame;
 use super::header::Instance;
@@ -52,8 +52,8 @@ fn first_frame(path: &Path) -> Result<Vec<f32>, String> {
     Ok(out)
 }
 
-/// Largest difference of values over the voxels of `reference`, each looked up in the volume at its world point.
-fn largest_difference(volume: &Volume, reference: &Image<f32>) -> f32 {
+/// Largest difference of values over the voxels of `reference`, times `scale`, each looked up in the volume at its world point.
+fn largest_difference(volume: &Volume, reference: &Image<f32>, scale: f32) -> f32 {
     let (ours, theirs) = (volume.image.grid, reference.grid);
     assert_eq!(ours.shape.len(), theirs.shape.len(), "{:?} {:?}", ours.shape, theirs.shape);
     let inverse = ours.affine.inverse().unwrap();
@@ -62,8 +62,8 @@ fn largest_difference(volume: &Volume, reference: &Image<f32>) -> f32 {
         let p = inverse.apply(theirs.affine.to_world(theirs.shape.index(offset).into()));
         let nearest = ours.shape.nearest(p);
         let off = ours.affine.to_world(nearest.into()).distance_mm(ours.affine.to_world(p));
-        assert!(off < 1e-2, "voxel {offset} lies {off} mm from ours at {p:?}");
-        largest = largest.max((volume.image.at(nearest) - value).abs());
+        assert!(off < 2e-3, "voxel {offset} lies {off} mm from ours at {p:?}");
+        largest = largest.max((volume.image.at(nearest) - value * scale).abs());
     }
     largest
 }
@@ -72,9 +72,8 @@ fn largest_difference(volume: &Volume, reference: &Image<f32>) -> f32 {
 fn head_of_120_slices() {
     let Some(path) = data("06_vsseg001_t1gd_dicom/VS-SEG-001_t1_gd_120.tar.gz") else { return };
     let folder = unpack(&path);
-    let start = std::time::Instant::now();
     let volume = ingest(folder.path(), &IngestConfig::default()).unwrap();
-    eprintln!("120 slices in {:?}; {:?} {:?}", start.elapsed(), volume.meta.modality, volume.findings);
+    assert_eq!(volume.meta.modality, Some(Modality::T1Post));
     assert_eq!(volume.image.grid.shape, Shape::new(120, 512, 512));
     let spacing = volume.image.grid.spacing();
     assert!((spacing.z - 1.5).abs() < 1e-3 && (spacing.x - 0.41015625).abs() < 1e-3, "{spacing:?}");
@@ -113,63 +112,85 @@ fn one_slice_in_many_transfer_syntaxes() {
 fn files_of_pydicom_never_panic() {
     let Some(folder) = data("40_dicom_pydicom") else { return };
     let verdicts = std::fs::read_to_string(folder.join("pydicom_verdicts.tsv")).unwrap();
-    let (mut both, mut only_pydicom) = (0, Vec::new());
+    let mut both = 0;
     for line in verdicts.lines() {
         let Some((name, verdict)) = line.split_once('\t') else { continue };
         let path = folder.join(name);
         let config = IngestConfig { max_voxels: 1 << 26, ..IngestConfig::default() };
         let _ = ingest(&path, &config);
-        match first_frame(&path) {
-            Ok(_) if verdict.starts_with("OK") => both += 1,
-            Err(error) if verdict.starts_with("OK") => only_pydicom.push(format!("{name} [{verdict}]: {error}")),
-            _ => {}
-        }
+        both += usize::from(first_frame(&path).is_ok() && verdict.starts_with("OK"));
     }
-    eprintln!(
-        "{both} files decode here and in pydicom, {} only there:\n{}",
-        only_pydicom.len(),
-        only_pydicom.join("\n")
-    );
-    assert!(both >= 100, "{both}");
+    // Of pydicom's 131: the rest are JPEG-LS, 12-bit JPEG, 1-bit masks, palette colour and 4:2:2.
+    assert!(both >= 113, "{both}");
 }
 
 #[test]
 fn series_of_six_vendors_match_their_reference() {
     let Some(path) = data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
     let folder = unpack(&path);
-    let mut problems = Vec::new();
-    for entry in walkdir::WalkDir::new(folder.path()).sort_by_file_name() {
-        let entry = entry.unwrap();
-        let name = entry.path().to_string_lossy().into_owned();
-        let Some(stem) = name.strip_suffix("_ground_truth.nii.gz") else { continue };
-        let label = stem.strip_prefix(&*folder.path().to_string_lossy()).unwrap();
-        let reference = nifti::read(entry.path());
-        let volume = ingest(Path::new(stem), &IngestConfig::default());
-        let line = match (volume, reference) {
-            (Ok(volume), Ok(reference)) => {
-                let codes: Vec<_> = volume.findings.iter().map(|f| f.code.clone()).collect();
-                let compared = std::panic::catch_unwind(|| largest_difference(&volume, &reference));
-                format!("{label}: {compared:?} {codes:?}")
-            }
-            (Err(error), _) => format!("{label}: {error}"),
-            (_, Err(error)) => format!("{label}: {error}"),
-        };
-        problems.push(line);
+    for series in [
+        "failing/slicecount/001",
+        "ge/anatomical/001",
+        "ge/anatomical/001_implicit",
+        "generic/anatomical/001",
+        "generic/anatomical/001_implicit",
+        "generic/anatomical/002_non_isotropic",
+        "generic/compressed/001",
+        "generic/compressed_j2k/001",
+        "generic/compressed_jpeg/001",
+        "generic/compressed_rle/001",
+        "hitachi/anatomical/001",
+        "hitachi/anatomical/001_implicit",
+        "hyperfine/anatomical/001",
+        "philips_enhanced/anatomical/001",
+        "philips_enhanced/anatomical/001_implicit",
+        "siemens_multiframe/anatomical/001",
+    ] {
+        let volume = ingest(&folder.path().join(series), &IngestConfig::default()).unwrap();
+        let reference = nifti::read(&folder.path().join(format!("{series}_ground_truth.nii.gz"))).unwrap();
+        let difference = largest_difference(&volume, &reference, 1.0);
+        // Enhanced Philips files carry a fractional slope; the reference rounds to f32 at another place.
+        assert!(difference <= 5e-4, "{series}: {difference}");
+        assert!(volume.findings.iter().all(|f| f.code == "modality-guessed"), "{series}: {:?}", volume.findings);
     }
-    eprintln!("{}", problems.join("\n"));
+}
+
+#[test]
+fn odd_series_are_repaired_or_refused() {
+    let Some(path) = data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
+    let folder = unpack(&path);
+    for (series, expected) in [
+        ("failing/gantrytilting/001", "gantry-tilt"),
+        ("failing/sliceincrement/001", "missing-slice"),
+        ("failing/sliceincrement/002", "missing-slice"),
+        ("failing/sliceorientation/001", "mixed-configuration"),
+        ("failing/notavolume/001", "positions-guessed"),
+        ("generic/rgb/001", "colour"),
+        ("generic/compressed_jpegls/001", "JPEG-LS"),
+        ("ge/anatomical/001_single_slice", "at least 2"),
+    ] {
+        match ingest(&folder.path().join(series), &IngestConfig::default()) {
+            Ok(volume) => {
+                let codes: Vec<_> = volume.findings.iter().map(|f| f.code.as_str()).collect();
+                assert!(codes.contains(&expected), "{series}: {codes:?}");
+            }
+            Err(error) => assert!(error.to_string().contains(expected), "{series}: {error}"),
+        }
+    }
 }
 
 #[test]
 fn enhanced_files_match_their_reference() {
     let Some(folder) = data("48_dicom_enhanced") else { return };
-    for (input, reference) in [
-        ("In/Siemens/XA10", "Ref/Siemens_REST1_w_SMS_PF7-8_6.nii"),
-        ("In/Philips/IM_0027_fMAP.dcm", "Ref/Philips_WIP_B0_NS_801_e1.nii"),
+    // Philips: ours is the display value (rescale slope 1.27985), the reference the precise value (1 / 8.44864e-6).
+    for (input, reference, scale) in [
+        ("In/Siemens/XA10", "Ref/Siemens_REST1_w_SMS_PF7-8_6.nii", 1.0),
+        ("In/Philips/IM_0027_fMAP.dcm", "Ref/Philips_WIP_B0_NS_801_e1.nii", 1.27985 * 8.44864e-6),
     ] {
         let volume = ingest(&folder.join(input), &IngestConfig::default()).unwrap();
         let reference = nifti::read(&folder.join(reference)).unwrap();
-        let codes: Vec<_> = volume.findings.iter().map(|f| f.code.clone()).collect();
-        let compared = std::panic::catch_unwind(|| largest_difference(&volume, &reference));
-        eprintln!("{input}: {compared:?} {codes:?}");
+        let difference = largest_difference(&volume, &reference, scale);
+        assert!(difference < 0.05, "{input}: {difference}");
+        assert_eq!(volume.findings[0].code, "time-points");
     }
 }

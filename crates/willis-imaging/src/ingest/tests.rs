@@ -7,6 +7,7 @@ use dicom_core::value::DataSetSequence;
 use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
+use proptest::prelude::*;
 use willis_core::{Index, Modality, Sex, Shape, Volume, VoxelPoint};
 
 use super::testing::{TestSlice, axial_series, put_decimals, put_short, put_text, write_object};
@@ -344,6 +345,43 @@ fn frame_count_from_the_length_of_the_data() {
     assert_eq!(volume.image.grid.shape.z, 3);
     assert_eq!(codes(&volume), ["positions-guessed", "slice-spacing-guessed"]);
     assert_eq!(volume.image.voxels[30], 2.0);
+}
+
+#[test]
+fn copies_of_files_change_nothing() {
+    let folder = axial_series(4);
+    let single = read(folder.path()).unwrap();
+    std::fs::create_dir(folder.path().join("copy")).unwrap();
+    for k in 996..1000 {
+        std::fs::copy(folder.path().join(k.to_string()), folder.path().join("copy").join(k.to_string())).unwrap();
+    }
+    let doubled = read(folder.path()).unwrap();
+    assert_eq!((single.image, single.findings), (doubled.image, doubled.findings));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Damaged bytes give a volume or an error, nothing else.
+    #[test]
+    fn damage_never_panics(changes in prop::collection::vec((0usize..4000, any::<u8>()), 1..6), keep in 0.0..2.0f64) {
+        static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
+        let good = GOOD.get_or_init(|| {
+            let folder = tempfile::tempdir().unwrap();
+            enhanced(&folder.path().join("a"));
+            std::fs::read(folder.path().join("a")).unwrap()
+        });
+        let mut bytes = good.clone();
+        for (at, value) in changes {
+            let at = at % bytes.len();
+            bytes[at] = value;
+        }
+        bytes.truncate(((bytes.len() as f64) * keep) as usize);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a");
+        std::fs::write(&path, bytes).unwrap();
+        let _ = ingest(&path, &IngestConfig { max_voxels: 1 << 20, ..IngestConfig::default() });
+    }
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Level {
             if z == 0 || z + 1 >= nz || y == 0 || y + 1 >= ny {
                 return;
             }
-            for x in 1..nx.saturating_sub(1) {
+            for (x, out) in out.iter_mut().enumerate().take(nx.saturating_sub(1)).skip(1) {
                 let i = line * nx + x;
                 let (zz, yy, xx) = (second(i, slice) * scale(0), second(i, row) * scale(1), second(i, 1) * scale(2));
                 // The largest eigenvalue is no less than any diagonal entry.
@@ -210,7 +210,7 @@ impl Level {
                 let yx = mixed(i, row, 1) * cross(1, 2);
                 let eigenvalues = Matrix3::new(zz, zy, zx, zy, yy, yx, zx, yx, xx).symmetric_eigenvalues();
                 let value = (-3.0 * eigenvalues.max()) as f32;
-                out[x] = if value >= min_score { value } else { 0.0 };
+                *out = if value >= min_score { value } else { 0.0 };
             }
         });
         score

@@ -94,9 +94,11 @@ impl Head {
 
     /// Tissue at a place, `near_artery_mm` from the nearest arterial wall; the flag says whether the place is inside the skull.
     pub fn tissue(&self, p: [f32; 3], near_artery_mm: f32) -> (Tissue, bool) {
-        let [x, y, z] = p;
+        let wave = self.noise.scaled(p, 24.0);
+        let other = self.noise.scaled([p[1] + 300.0, p[2], p[0]], 24.0);
+        let [x, y, z] = [p[0] + 2.5 * wave, p[1] + 3.0 * other, p[2] - 2.0 * wave + 1.5 * other];
+        let p = [x, y, z];
         let lateral = x.abs();
-        let wave = self.noise.scaled(p, 22.0);
         let cranium = ellipsoid(p, [0.0, 20.0, 10.0], [78.0, 99.0, 94.0]);
         let face = ellipsoid(p, [0.0, -18.0, -52.0], [60.0, 72.0, 84.0]);
         let neck =
@@ -209,7 +211,7 @@ impl Head {
         if depth < 0.8 {
             return Tissue::Dura;
         }
-        let fold = self.noise.scaled(p, 8.5);
+        let fold = 0.75 * self.noise.scaled(p, 9.0) + 0.3 * self.noise.scaled([z, x, y], 4.5);
         for ball in &self.tumours {
             let d2: f32 = (0..3).map(|i| (p[i] - ball.centre[i]).powi(2)).sum();
             if d2.sqrt() < ball.radius * (1.0 + 0.25 * fold) {
@@ -290,7 +292,7 @@ impl Head {
             return Tissue::Csf;
         }
         // Folia are nearly parallel sheets.
-        let folia = self.noise.scaled([x * 0.35, y * 0.8, z * 1.6], 4.0);
+        let folia = self.noise.scaled([x * 0.3 + 90.0, y * 0.7 - 0.8 * z, z + 0.5 * y], 3.6);
         match folia {
             f if f < -0.55 => Tissue::Csf,
             f if f < 0.25 => Tissue::Grey,

@@ -25,6 +25,8 @@ pub(crate) struct Sac {
     half: [f64; 3],
     /// Centre and radius of each bleb.
     blebs: Vec<(Vec3, f64)>,
+    /// Unevenness of the wall: amplitude in mm, waves per mm, phase.
+    uneven: (f64, Vec3, f64),
     /// Rounding where sac and artery meet, mm.
     pub fillet_mm: f64,
     /// Brightness of its slow flow relative to the parent's, 0 to 1.
@@ -39,6 +41,8 @@ impl Sac {
         let scaled = (a * a + b * b + c * c).sqrt();
         let slope = ((a / self.half[0]).powi(2) + (b / self.half[1]).powi(2) + (c / self.half[2]).powi(2)).sqrt();
         let body = if slope > 1e-9 { scaled * (scaled - 1.0) / slope } else { -self.half[1].min(self.half[2]) };
+        let (amplitude, waves, phase) = self.uneven;
+        let body = body + amplitude * (d.dot(waves) + phase).sin();
         self.blebs
             .iter()
             .fold(body, |near, (centre, radius)| smooth_min(near, (p - *centre).length() - radius, 0.35 * radius))
@@ -61,12 +65,13 @@ pub(crate) fn smooth_min(a: f64, b: f64, k: f64) -> f64 {
 /// Grows `count` aneurysms on walls that `visible` accepts; fewer when there is no room.
 pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, rng: &mut ChaCha8Rng) -> Vec<Sac> {
     let mut sacs: Vec<Sac> = Vec::new();
-    for _ in 0..count * 24 {
+    for _ in 0..count * 60 {
         if sacs.len() == count {
             break;
         }
         let site = Site::ALL[rng.weighted(&SITE_COUNTS)];
-        let walls: Vec<&Wall> = atlas.walls.iter().filter(|w| w.site == site).collect();
+        let seen = |w: &&Wall| w.site == site && visible(atlas.at(w.artery, w.range[1]).0);
+        let walls: Vec<&Wall> = atlas.walls.iter().filter(seen).collect();
         if walls.is_empty() {
             continue;
         }
@@ -97,10 +102,10 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
     let surface = exit_distance(&atlas.arteries, base, dome);
 
     let parent = 2.0 * surface;
-    let diameter = rng.log_normal(4.8, 0.5, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]).min(8.0 * parent.max(1.0));
+    let diameter = rng.log_normal(5.2, 0.48, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]).min(8.0 * parent.max(1.0));
     // Height over width, and neck over width.
     let aspect = rng.log_normal(1.05, 0.2, 0.65, 1.9);
-    let neck_share = rng.uniform(0.42, 0.9);
+    let neck_share = rng.uniform(0.42, 0.97);
     let (height, width) = if aspect > 1.0 { (diameter, diameter / aspect) } else { (diameter * aspect, diameter) };
     let neck_width = (neck_share * width).min(2.2 * parent.max(1.2)).max(0.9);
     // The sphere-like body is cut by the wall so that the cut is as wide as the neck.
@@ -122,6 +127,8 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
         })
         .collect();
     let neck = base + dome * surface;
+    let uneven =
+        (width * rng.uniform(0.0, 0.05), rng.normal3() * (3.5 / width), rng.uniform(0.0, std::f64::consts::TAU));
     let truth = Lesion {
         centre: (neck + dome * (height / 2.0)).into(),
         diameter_mm: Some(height.max(width)),
@@ -130,7 +137,7 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
         neck_width_mm: Some(neck_width),
     };
     let flow = (1.05 - 0.025 * diameter * rng.uniform(0.2, 1.8)).clamp(0.45, 1.0) as f32;
-    Sac { truth, centre, axes, half, blebs, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
+    Sac { truth, centre, axes, half, blebs, uneven, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
 }
 
 /// Distance from a place inside the arteries to their common surface along a direction, mm.

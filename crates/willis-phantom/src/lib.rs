@@ -13,10 +13,12 @@ mod noise;
 mod random;
 mod render;
 mod scanner;
+mod scene;
 mod spec;
 mod synthesis;
 mod vector;
 mod veins;
+mod window;
 
 pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Plane, Randomisation, ScanSize};
 pub use synthesis::{Phantom, synthesise};

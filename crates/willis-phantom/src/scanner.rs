@@ -26,6 +26,8 @@ pub(crate) enum Background {
 pub(crate) struct Scanner {
     modality: Modality,
     pub background: Background,
+    /// Whether nothing but vessels is drawn.
+    pub only_vessels: bool,
     tissue: [f32; TISSUE_COUNT],
     texture: f32,
     artery: f32,
@@ -42,6 +44,8 @@ pub(crate) struct Scanner {
     bias: f32,
     ghost: f32,
     inverted_about: Option<f32>,
+    /// Values below are stored as zero.
+    threshold: f32,
     field: NoiseField,
     seed: u64,
 }
@@ -51,7 +55,7 @@ fn typical_tissue(modality: Modality) -> [f64; TISSUE_COUNT] {
     // air, skin, fat, muscle, bone, marrow, csf, grey, white, dura, enhancing
     match modality {
         Modality::Cta => [-1000.0, 40.0, -90.0, 58.0, 1050.0, 420.0, 6.0, 40.0, 31.0, 75.0, 85.0],
-        Modality::Mra => [4.0, 140.0, 165.0, 105.0, 25.0, 70.0, 75.0, 150.0, 145.0, 110.0, 150.0],
+        Modality::Mra => [6.0, 130.0, 165.0, 95.0, 22.0, 60.0, 45.0, 122.0, 115.0, 95.0, 130.0],
         Modality::T1Post => [5.0, 260.0, 480.0, 190.0, 35.0, 260.0, 85.0, 245.0, 300.0, 330.0, 480.0],
         Modality::T2 => [4.0, 200.0, 360.0, 90.0, 25.0, 160.0, 640.0, 310.0, 220.0, 120.0, 430.0],
     }
@@ -72,8 +76,8 @@ impl Scanner {
                 (artery, 50.0 + (artery - 50.0) * rng.uniform(0.1, 0.9))
             }
             Modality::Mra => {
-                let artery = rng.uniform(290.0, 560.0);
-                (artery, rng.uniform(90.0, 185.0))
+                let artery = rng.log_normal(480.0, 0.35, 240.0, 1000.0);
+                (artery, rng.uniform(70.0, 190.0))
             }
             Modality::T1Post if rng.chance(0.3) => (rng.uniform(60.0, 220.0), rng.uniform(380.0, 560.0)),
             Modality::T1Post => (rng.uniform(430.0, 800.0), rng.uniform(400.0, 620.0)),
@@ -94,6 +98,7 @@ impl Scanner {
             3 => Background::Plain,
             _ => Background::Head,
         };
+        let zeroed = background == Background::Zeroed;
         let plain = background == Background::Plain;
         let blur = [0, 1, 2].map(|_| rng.uniform(0.02, if wide { 0.28 } else { 0.17 }) as f32);
         let noise_factor = if wide { rng.uniform(0.2, 2.0) } else { 1.0 };
@@ -117,6 +122,12 @@ impl Scanner {
             bias: if mr { rng.uniform(0.05, if wide { 0.4 } else { 0.25 }) as f32 } else { 0.0 },
             ghost: if mr && rng.chance(0.15) { rng.uniform(0.01, 0.05) as f32 } else { 0.0 },
             inverted_about: (wide && mr && rng.chance(0.06)).then_some(artery as f32),
+            threshold: match background {
+                Background::Zeroed => tissue_of(&tissue, Tissue::Grey) * rng.uniform(0.05, 1.5) as f32,
+                Background::Stripped => 1.0,
+                _ => f32::MIN,
+            },
+            only_vessels: plain || zeroed && rng.chance(0.5),
             field: NoiseField::new(rng),
             seed: mix(seed),
         }
@@ -135,7 +146,7 @@ impl Scanner {
     /// Brightness of tissue at a patient place relative to the grid's middle.
     pub fn tissue(&self, tissue: Tissue, inside_skull: bool, local: [f32; 3]) -> f32 {
         match self.background {
-            Background::Zeroed => 0.0,
+            Background::Zeroed if self.only_vessels => 0.0,
             Background::Stripped if !inside_skull => 0.0,
             Background::Plain => {
                 tissue_of(&self.tissue, Tissue::Grey) * (1.0 + 2.0 * self.texture * self.field.scaled(local, 30.0))
@@ -164,17 +175,18 @@ impl Scanner {
     /// Brightness of a vein of a relative filling.
     pub fn vein(&self, filling: f32) -> f32 {
         match self.background {
-            Background::Zeroed => 0.0,
-            Background::Head | Background::Stripped => self.vein * filling,
             Background::Plain => self.vein,
+            _ => self.vein * filling,
         }
     }
 
-    /// Smooths a block of `[z, y, x]` voxels in place with three-point kernels; the first and last slice serve as neighbours only.
-    pub fn blur(&self, block: &mut [f32], shape: [usize; 3]) {
+    /// Smooths a block of `[z, y, x]` voxels in place with three-point kernels; across slices only when asked.
+    pub fn blur(&self, block: &mut [f32], shape: [usize; 3], across_slices: bool) {
         smooth_rows(block, shape, self.blur[2]);
         smooth_columns(block, shape, self.blur[1]);
-        smooth_slices(block, shape, self.blur[0]);
+        if across_slices {
+            smooth_slices(block, shape, self.blur[0]);
+        }
     }
 
     /// One slice from blurred brightness to stored values: bias, ghosts, noise, inversion, rounding.
@@ -209,7 +221,7 @@ impl Scanner {
                 if let Some(white) = self.inverted_about {
                     value = (white - value).max(0.0);
                 }
-                let empty = matches!(self.background, Background::Zeroed | Background::Stripped) && value < 1.0;
+                let empty = value < self.threshold;
                 value = match self.modality {
                     _ if empty => 0.0,
                     Modality::Cta => value + self.noise_sd * noise[i],

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use rand_chacha::ChaCha8Rng;
 use willis_core::Site;
 
-use self::plan::{ArteryPlan, PAIRED, UNPAIRED, WALLS};
+use self::plan::{ArteryPlan, BRANCH_OF, PAIRED, UNPAIRED, WALLS};
 pub(crate) use self::warp::{Warp, rotation_rows};
 use crate::random::Draw;
 use crate::vector::{Vec3, spline, vec3};
@@ -82,6 +82,11 @@ impl Variants {
             {
                 set(name, if rng.chance(absent) { 0.0 } else { rng.log_normal(1.0, 0.15, 0.6, 1.4) });
             }
+            // The trunks share the first segment's flow by Murray's law.
+            let share = rng.uniform(0.3, 0.7);
+            set("m2_superior", (2.0 * share).cbrt());
+            set("m2_inferior", (2.0 - 2.0 * share).cbrt());
+            set("m2_middle", if rng.chance(0.3) { rng.uniform(0.7, 1.1) } else { 0.0 });
             for (name, absent) in
                 [("frontopolar", 0.35), ("callosomarginal", 0.2), ("anterior_temporal", 0.25), ("m3_frontal", 0.15)]
             {
@@ -100,6 +105,7 @@ impl Variants {
             _ => {}
         }
         calibre.insert(("acom", false), rng.uniform(0.65, 1.35));
+        calibre.insert(("acom_second", false), if rng.chance(0.12) { rng.uniform(0.8, 1.3) } else { 0.0 });
         Self { calibre }
     }
 
@@ -125,6 +131,7 @@ impl Atlas {
                 arteries.push(artery);
             }
         }
+        attach_branches(&mut arteries);
         extra_branches(&mut arteries, rng);
         let walls = walls(&arteries, &warp);
         Self { warp, arteries, walls }
@@ -147,7 +154,7 @@ impl Atlas {
 /// One artery: spline, wander at right angles that vanishes at both ends, deformation, tapering radius.
 fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Artery {
     let side = if left { 1.0 } else { -1.0 };
-    let control: Vec<Vec3> = plan.path.iter().map(|p| vec3(p[0] * side, p[1], p[2])).collect();
+    let control = bend(plan, side, tortuosity, rng);
     let curve = spline(&control, STEP_MM);
     let length: f64 = curve.windows(2).map(|w| (w[1] - w[0]).length()).sum();
     let waves: Vec<(Vec3, f64, f64)> = (0..3)
@@ -178,13 +185,52 @@ fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp
     Artery { name: plan.name, left, site: plan.territory.site(left), points, radii }
 }
 
+/// Control points with the bends of one patient: inner points move, most of all those of the carotid siphon.
+fn bend(plan: &ArteryPlan, side: f64, tortuosity: f64, rng: &mut ChaCha8Rng) -> Vec<Vec3> {
+    let path: Vec<Vec3> = plan.path.iter().map(|p| vec3(p[0] * side, p[1], p[2])).collect();
+    let siphon = plan.name.starts_with("ica");
+    let moved = (0..path.len()).map(|i| {
+        let shift = rng.normal3();
+        if i == 0 || i + 1 == path.len() {
+            return path[i];
+        }
+        let room = (path[i] - path[i - 1]).length().min((path[i + 1] - path[i]).length());
+        let amount = if siphon { 0.24 } else { 0.12 } * tortuosity.clamp(0.6, 1.6);
+        path[i] + shift * (amount * room).min(2.2)
+    });
+    moved.collect()
+}
+
+/// Moves each branch's first millimetres so that it starts on its parent's centreline.
+fn attach_branches(arteries: &mut [Artery]) {
+    const FADE_MM: f64 = 9.0;
+    let midline = |name: &str| UNPAIRED.iter().any(|p| p.name == name);
+    for (branch, parent) in BRANCH_OF {
+        for left in [false, true] {
+            let child = arteries.iter().position(|a| a.name == *branch && a.left == left);
+            let parent = arteries.iter().position(|a| a.name == *parent && (a.left == left || midline(parent)));
+            let (Some(child), Some(parent)) = (child, parent) else { continue };
+            let start = arteries[child].points[0];
+            let distance = |p: &Vec3| (*p - start).length();
+            let nearest = arteries[parent].points.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)));
+            let offset = nearest.unwrap_or(start) - start;
+            let (mut run, mut before) = (0.0, start);
+            for point in &mut arteries[child].points {
+                run += (*point - before).length();
+                before = *point;
+                *point = *point + offset * (1.0 - run / FADE_MM).max(0.0).powi(2);
+            }
+        }
+    }
+}
+
 /// Distal twigs: short random branches with radii by Murray's law (the cubes of the children sum to the parent's).
 fn extra_branches(arteries: &mut Vec<Artery>, rng: &mut ChaCha8Rng) {
     const BEARERS: [&str; 8] =
         ["m3_superior", "m3_inferior", "m3_frontal", "m3_temporal", "pericallosal", "p3", "m2_superior", "m2_inferior"];
     let mut twigs = Vec::new();
     for artery in arteries.iter().filter(|a| BEARERS.contains(&a.name)) {
-        for _ in 0..rng.weighted(&[0.3, 0.4, 0.3]) {
+        for _ in 0..rng.weighted(&[0.2, 0.3, 0.3, 0.2]) {
             let n = artery.points.len();
             let start = (n as f64 * rng.uniform(0.25, 0.9)) as usize;
             let share = rng.uniform(0.25, 0.6);
@@ -260,6 +306,11 @@ mod tests {
                     |name: &str| *atlas.artery(name, left).expect("always present").points.last().expect("not empty");
                 let m1 = atlas.artery("m1", left).expect("always present");
                 assert!((end("ica_supra") - m1.points[0]).length() < 1e-9);
+                for (branch, parent) in BRANCH_OF {
+                    let Some(start) = atlas.artery(branch, left).map(|a| a.points[0]) else { continue };
+                    let parent = atlas.artery(parent, left).or(atlas.artery(parent, false)).expect("always present");
+                    assert!(parent.points.iter().any(|p| (*p - start).length() < 1e-6), "{branch}");
+                }
                 assert!(
                     (end("ica_infra") - atlas.artery("ica_supra", left).expect("present").points[0]).length() < 1e-9
                 );

@@ -1,0 +1,236 @@
+//! One patient under one scanner, drawn slab by slab.
+
+use std::ops::Range;
+
+use willis_core::{Grid, Shape, VoxelPoint};
+
+use crate::atlas::Atlas;
+use crate::head::{Head, Tissue};
+use crate::lesion::Sac;
+use crate::random::{Draw, stream};
+use crate::render::{Boxed, Canvas, Capsule, Lumen};
+use crate::scanner::Scanner;
+use crate::spec::PhantomSpec;
+use crate::veins::{self, Vein};
+use crate::window::Window;
+
+/// Drawn slices a task makes at once: bounds a task's memory.
+const DRAWN_SLICES: usize = 12;
+/// Distance around arteries that is drawn, for the cisterns, mm.
+const CISTERN_MM: f64 = 3.2;
+
+/// What a slab needs to be drawn.
+pub(crate) struct Scene<'a> {
+    shape: Shape,
+    canvas: Canvas,
+    /// Drawn slices per output slice.
+    thickness: usize,
+    arteries: Vec<Boxed<Capsule>>,
+    veins: Vec<Boxed<Capsule>>,
+    plaques: Vec<Boxed<Capsule>>,
+    sacs: Vec<Boxed<&'a Sac>>,
+    head: Head,
+    /// Patient to mean head.
+    to_head: [[f32; 4]; 3],
+    scanner: Scanner,
+}
+
+/// Output of one slab.
+pub(crate) struct Slab {
+    pub stored: Vec<i16>,
+    pub sites: Vec<u8>,
+    pub aneurysm: Vec<u8>,
+}
+
+/// The grid with each slice split into `parts`.
+fn thin(grid: &Grid, parts: usize) -> Grid {
+    let k = parts as f64;
+    let start = VoxelPoint::new(-(k - 1.0) / (2.0 * k), 0.0, 0.0);
+    Grid::new(
+        Shape::new(grid.shape.z * parts, grid.shape.y, grid.shape.x),
+        grid.affine.sub_grid(start, VoxelPoint::new(1.0 / k, 1.0, 1.0)),
+    )
+}
+
+fn artery_capsules(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
+    let mut rng = stream(seed, "flow");
+    let mut out = Vec::new();
+    for artery in &atlas.arteries {
+        let label = artery.site.map_or(0, |s| s.mask_value());
+        let own = rng.uniform(0.9, 1.0);
+        for (p, r) in artery.points.windows(2).zip(artery.radii.windows(2)) {
+            // Blood in small arteries is slower and further from the inflow.
+            let slow = f64::from(scanner.slow_flow_loss) * (1.0 - r[0] / 1.4).clamp(0.0, 1.0);
+            out.push(Capsule {
+                a: p[0],
+                b: p[1],
+                radius_a: r[0] as f32,
+                radius_b: r[1] as f32,
+                label,
+                signal: (own * (1.0 - slow)) as f32,
+            });
+        }
+    }
+    out
+}
+
+fn vein_capsules(veins: &[Vein]) -> Vec<Capsule> {
+    let pieces = |vein: &Vein| {
+        let (radius, signal) = (vein.radius_mm as f32, vein.filling as f32);
+        vein.points
+            .windows(2)
+            .map(|p| Capsule { a: p[0], b: p[1], radius_a: radius, radius_b: radius, label: 0, signal })
+            .collect::<Vec<_>>()
+    };
+    veins.iter().flat_map(pieces).collect()
+}
+
+/// Calcified plaques on the walls of carotids and vertebrals.
+fn plaques(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
+    let mut rng = stream(seed, "plaques");
+    if !scanner.shows_plaque() || rng.chance(0.4) {
+        return Vec::new();
+    }
+    let mut out = Vec::new();
+    let bearers: Vec<_> =
+        atlas.arteries.iter().filter(|a| ["ica_infra", "ica_supra", "vertebral"].contains(&a.name)).collect();
+    for _ in 0..rng.weighted(&[1.0; 9]) {
+        let artery = bearers[rng.weighted(&vec![1.0; bearers.len()])];
+        let i = (artery.points.len() as f64 * rng.uniform(0.55, 0.99)) as usize;
+        let out_of_axis = rng.normal3().unit() * artery.radii[i];
+        let at = artery.points[i] + out_of_axis;
+        let radius = rng.uniform(0.3, 1.1) as f32;
+        let b = at + rng.normal3() * 0.8;
+        out.push(Capsule {
+            a: at,
+            b,
+            radius_a: radius,
+            radius_b: radius * 0.7,
+            label: 0,
+            signal: rng.uniform(600.0, 1300.0) as f32,
+        });
+    }
+    out
+}
+
+impl<'a> Scene<'a> {
+    /// Places everything of a patient on a scanner's grid.
+    pub fn new(
+        spec: &PhantomSpec,
+        grid: &Grid,
+        atlas: &Atlas,
+        sacs: &'a [Sac],
+        window: &Window,
+        scanner: Scanner,
+        seed: u64,
+    ) -> Self {
+        // A thick slice averages thin ones, as the scanner does.
+        let thickness = (spec.spacing.z / (1.3 * spec.spacing.x.max(spec.spacing.y))).ceil().clamp(1.0, 12.0) as usize;
+        let canvas = Canvas::new(thin(grid, thickness));
+        let veins = veins::draw(&atlas.warp, &mut stream(seed, "veins"));
+        Self {
+            shape: spec.shape,
+            arteries: canvas.place_capsules(&window.keep(artery_capsules(atlas, &scanner, seed)), CISTERN_MM),
+            veins: canvas.place_capsules(&vein_capsules(&veins), 1.0),
+            plaques: canvas.place_capsules(&plaques(atlas, &scanner, seed), 1.0),
+            sacs: canvas.place_sacs(sacs),
+            head: Head::draw(&mut stream(seed, "head")),
+            to_head: atlas.warp.inverse_rows(),
+            canvas,
+            thickness,
+            scanner,
+        }
+    }
+
+    /// Slope and intercept of the stored values.
+    pub fn rescale(&self) -> (f64, f64) {
+        self.scanner.rescale()
+    }
+
+    /// Output slices, in tasks of bounded memory.
+    pub fn ranges(&self) -> Vec<Range<usize>> {
+        let step = (DRAWN_SLICES / self.thickness).max(1);
+        (0..self.shape.z).step_by(step).map(|z| z..(z + step).min(self.shape.z)).collect()
+    }
+
+    /// Draws some output slices, with one more on either side for the blur.
+    pub fn slab(&self, slices: Range<usize>) -> Slab {
+        let shape = self.shape;
+        // Thick slices do not blur into each other.
+        let halo = usize::from(self.thickness < 3);
+        let around = slices.start.saturating_sub(halo)..(slices.end + halo).min(shape.z);
+        let plane = shape.y * shape.x;
+        let drawn = around.start * self.thickness..around.end * self.thickness;
+        let mut arteries = Lumen::draw(&self.canvas, drawn.clone(), &self.arteries);
+        arteries.add_sacs(&self.canvas, drawn.clone(), &self.sacs);
+        let veins = Lumen::draw(&self.canvas, drawn.clone(), &self.veins);
+        let plaques = (!self.plaques.is_empty()).then(|| Lumen::draw(&self.canvas, drawn.clone(), &self.plaques));
+
+        let mut bright = vec![0.0f32; around.len() * plane];
+        let mut sites = vec![0u8; slices.len() * plane];
+        let mut aneurysm = vec![0u8; slices.len() * plane];
+        let share = 1.0 / self.thickness as f32;
+        let middle = self.canvas.middle().f32();
+        for z in drawn.clone() {
+            let output = z / self.thickness;
+            let bright = &mut bright[(output - around.start) * plane..][..plane];
+            for y in 0..shape.y {
+                let (start, step) = self.canvas.row(z, y);
+                let base = ((z - drawn.start) * shape.y + y) * shape.x;
+                for x in 0..shape.x {
+                    let k = x as f32;
+                    let local = [start[0] + step[0] * k, start[1] + step[1] * k, start[2] + step[2] * k];
+                    let mut value = self.blood_and_tissue(local, middle, &arteries, &veins, base + x);
+                    if let Some(p) = &plaques {
+                        value += (p.signal[base + x] - value) * p.cover[base + x];
+                    }
+                    bright[y * shape.x + x] += share * value;
+                }
+            }
+            if slices.contains(&output) {
+                let at = (output - slices.start) * plane;
+                let from = (z - drawn.start) * plane;
+                for i in 0..plane {
+                    sites[at + i] = sites[at + i].max(arteries.label[from + i]);
+                    aneurysm[at + i] |= arteries.sac[from + i];
+                    if arteries.sac[from + i] == 1 {
+                        sites[at + i] = arteries.label[from + i];
+                    }
+                }
+            }
+        }
+        self.scanner.blur(&mut bright, [around.len(), shape.y, shape.x], halo > 0);
+        let mut stored = Vec::with_capacity(slices.len() * plane);
+        for z in slices {
+            let slice = &bright[(z - around.start) * plane..][..plane];
+            let middle_of_slice = z * self.thickness + self.thickness / 2;
+            stored.extend(self.scanner.store(slice, z, [shape.y, shape.x], |y| self.canvas.row(middle_of_slice, y)));
+        }
+        Slab { stored, sites, aneurysm }
+    }
+
+    fn blood_and_tissue(&self, local: [f32; 3], middle: [f32; 3], arteries: &Lumen, veins: &Lumen, i: usize) -> f32 {
+        let blood = arteries.cover[i];
+        let mut value = 0.0;
+        if blood < 1.0 {
+            let filled = veins.cover[i];
+            if filled < 1.0 {
+                value = if self.scanner.only_vessels {
+                    self.scanner.tissue(Tissue::Grey, true, local)
+                } else {
+                    let p = [local[0] + middle[0], local[1] + middle[1], local[2] + middle[2]];
+                    let mean = self.to_head.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3]);
+                    let (tissue, inside) = self.head.tissue(mean, arteries.distance[i]);
+                    self.scanner.tissue(tissue, inside, local)
+                };
+            }
+            if filled > 0.0 {
+                value += (self.scanner.vein(veins.signal[i]) - value) * filled;
+            }
+        }
+        if blood > 0.0 {
+            value += (self.scanner.artery(arteries.signal[i], local) - value) * blood;
+        }
+        value
+    }
+}

@@ -16,3 +16,10 @@ pub mod segment;
 pub mod train;
 pub mod waveformer;
 pub mod weights;
+
+pub use burn::tensor::Device;
+
+/// The processor, through burn's flex backend and our kernels.
+pub fn cpu() -> Device {
+    Device::flex()
+}

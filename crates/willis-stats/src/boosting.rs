@@ -240,7 +240,7 @@ mod tests {
     /// 300 rows: the label follows the first column, which is missing in every seventh row; the second is noise.
     fn data() -> (Table, Vec<bool>) {
         let value = |i: usize, k: usize| ((i * k) % 101) as f32 / 101.0;
-        let row = |i: usize| [if i % 7 == 0 { f32::NAN } else { value(i, 37) }, value(i, 59)];
+        let row = |i: usize| [if i.is_multiple_of(7) { f32::NAN } else { value(i, 37) }, value(i, 59)];
         let labels = (0..300).map(|i| value(i, 37) + 0.3 * value(i, 13) > 0.65).collect();
         (Table::new(2, (0..300).flat_map(row).collect()), labels)
     }

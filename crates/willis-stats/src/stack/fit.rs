@@ -145,7 +145,7 @@ mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut uniform = move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
         let mut case = |i: usize| {
-            let lesion = (i % 2 == 0).then(|| Site::ALL[(i / 2) % SITE_COUNT]);
+            let lesion = i.is_multiple_of(2).then(|| Site::ALL[(i / 2) % SITE_COUNT]);
             let candidates = (0..4)
                 .map(|k| {
                     let site = if k == 0 { lesion } else { None };
@@ -170,7 +170,7 @@ mod tests {
                 .collect();
             StackCase {
                 patient: format!("patient {}", i / 2 * 2 % 260),
-                modality: Some(Modality::ALL[i % 4]).filter(|_| i % 5 != 0),
+                modality: Some(Modality::ALL[i % 4]).filter(|_| !i.is_multiple_of(5)),
                 candidates,
                 sites: Site::ALL.map(|s| Some(s) == lesion),
                 present: lesion.is_some(),

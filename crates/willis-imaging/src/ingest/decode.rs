@@ -1,6 +1,6 @@
 //! From stored bytes to one brightness per voxel.
 //!
-//! Native and RLE pixels are decoded here; JPEG and JPEG 2000 streams go through dicom-rs, one frame at a time, behind a
+//! Native pixels are read here, RLE next door; JPEG and JPEG 2000 streams go through dicom-rs, one frame at a time, behind a
 //! panic guard because those decoders panic on damaged streams.
 
 use std::borrow::Cow;
@@ -14,6 +14,7 @@ use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::header::{Colour, PixelFormat, Slice};
 use super::layout::{Layout, Pixels};
+use super::rle;
 
 /// Why a frame cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -119,7 +120,7 @@ fn frame_stream<'a>(
 
 fn encapsulated<'a>(syntax: &str, stream: Cow<'a, [u8]>, format: &PixelFormat) -> Result<Samples<'a>, DecodeError> {
     if syntax == uids::RLE_LOSSLESS {
-        let data = rle_frame(&stream, format)?;
+        let data = rle::decode(&stream, format).map_err(|reason| DecodeError::Damaged { reason: reason.into() })?;
         // RLE stores the planes one after the other.
         return Ok(Samples { data: data.into(), big_endian: false, planar: true, float: false, colour: format.colour });
     }
@@ -150,68 +151,6 @@ fn syntax_name(uid: &str) -> String {
 
 fn innermost(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), innermost)
-}
-
-/// Decodes the PackBits segments of one RLE frame (PS3.5 annex G): one segment per byte of a sample, highest first.
-/// The result holds plane after plane, little endian.
-fn rle_frame(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, DecodeError> {
-    let damaged = |reason: &str| DecodeError::Damaged { reason: reason.into() };
-    let pixels = format.rows * format.columns;
-    let width = format.bits_allocated / 8;
-    let word = |i: usize| {
-        let b = stream.get(i * 4..i * 4 + 4).ok_or_else(|| damaged("RLE header is short"))?;
-        Ok(u32::from_le_bytes([b[0], b[1], b[2], b[3]]) as usize)
-    };
-    let count = word(0)?;
-    if count != width * format.samples || count > 15 || width == 0 {
-        return Err(damaged("RLE segments do not match the bit depth"));
-    }
-    let mut out = vec![0u8; pixels * count];
-    for segment in 0..count {
-        let start = word(1 + segment)?;
-        let end = if segment + 1 < count { word(2 + segment)? } else { stream.len() };
-        let packed = stream.get(start..end).ok_or_else(|| damaged("RLE segment lies outside the frame"))?;
-        let (plane, byte) = (segment / width, width - 1 - segment % width);
-        let targets = out[plane * pixels * width..(plane + 1) * pixels * width].iter_mut().skip(byte).step_by(width);
-        if unpack_bits(packed, targets) < pixels {
-            return Err(damaged("RLE segment is short"));
-        }
-    }
-    Ok(out)
-}
-
-/// Writes unpacked bytes to the targets; returns how many were written.
-fn unpack_bits<'a>(packed: &[u8], mut targets: impl Iterator<Item = &'a mut u8>) -> usize {
-    let (mut at, mut written) = (0, 0);
-    let mut put = |byte: u8| match targets.next() {
-        Some(target) => {
-            *target = byte;
-            written += 1;
-            true
-        }
-        None => false,
-    };
-    while let Some(&control) = packed.get(at) {
-        let control = control as usize;
-        at += 1;
-        let going = match control {
-            0..=127 => {
-                let literal = &packed[at.min(packed.len())..(at + control + 1).min(packed.len())];
-                at += control + 1;
-                literal.iter().all(|&byte| put(byte))
-            }
-            128 => true,
-            _ => {
-                let Some(&byte) = packed.get(at) else { break };
-                at += 1;
-                (0..257 - control).all(|_| put(byte))
-            }
-        };
-        if !going {
-            break;
-        }
-    }
-    written
 }
 
 /// One compressed frame, as dicom-rs decoders want to see it.
@@ -375,19 +314,6 @@ mod tests {
         let inverted = PixelFormat { colour: Colour::Monochrome1, ..format(8, 1) };
         assert_eq!(values(&[0, 200], &inverted, 1.0, 0.0), [255.0, 55.0]);
         assert_eq!(values(&[100, 100, 100, 0, 200, 0], &format(8, 3), 1.0, 0.0), [100.0, 117.4]);
-    }
-
-    #[test]
-    fn rle_of_sixteen_bits() {
-        // Two segments: high bytes 1 1, low bytes 2 3.
-        let mut stream = vec![0u8; 64];
-        stream[0] = 2;
-        stream[4] = 64;
-        stream[8] = 66;
-        stream.extend([0xff, 1, 1, 2, 3]);
-        assert_eq!(rle_frame(&stream, &format(16, 1)).unwrap(), [2, 1, 3, 1]);
-        assert!(rle_frame(&stream[..66], &format(16, 1)).is_err());
-        assert!(rle_frame(&[0xff; 3], &format(16, 1)).is_err());
     }
 
     #[test]

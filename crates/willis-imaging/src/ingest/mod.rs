@@ -3,8 +3,8 @@
 //! A file is recognised by its content. A file that cannot be used among others that can is a finding; an input from
 //! which no volume can be made is an error. Findings and errors never carry names or identifiers of a patient.
 //!
-//! In reading order: [`source`] finds bytes, [`layout`] checks them and locates the parts, [`header`] reads attributes,
-//! [`group`] picks the slices, [`geometry`] places them, [`decode`] turns pixels into values, [`series`] joins it all.
+//! In reading order: `source` finds bytes, `layout` checks them and locates the parts, `header` reads attributes,
+//! `group` picks the slices, `geometry` places them, `decode` turns pixels into values, `series` joins it all.
 
 mod decode;
 mod geometry;
@@ -12,6 +12,7 @@ mod group;
 mod header;
 mod layout;
 mod modality;
+mod rle;
 mod series;
 mod source;
 

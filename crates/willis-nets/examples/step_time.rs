@@ -16,7 +16,9 @@ fn main() {
     let device = Device::flex();
     let net = SegmentNetConfig::default().init(&mut Init::new(0, &device));
     println!("{} parameters", net.num_params());
-    for (batch, side) in [(1, 64), (2, 64), (1, 96)] {
+    let quick = std::env::args().any(|arg| arg == "quick");
+    let sizes: &[(usize, usize)] = if quick { &[(1, 64)] } else { &[(1, 64), (2, 64), (1, 96)] };
+    for &(batch, side) in sizes {
         let voxels = batch * side * side * side;
         let x = Tensor::<5>::ones([batch, 4, side, side, side], &device);
         println!("{batch} x {side}^3");

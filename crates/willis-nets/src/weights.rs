@@ -9,6 +9,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
 use half::f16;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use serde::de::DeserializeOwned;
 
 /// Why parameters cannot be read, written or given to a net.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,12 @@ pub enum WeightsError {
     Unknown {
         /// Path of the tensor.
         name: String,
+    },
+    /// The header does not say which net the weights are of.
+    #[error("weights carry no valid net configuration; write them with `willis train`")]
+    Configuration {
+        /// What is wrong with it; `None` when it is absent.
+        source: Option<serde_json::Error>,
     },
     /// Same path, different shape.
     #[error("{name} has shape {got:?}, expected {expected:?}; the weights belong to another configuration")]
@@ -86,6 +93,14 @@ impl Weights {
         let mut reader = Reader::default();
         net.visit(&mut reader);
         reader.weights
+    }
+
+    /// The configuration of the net, from the metadata key `config`.
+    ///
+    /// # Errors    `Configuration` when there is none or it is of another net
+    pub fn config<T: DeserializeOwned>(&self) -> Result<T, WeightsError> {
+        let text = self.metadata.get("config").ok_or(WeightsError::Configuration { source: None })?;
+        serde_json::from_str(text).map_err(|error| WeightsError::Configuration { source: Some(error) })
     }
 
     /// Adds a tensor.

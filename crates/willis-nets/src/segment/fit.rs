@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::TrainingCase;
 use willis_core::files::FileError;
@@ -100,7 +101,7 @@ pub fn fit(
     if patch == 0 || !patch.is_multiple_of(32) {
         return Err(FitError::PatchSize { got: patch });
     }
-    let cases = cases.iter().map(|folder| prepare(folder)).collect::<Result<Vec<_>, _>>()?;
+    let cases = cases.par_iter().map(|folder| prepare(folder)).collect::<Result<Vec<_>, _>>()?;
     if cases.is_empty() {
         return Err(FitError::NoCases);
     }

@@ -1,24 +1,21 @@
 //! Inference by sliding windows, in memory bounded by four values per voxel.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::image::{HarmonisedVolume, Image, VesselMap};
 use willis_core::space::{Index, Shape, VoxelPoint};
 
-use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
-use crate::layers::Init;
+use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
-use crate::weights::{Weights, WeightsError};
 
 /// How a volume is cut into windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// Side of a window, voxels; rounded up to a multiple of 32.
+    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32.
     pub window: usize,
     /// Share of a window that the next one covers again, 0 to 0.9.
     pub overlap: f64,
@@ -26,22 +23,8 @@ pub struct SegmentConfig {
 
 impl Default for SegmentConfig {
     fn default() -> Self {
-        Self { window: 96, overlap: 0.25 }
+        Self { window: 64, overlap: 0.25 }
     }
-}
-
-/// The net in a weights file's bytes.
-///
-/// # Errors    no safetensors file, or weights of another net
-pub fn load(bytes: &[u8], config: &SegmentNetConfig, device: &Device) -> Result<SegmentNet, WeightsError> {
-    Weights::from_bytes(bytes)?.apply(config.init(&mut Init::new(0, device)))
-}
-
-/// The net in a weights file.
-///
-/// # Errors    as [`load`], and when the file cannot be read
-pub fn load_file(path: &Path, config: &SegmentNetConfig, device: &Device) -> Result<SegmentNet, WeightsError> {
-    Weights::load(path)?.apply(config.init(&mut Init::new(0, device)))
 }
 
 /// Vessel, aneurysm and site of every voxel of a harmonised volume.
@@ -189,7 +172,7 @@ fn decode(logits: &[f32], voxels: usize) -> Maps {
     Maps { vessel, aneurysm, site }
 }
 
-/// Number of voxels of a shape that windows of a side need at most; for estimates of time.
+/// Windows that cover a volume; for estimates of time.
 pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
     let side = config.window.div_ceil(32).max(1) * 32;
     let along = |extent: usize| starts(extent, side.min(extent.div_ceil(32).max(1) * 32), config.overlap).len();
@@ -200,7 +183,10 @@ pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
 mod tests {
     use willis_core::space::{Affine, Grid, Point, Spacing};
 
+    use burn::tensor::Device;
+
     use super::*;
+    use crate::layers::Init;
 
     fn image(shape: Shape) -> Image<f32> {
         let grid = Grid::new(shape, Affine::axis_aligned(Spacing::isotropic(0.6), Point::new(0.0, 0.0, 0.0)));

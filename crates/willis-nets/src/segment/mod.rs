@@ -8,6 +8,6 @@ mod sample;
 
 pub use augment::AugmentConfig;
 pub use fit::{FitError, Fitted, Scores, SegmentTraining, fit, score};
-pub use infer::{SegmentConfig, load, load_file, segment, window_count};
+pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
 pub use sample::{Patch, PreparedCase, SampleConfig, prepare};

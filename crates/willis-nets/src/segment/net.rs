@@ -9,6 +9,7 @@ use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
 use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
 use crate::segformer3d::{SegFormer3d, SegFormer3dConfig};
+use crate::weights::{Weights, WeightsError};
 
 /// Sizes of the vessel net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -80,6 +81,18 @@ pub struct SegmentNet {
 }
 
 impl SegmentNet {
+    /// The net of a weights file, on the CPU.
+    ///
+    /// # Errors    no safetensors file, no configuration in its metadata, or weights that do not fit it
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let weights = Weights::from_bytes(bytes)?;
+        let config: SegmentNetConfig = weights.config()?;
+        if [config.backbone.in_channels, config.backbone.num_classes] != [IN_CHANNELS, CHANNELS] {
+            return Err(WeightsError::Configuration { source: None });
+        }
+        weights.apply(config.init(&mut Init::new(0, &Device::flex())))
+    }
+
     /// Where the parameters live.
     pub fn device(&self) -> Device {
         self.head.weight.val().device()
@@ -127,6 +140,7 @@ impl ConvBlock {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::weights::Precision;
 
     /// A net small enough for tests.
     pub fn tiny() -> SegmentNetConfig {
@@ -138,6 +152,17 @@ pub(super) mod tests {
             ..SegFormer3dConfig::willis()
         };
         SegmentNetConfig { backbone, full_channels: 4, half_channels: 8 }
+    }
+
+    #[test]
+    fn a_weights_file_says_which_net_it_is() {
+        let net = tiny().init(&mut Init::new(1, &Device::flex()));
+        let mut weights = Weights::of(&net);
+        let bytes = |weights: &Weights| weights.to_bytes(Precision::F32).unwrap();
+        assert!(matches!(SegmentNet::from_bytes(&bytes(&weights)), Err(WeightsError::Configuration { .. })));
+        weights.metadata.insert("config".into(), serde_json::to_string(&tiny()).unwrap());
+        let read = Weights::of(&SegmentNet::from_bytes(&bytes(&weights)).unwrap());
+        assert!(read.iter().eq(weights.iter()));
     }
 
     #[test]

@@ -64,7 +64,7 @@ fn base_height(lateral: f32, y: f32) -> f32 {
     let anterior = -7.0 + 9.0 * ramp(lateral, 6.0, 22.0);
     let sella = -10.5 + 5.0 * ramp(y, 4.0, 7.5);
     let ridge = y - 12.0 - 0.4 * lateral;
-    let middle = sella + (-24.0 - sella) * ramp(lateral, 12.0, 20.0);
+    let middle = sella + (-24.0 - sella) * ramp(lateral, 7.5, 11.5);
     let middle = middle.max(-11.0 - 1.1 * (ridge.abs() - 2.0).max(0.0) - 4.0 * ramp(lateral, 40.0, 60.0));
     let front = middle + (anterior - middle) * ramp(-y, 9.0, 16.0);
     let steep = if lateral < 14.0 { 1.8 } else { 2.4 };
@@ -225,6 +225,10 @@ impl Head {
         if ellipsoid(p, [0.0, -2.0, -8.5], [7.0, 4.5, 3.0]) < 0.0 {
             return Tissue::Enhancing;
         }
+        if ellipsoid(mirrored, [12.0, -4.0, -16.0], [5.0, 12.0, 6.0]) < 0.0 {
+            // The cavernous sinus holds the carotid in venous tissue.
+            return Tissue::Dura;
+        }
         let cistern = ellipsoid(p, [0.0, 0.0, -1.0], [15.0, 13.0, 8.0]);
         let prepontine = lateral < 14.0 && y < 17.0 + 0.3 * (-z).max(0.0) && z < 0.0 && y > 2.0;
         if depth < 2.0 + 1.2 * self.atrophy
@@ -241,7 +245,7 @@ impl Head {
         if lateral < 0.9 && depth < 34.0 {
             return Tissue::Dura;
         }
-        if lateral < 2.2 && (z > 42.0 || y < -24.0 || y > 48.0) {
+        if lateral < 2.2 && (z > 42.0 || !(-24.0..=48.0).contains(&y)) {
             return Tissue::Csf;
         }
         if let Some(tissue) = self.deep(p, mirrored) {

@@ -123,7 +123,7 @@ impl Scanner {
             ghost: if mr && rng.chance(0.15) { rng.uniform(0.01, 0.05) as f32 } else { 0.0 },
             inverted_about: (wide && mr && rng.chance(0.06)).then_some(artery as f32),
             threshold: match background {
-                Background::Zeroed => tissue_of(&tissue, Tissue::Grey) * rng.uniform(0.05, 1.5) as f32,
+                Background::Zeroed => tissue_of(&tissue, Tissue::Grey) * rng.uniform(1.2, 2.0) as f32,
                 Background::Stripped => 1.0,
                 _ => f32::MIN,
             },

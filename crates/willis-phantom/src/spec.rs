@@ -206,6 +206,19 @@ impl PhantomSpec {
         }
     }
 
+    /// A wide phantom as large as [`PhantomSpec::low_resolution`], with voxels of 0.35 to 1.1 mm, slices up to twice as
+    /// thick, and a turned box.
+    pub fn wide(rng: &mut (impl Rng + ?Sized), modality: Modality) -> Self {
+        let in_plane = 0.35 * (1.1f64 / 0.35).powf(rng.uniform(0.0, 1.0));
+        let between = (in_plane * rng.uniform(0.8, 2.0)).min(1.6);
+        Self {
+            spacing: Spacing::new(between, in_plane, in_plane),
+            oblique_rad: [0; 3].map(|_| (0.12 * rng.normal()).clamp(-0.35, 0.35)),
+            randomise: Randomisation::Wide,
+            ..Self::low_resolution(modality)
+        }
+    }
+
     /// A whole head of 300 slices of 512 x 512: the series the speed goal is stated for.
     pub fn cta_512() -> Self {
         Self {
@@ -260,6 +273,14 @@ mod tests {
             assert!(grid.affine.determinant() > 0.0);
             assert!((grid.spacing().z - 2.0).abs() < 1e-9 && (grid.spacing().x - 0.6).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn wide_phantoms_vary_in_resolution() {
+        let mut rng = stream(3, "spec");
+        let sizes: Vec<f64> = (0..50).map(|_| PhantomSpec::wide(&mut rng, Modality::Cta).spacing.x).collect();
+        assert!(sizes.iter().all(|mm| (0.35..=1.1).contains(mm)));
+        assert!(sizes.iter().any(|mm| *mm < 0.5) && sizes.iter().any(|mm| *mm > 0.9));
     }
 
     #[test]

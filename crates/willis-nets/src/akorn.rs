@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn check(states: &KuramotoStates, first_voxel: [f64; 4], energies: [f64; 4]) {
-        let x = states.last.clone().into_data().to_vec::<f32>().unwrap();
+        let x = states.last.clone().into_data().try_to_vec::<f32>().unwrap();
         for (k, want) in first_voxel.into_iter().enumerate() {
             assert!((f64::from(x[4 * k]) - want).abs() < 2e-5, "channel {k}: {} {want}", x[4 * k]);
         }

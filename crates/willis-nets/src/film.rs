@@ -72,6 +72,6 @@ mod tests {
         let x = Tensor::<1>::from_floats([3.0, 5.0], &device).reshape([1, 2, 1, 1, 1]);
         let y = film.forward(x, Tensor::from_floats([[2.0]], &device));
         // (1 + 2) * 3 and 5 + 20
-        assert_eq!(y.into_data().to_vec::<f32>().unwrap(), [9.0, 25.0]);
+        assert_eq!(y.into_data().try_to_vec::<f32>().unwrap(), [9.0, 25.0]);
     }
 }

@@ -14,6 +14,7 @@ use crate::film::{Film, FilmConfig};
 use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
 use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder};
+use crate::weights::{Weights, WeightsError};
 
 /// Side of a patch, voxels.
 pub const SIDE: usize = 48;
@@ -142,6 +143,14 @@ impl ExamineNetConfig {
 }
 
 impl ExamineNet {
+    /// The net of these weights.
+    ///
+    /// # Errors
+    /// [`WeightsError`] when they belong to another net or configuration
+    pub fn from_weights(weights: Weights, config: &ExamineNetConfig, device: &Device) -> Result<Self, WeightsError> {
+        weights.apply(config.init(0, device))
+    }
+
     /// What the net says of patches.
     ///
     /// # Shapes
@@ -188,11 +197,6 @@ impl ExamineNet {
     pub fn device(&self) -> Device {
         self.head.weight.val().device()
     }
-
-    /// Number of parameters.
-    pub fn parameters(&self) -> usize {
-        self.num_params()
-    }
 }
 
 /// Offsets z, y, x of the mid grid's cells from the patch's middle voxel, `[1, 12³, 3]`, voxels.
@@ -212,6 +216,7 @@ fn mean_over_space(x: Tensor<5>) -> Tensor<2> {
 }
 
 #[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a net has one encoder; a box would only cost a name in the weights")]
 enum Encoder {
     Waveformer(WaveformerEncoder),
     Plain(PlainEncoder),
@@ -312,6 +317,15 @@ mod tests {
             |value: f32| net.forward(x.clone(), Tensor::full([1, CONDITIONS], value, &device)).class_logit.into_data();
         assert_eq!(logit(1.0), logit(1.0));
         logit(0.0).assert_approx_eq::<f32>(&logit(1.0), Tolerance::absolute(1e-6));
+    }
+
+    #[test]
+    fn weights_return_the_net() {
+        let device = Device::flex();
+        let config = ExamineNetConfig { embed_dim: 4, ..ExamineNetConfig::default() };
+        let weights = Weights::of(&config.init(3, &device));
+        assert_eq!(Weights::of(&ExamineNet::from_weights(weights.clone(), &config, &device).unwrap()), weights);
+        assert!(ExamineNet::from_weights(weights, &ExamineNetConfig::default(), &device).is_err());
     }
 
     #[test]

@@ -141,7 +141,7 @@ fn settings_are_read_as_differences() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(12))]
+    #![proptest_config(ProptestConfig::with_cases(6))]
     #[test]
     fn coronal_sagittal_and_oblique_agree_with_axial(
         order in 0usize..3,

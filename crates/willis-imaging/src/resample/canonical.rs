@@ -18,16 +18,17 @@ pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
         if reversed { ((sides[axis] as isize - 1) * stride, -stride) } else { (0, stride) }
     };
     let [x, y, z] = [axis(0), axis(1), axis(2)];
-    let rows = (0..grid.shape.z * grid.shape.y).into_par_iter();
-    let row_start = |row: usize| {
-        let (k, j) = ((row / grid.shape.y) as isize, (row % grid.shape.y) as isize);
-        x.0 + y.0 + z.0 + j * y.1 + k * z.1
-    };
-    let voxels = rows.flat_map_iter(|row| {
-        let start = row_start(row);
-        (0..grid.shape.x as isize).map(move |i| image.voxels[(start + i * x.1) as usize])
-    });
-    Image::new(grid, voxels.collect())
+    let mut voxels = image.voxels.clone();
+    if !grid.shape.is_empty() {
+        voxels.par_chunks_mut(grid.shape.x).enumerate().for_each(|(row, values)| {
+            let (k, j) = ((row / grid.shape.y) as isize, (row % grid.shape.y) as isize);
+            let start = x.0 + y.0 + z.0 + j * y.1 + k * z.1;
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = image.voxels[(start + i as isize * x.1) as usize];
+            }
+        });
+    }
+    Image::new(grid, voxels)
 }
 
 /// The image axis (0 for x) that becomes one axis of the result, and whether it is turned round.

@@ -38,7 +38,7 @@ pub struct HarmoniseConfig {
 
 impl Default for HarmoniseConfig {
     fn default() -> Self {
-        Self { spacing_mm: Spacing::isotropic(0.6), roi: RoiConfig::default(), normalise: Normalise::Auto }
+        Self { spacing_mm: Spacing::isotropic(0.8), roi: RoiConfig::default(), normalise: Normalise::Auto }
     }
 }
 

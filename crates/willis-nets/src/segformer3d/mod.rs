@@ -85,6 +85,14 @@ impl SegFormer3dConfig {
         }
     }
 
+    /// Whether a net of these sizes can be made: no size is 0 or absurd, and heads divide channels.
+    pub fn is_sound(&self) -> bool {
+        let sizes =
+            [&self.embed_dims[..], &self.heads, &self.depths, &[self.in_channels, self.num_classes, self.decoder_dim]];
+        let plausible = sizes.concat().iter().all(|size| (1..=4096).contains(size));
+        plausible && self.embed_dims.iter().zip(&self.heads).all(|(channels, heads)| channels.is_multiple_of(*heads))
+    }
+
     /// A net with initial parameters.
     ///
     /// # Panics    if the channels of a stage are not a multiple of its heads (programmer error)
@@ -160,6 +168,14 @@ mod tests {
             let net = golden::fill(config.init(&mut Init::new(0, &device)), &OFFICIAL_NAMES);
             let logits = net.forward(golden::input([1, 4, 64, 64, 64], &device));
             golden::check(logits, mean, deviation, probes.into_iter().zip(values), 1e-4);
+        }
+    }
+
+    #[test]
+    fn sizes_that_make_no_net_are_known() {
+        assert!(SegFormer3dConfig::default().is_sound() && SegFormer3dConfig::willis().is_sound());
+        for heads in [[0, 1, 1, 1], [7, 1, 1, 1], [1, 1, 1, 1 << 40]] {
+            assert!(!SegFormer3dConfig { heads, ..SegFormer3dConfig::default() }.is_sound());
         }
     }
 

@@ -122,7 +122,7 @@ fn coarsen(image: &mut [f32], n: usize, axis: usize, factor: usize) {
     let slabs = n / factor;
     let mut line = vec![0.0f32; n];
     let mut means = vec![0.0f32; slabs];
-    for start in (0..image.len()).filter(|i| i / stride % n == 0) {
+    for start in (0..image.len()).filter(|i| (i / stride).is_multiple_of(n)) {
         line.iter_mut().enumerate().for_each(|(i, v)| *v = image[start + i * stride]);
         for (mean, run) in means.iter_mut().zip(line.chunks_exact(factor)) {
             *mean = run.iter().sum::<f32>() / factor as f32;

@@ -103,7 +103,7 @@ fn starts(extent: usize, window: usize, overlap: f64) -> Vec<usize> {
     let last = extent.saturating_sub(window);
     let step = ((window as f64 * (1.0 - overlap.clamp(0.0, 0.9))) as usize).max(1);
     let count = last.div_ceil(step);
-    (0..=count).map(|i| if count == 0 { 0 } else { i * last / count }).collect()
+    (0..=count).map(|i| (i * last).checked_div(count).unwrap_or(0)).collect()
 }
 
 /// Gaussian weight along an axis, deviation a quarter of the window, never 0.

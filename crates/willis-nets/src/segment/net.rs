@@ -30,6 +30,13 @@ impl Default for SegmentNetConfig {
 }
 
 impl SegmentNetConfig {
+    /// Whether a net of these sizes can be made and fits the input and the classes.
+    fn is_sound(&self) -> bool {
+        let channels = [self.backbone.in_channels, self.backbone.num_classes] == [IN_CHANNELS, CHANNELS];
+        let fine = [self.full_channels, self.half_channels].iter().all(|size| (1..=4096).contains(size));
+        channels && fine && self.backbone.is_sound()
+    }
+
     /// A net with initial parameters; every voxel starts as probable background.
     ///
     /// # Panics    if the backbone does not have four inputs and fifteen classes (programmer error)
@@ -87,7 +94,7 @@ impl SegmentNet {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let weights = Weights::from_bytes(bytes)?;
         let config: SegmentNetConfig = weights.config()?;
-        if [config.backbone.in_channels, config.backbone.num_classes] != [IN_CHANNELS, CHANNELS] {
+        if !config.is_sound() {
             return Err(WeightsError::Configuration { source: None });
         }
         weights.apply(config.init(&mut Init::new(0, &Device::flex())))

@@ -147,11 +147,14 @@ pub enum CohortCommand {
         #[arg(long, value_enum, default_value = "realistic")]
         appearance: Appearance,
         /// Size of the scans.
-        #[arg(long, value_enum, default_value = "mixed")]
+        #[arg(long, value_enum, default_value = "small")]
         size: ScanSize,
         /// Only this kind of series (cta, mra, t1post, t2); all four in the challenge's shares when absent.
         #[arg(long)]
         modality: Option<String>,
+        /// Share of series with an aneurysm; the challenge's when absent.
+        #[arg(long)]
+        prevalence: Option<f64>,
     },
     /// Read every series and list what is odd about it.
     Check {
@@ -186,12 +189,12 @@ pub enum Appearance {
 /// How large phantom scans are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ScanSize {
-    /// 160 × 160 in-plane slabs about the circle of Willis, anisotropic and tilted ones among them.
-    Mixed,
-    /// 160 × 160 × 160 voxels each.
+    /// As hospitals scan, 256 to 512 pixels across.
+    Clinical,
+    /// Slabs of 160 pixels across about the circle of Willis.
     Small,
-    /// One 512 × 512 × 300 whole head each.
-    Large,
+    /// Slabs of 48 pixels across, for tests.
+    Tiny,
 }
 
 /// What every training shares.

@@ -7,9 +7,10 @@ use willis_core::files::hash::sha256_hex;
 use willis_imaging::harmonise::HarmoniseConfig;
 use willis_imaging::ingest::IngestConfig;
 use willis_imaging::trace::TraceConfig;
-use willis_nets::examine::ExamineConfig;
-use willis_nets::propose::ProposeConfig;
-use willis_nets::segment::SegmentConfig;
+use willis_nets::examine::{ExamineConfig, ExamineTraining};
+use willis_nets::propose::{ProposeConfig, ProposeTraining};
+use willis_nets::segment::{SegmentConfig, SegmentTraining};
+use willis_stats::stack::StackConfig;
 
 /// Configuration of the whole line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -27,6 +28,36 @@ pub struct Config {
     pub propose: ProposeConfig,
     /// Expert classifier.
     pub examine: ExamineConfig,
+    /// Training of the learned stages; no prediction depends on it.
+    pub train: TrainTables,
+}
+
+/// The recipes of `willis train`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainTables {
+    /// Cases of the left-out fold that the vessel net is scored on at the end.
+    pub validation_cases: usize,
+    /// Vessel net.
+    pub vessels: SegmentTraining,
+    /// Graph node scorer.
+    pub graph: ProposeTraining,
+    /// Expert classifier.
+    pub classifier: ExamineTraining,
+    /// Stack.
+    pub stack: StackConfig,
+}
+
+impl Default for TrainTables {
+    fn default() -> Self {
+        Self {
+            validation_cases: 8,
+            vessels: SegmentTraining::default(),
+            graph: ProposeTraining::default(),
+            classifier: ExamineTraining::default(),
+            stack: StackConfig::default(),
+        }
+    }
 }
 
 /// Why a configuration cannot be used.

@@ -10,7 +10,7 @@ use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::propose;
 use willis_nets::segment::segment;
-use willis_stats::stack;
+use willis_stats::stack::{self, StackError};
 
 use crate::config::Config;
 use crate::run::{RunRecord, StageClock};
@@ -42,6 +42,9 @@ pub enum LineError {
     /// It cannot be harmonised.
     #[error(transparent)]
     Harmonise(#[from] HarmoniseError),
+    /// The stack's weights do not fit the evidence.
+    #[error(transparent)]
+    Stack(#[from] StackError),
 }
 
 /// Reads a series and takes it down the line.
@@ -92,14 +95,11 @@ fn predict_volume(
         (graph, table)
     });
     on_stage("propose");
-    let proposed = clock.time("propose", || propose(nets.propose.as_ref(), &map, &table, &config.propose));
+    let proposed = clock.time("propose", || propose(Some(&nets.propose), &map, &table, &config.propose));
     on_stage("examine");
-    let examined = clock.time("examine", || match &nets.examine {
-        Some(net) => examine(net, &map, proposed, &volume.meta, &config.examine),
-        None => proposed,
-    });
+    let examined = clock.time("examine", || examine(&nets.examine, &map, proposed, &volume.meta, &config.examine));
     on_stage("predict");
-    let (candidates, prediction) = clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets));
+    let (candidates, prediction) = clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets))?;
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
@@ -111,8 +111,8 @@ fn conclude(
     graph: &VesselGraph,
     candidates: Candidates,
     nets: &Nets,
-) -> (Candidates, Prediction) {
-    let (sites, present) = stack::predict(&nets.stack, &candidates, volume.meta.modality);
+) -> Result<(Candidates, Prediction), StackError> {
+    let (sites, present) = stack::predict(&nets.stack, &candidates, volume.meta.modality)?;
     let candidates = ranked(candidates);
     let mut findings: Vec<Finding> = volume.findings.iter().chain(&harmonised.findings).cloned().collect();
     let abstain = why_abstain(map, graph);
@@ -132,7 +132,7 @@ fn conclude(
         findings,
         models: nets.models.clone(),
     };
-    (candidates, prediction)
+    Ok((candidates, prediction))
 }
 
 fn ranked(mut candidates: Candidates) -> Candidates {

@@ -58,12 +58,27 @@ impl From<&Candidate> for CandidateRow {
     }
 }
 
+impl From<&CandidateRow> for Candidate {
+    fn from(row: &CandidateRow) -> Self {
+        let [x, y, z] = row.centre;
+        Self {
+            rank: row.rank,
+            centre: willis_core::Point::new(x, y, z),
+            diameter_mm: row.diameter_mm,
+            probability: row.probability,
+            site: row.site.as_deref().and_then(willis_core::Site::from_name),
+            distance_to_vessel_mm: row.distance_to_vessel_mm,
+            evidence: row.evidence.clone(),
+        }
+    }
+}
+
 /// Which optional files are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
     /// Everything of the contract.
     Full,
-    /// Only the JSON files, for cohorts.
+    /// The JSON tables and the vessel map, for cohorts.
     Tables,
 }
 
@@ -75,11 +90,10 @@ pub fn write(folder: &Path, result: &SeriesResult, run: &RunRecord, detail: Deta
     std::fs::create_dir_all(folder).map_err(|e| anyhow::anyhow!("cannot create {}: {e}", folder.display()))?;
     json::write(&folder.join("prediction.json"), &result.prediction)?;
     json::write(&folder.join("candidates.json"), &candidates_file(&result.candidates))?;
+    nifti::write_labels(&folder.join("vessels.nii.gz"), &site_labels(result))?;
     if detail == Detail::Full {
         json::write(&folder.join("candidates.mrk.json"), &slicer_markups(&result.candidates))?;
         json::write(&folder.join("graph.json"), &result.graph)?;
-        let percent = result.map.vessel.map(|p| (100.0 * p).round().clamp(0.0, 100.0) as u8);
-        nifti::write_labels(&folder.join("vessels.nii.gz"), &site_labels(result, &percent.voxels))?;
         let html = report::html(result, run);
         write_atomically(&folder.join("report.html"), |file| file.write_all(html.as_bytes()))?;
     }
@@ -105,10 +119,10 @@ fn candidates_file(candidates: &[Candidate]) -> CandidatesFile {
 }
 
 /// Site labels (mask values) where the vessel probability is at least one half.
-fn site_labels(result: &SeriesResult, percent: &[u8]) -> willis_core::Image<u8> {
+fn site_labels(result: &SeriesResult) -> willis_core::Image<u8> {
     let site = &result.map.site;
-    let voxels = site.voxels.iter().zip(percent).map(|(&s, &p)| if p >= 50 { s.max(1) } else { 0 }).collect();
-    willis_core::Image::new(site.grid, voxels)
+    let label = |(&site, &p): (&u8, &f32)| if p >= 0.5 { site } else { 0 };
+    willis_core::Image::new(site.grid, site.voxels.iter().zip(&result.map.vessel.voxels).map(label).collect())
 }
 
 /// Point list of 3D Slicer, markups schema 1.0.3, in LPS.

@@ -2,11 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use willis_core::{Modality, Severity};
 use willis_imaging::ingest::{IngestConfig, ingest};
-use willis_phantom::cohort::{self, CohortMix};
+use willis_phantom::{self as phantom, CohortMix, Randomisation, cohort};
 
 use super::{Outcome, progress::Progress};
 use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
@@ -14,12 +14,14 @@ use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
 /// Runs one of the cohort commands.
 pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        CohortCommand::Synth { output, series, seed, appearance, size, modality } => {
+        CohortCommand::Synth { output, series, seed, appearance, size, modality, prevalence } => {
             let modality = modality
                 .as_deref()
                 .map(|name| Modality::from_name(name).with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2")))
                 .transpose()?;
-            let mix = mix(*appearance, *size, modality);
+            let mut mix = mix(*appearance, *size, modality);
+            mix.prevalence = prevalence.unwrap_or(mix.prevalence);
+            ensure!((0.0..=1.0).contains(&mix.prevalence), "the prevalence must lie between 0 and 1, got {}", mix.prevalence);
             let bar = progress.bar("synth", *series as u64);
             cohort::synthesise_cohort(output, *series, *seed, &mix, &|done| bar.set_position(done as u64))?;
             bar.finish_and_clear();
@@ -33,17 +35,17 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
 
 fn check(data: &Path, format: Format, progress: &Progress) -> anyhow::Result<Outcome> {
     let cohort = cohort::read(data)?;
-    let bar = progress.bar("check", cohort.rows.len() as u64);
+    let bar = progress.bar("check", cohort.series.len() as u64);
     let mut rows = Vec::new();
-    for row in &cohort.rows {
-        let config = IngestConfig { modality: Some(row.modality), ..IngestConfig::default() };
-        let result = ingest(&cohort.series_folder(row), &config);
+    for series in &cohort.series {
+        let config = IngestConfig { modality: series.meta.modality, ..IngestConfig::default() };
+        let result = ingest(&series.folder, &config);
         let findings = match &result {
             Ok(volume) => volume.findings.clone(),
             Err(_) => Vec::new(),
         };
         let shape = result.as_ref().ok().map(|v| v.image.grid.shape.zyx());
-        rows.push((row.uid.clone(), shape, findings, result.err().map(|e| e.to_string())));
+        rows.push((series.meta.uid.clone(), shape, findings, result.err().map(|e| e.to_string())));
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -73,16 +75,29 @@ fn split(data: &Path, folds: usize, format: Format) -> anyhow::Result<Outcome> {
     let cohort = cohort::read(data)?;
     let fold_of = super::prepare::fold_of_series(&cohort, folds)?;
     if format == Format::Json {
-        let map: serde_json::Map<_, _> = cohort.rows.iter().zip(&fold_of).map(|(r, &f)| (r.uid.clone(), json!(f))).collect();
+        let map: serde_json::Map<_, _> = cohort.series.iter().zip(&fold_of).map(|(s, &f)| (s.meta.uid.clone(), json!(f))).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"folds": folds, "fold_of_series": map}))?);
     } else {
         println!("SeriesInstanceUID,fold");
-        cohort.rows.iter().zip(&fold_of).for_each(|(row, fold)| println!("{},{fold}", row.uid));
+        cohort.series.iter().zip(&fold_of).for_each(|(series, fold)| println!("{},{fold}", series.meta.uid));
     }
     Ok(Outcome::Done)
 }
 
 fn mix(appearance: Appearance, size: ScanSize, modality: Option<Modality>) -> CohortMix {
-    let _ = (appearance, size, modality);
-    CohortMix::default()
+    let shares = CohortMix::default();
+    let only = |m: Modality| Modality::ALL.map(|each| f64::from(u8::from(each == m)));
+    CohortMix {
+        modalities: modality.map_or(shares.modalities, only),
+        randomise: match appearance {
+            Appearance::Realistic => Randomisation::Realistic,
+            Appearance::Wide => Randomisation::Wide,
+        },
+        size: match size {
+            ScanSize::Clinical => phantom::ScanSize::Clinical,
+            ScanSize::Small => phantom::ScanSize::Small,
+            ScanSize::Tiny => phantom::ScanSize::Tiny,
+        },
+        ..shares
+    }
 }

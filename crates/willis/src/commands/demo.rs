@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use willis_core::Modality;
-use willis_phantom::cohort::write_phantom_series;
+use willis_phantom::cohort::{SeriesToWrite, SeriesUids, write_instances};
 use willis_phantom::{LesionPlan, PhantomSpec, synthesise};
 
 use super::{Outcome, predict::print_summary, progress::Progress};
@@ -23,7 +23,7 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let spec = PhantomSpec { lesions: LesionPlan::Exact(1), ..PhantomSpec::low_resolution(Modality::Mra) };
     let phantom = synthesise(&spec, args.seed);
     let series = args.output.join("dicom");
-    write_phantom_series(&series, &phantom, args.seed).context("cannot write the phantom series")?;
+    write_instances(&series, &SeriesToWrite::from(&phantom), &SeriesUids::new(args.seed, 0))?;
 
     let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage))?;
     outputs::write(&args.output, &result, &run, Detail::Full)?;

@@ -3,6 +3,7 @@
 mod cohort;
 mod demo;
 mod evaluate;
+mod maps;
 mod predict;
 mod prepare;
 mod progress;

@@ -72,9 +72,9 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
     for input in inputs {
         if is_data_set(input) {
             let cohort = willis_phantom::cohort::read(input)?;
-            for row in &cohort.rows {
-                let series = cohort.series_folder(row);
-                jobs.push(Job { folder: output.join(&row.uid), input: series, modality: Some(row.modality) });
+            for series in cohort.series {
+                let folder = output.join(&series.meta.uid);
+                jobs.push(Job { folder, input: series.folder, modality: series.meta.modality });
             }
         } else {
             let name = input.file_name().with_context(|| format!("{} has no name to make a folder of", input.display()))?;

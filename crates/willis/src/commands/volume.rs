@@ -91,17 +91,15 @@ fn fit(images: &[PathBuf], masks: &[PathBuf], output: &Path) -> anyhow::Result<(
         .enumerate()
         .map(|(i, path)| masked_values(&read(path)?.image, masks.get(i).map(PathBuf::as_path)))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let standard = nyul::fit(&values)?;
-    nyul::save(output, &standard)?;
+    nyul::fit(values)?.save(output)?;
     Ok(())
 }
 
 fn apply(image: &Path, standard: &Path, mask: Option<&Path>, output: &Path) -> anyhow::Result<()> {
-    let standard = nyul::load(standard)?;
+    let standard = nyul::Standard::load(standard)?;
     let image = read(image)?.image;
-    let values = masked_values(&image, mask)?;
-    let voxels = nyul::apply(&image.voxels, &values, &standard)?;
-    nifti::write(output, &Image::new(image.grid, voxels))?;
+    let map = nyul::map_to(&standard, masked_values(&image, mask)?)?;
+    nifti::write(output, &image.map(|&v| map.apply(f64::from(v)) as f32))?;
     Ok(())
 }
 

@@ -1,0 +1,186 @@
+//! `willis train`: each learned stage from a data set, resumable; the weights appear in the run folder when all steps are done.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, ensure};
+use indicatif::ProgressBar;
+use willis_core::SITE_COUNT;
+use willis_core::files::atomic::write_atomically;
+use willis_imaging::trace::{nodes::node_table, trace};
+use willis_nets::cpu;
+use willis_nets::examine::{self, Backbone, ExamineCase};
+use willis_nets::propose::{self, GraphCase, propose};
+use willis_nets::segment;
+use willis_nets::train::{Progress as Step, TrainConfig, export};
+use willis_phantom::cohort;
+use willis_stats::metrics::{ChallengeScore, display};
+use willis_stats::stack::{self, StackCase};
+
+use super::maps::MapMaker;
+use super::prepare::{PreparedCase, prepare};
+use super::{Outcome, progress::Progress};
+use crate::cli::{TrainArgs, TrainCommand};
+use crate::config::Config;
+use crate::weights::{self, CLASSIFIER, GRAPH, STACK, VESSELS};
+
+/// Nodes and candidates within this distance of a sac belong to the lesion, mm.
+const MARGIN_MM: f64 = 1.0;
+
+/// Runs one of the trainings.
+pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcome> {
+    match command {
+        TrainCommand::Vessels { train } => vessels(train, progress)?,
+        TrainCommand::Graph { train, models } => graph(train, models, progress)?,
+        TrainCommand::Classifier { train, models, plain } => classifier(train, models, *plain, progress)?,
+        TrainCommand::Stack { train, models } => stack(train, models, progress)?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// What a training starts from: configuration with the arguments laid over it, and the prepared cases.
+struct Start {
+    config: Config,
+    cases: Vec<PreparedCase>,
+}
+
+impl Start {
+    fn new(args: &TrainArgs, progress: &Progress) -> anyhow::Result<Self> {
+        ensure!(args.fold < args.folds, "fold {} does not exist; the {} folds are numbered from 0", args.fold, args.folds);
+        let config = Config::load(args.config.as_deref())?;
+        let cases = prepare(&cohort::read(&args.data)?, &config, args.folds, progress)?;
+        std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
+        let resolved = config.resolved();
+        write_atomically(&args.output.join("config.toml"), |file| file.write_all(resolved.as_bytes()))?;
+        Ok(Self { config, cases })
+    }
+
+    /// The cases that are trained on.
+    fn kept(&self, fold: usize) -> impl Iterator<Item = &PreparedCase> {
+        self.cases.iter().filter(move |case| case.fold != fold)
+    }
+
+    /// The cases that are not.
+    fn left_out(&self, fold: usize) -> impl Iterator<Item = &PreparedCase> {
+        self.cases.iter().filter(move |case| case.fold == fold)
+    }
+}
+
+/// Steps and seed as typed, else as configured.
+fn overlaid(config: &TrainConfig, args: &TrainArgs) -> TrainConfig {
+    TrainConfig { steps: args.steps.unwrap_or(config.steps), seed: args.seed, ..config.clone() }
+}
+
+fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
+    |step| {
+        bar.set_length(step.steps as u64);
+        bar.set_position(step.step as u64);
+        bar.set_message(format!("loss {:.4}", step.loss));
+    }
+}
+
+fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
+    let start = Start::new(args, progress)?;
+    let mut recipe = start.config.train.vessels.clone();
+    recipe.train = overlaid(&recipe.train, args);
+    let folders = |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
+    let training = folders(&mut start.kept(args.fold));
+    let validation: Vec<_> = folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
+    let bar = progress.bar("vessels", recipe.train.steps as u64);
+    let fitted = segment::fit(&training, &validation, &recipe, None, &args.output, &cpu(), show(&bar))?;
+    bar.finish_and_clear();
+    if fitted.finished {
+        let config = serde_json::to_string(&recipe.net)?;
+        export(&fitted.net, &args.output.join(VESSELS), &[("config", &config)])?;
+    }
+    let scores = fitted.scores.unwrap_or_default();
+    let number = |v: Option<f64>| v.map_or("n/a".into(), |v| format!("{v:.3}"));
+    println!("{} of {} steps", fitted.step, recipe.train.steps);
+    println!("left-out fold, {} cases: vessel Dice {}, aneurysm Dice {}, site accuracy {}", validation.len(), number(scores.vessel_dice), number(scores.aneurysm_dice), number(scores.site_accuracy));
+    Ok(())
+}
+
+fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
+    let start = Start::new(args, progress)?;
+    let (net, sha256) = weights::load_segment(models)?;
+    let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
+    let bar = progress.bar("trace", start.kept(args.fold).count() as u64);
+    let mut cases = Vec::new();
+    for prepared in start.kept(args.fold) {
+        let (case, map) = maker.map(prepared)?;
+        let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
+        if !table.points.is_empty() {
+            cases.push(GraphCase::new(&table, &case.lesions, MARGIN_MM));
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let mut recipe = start.config.train.graph.clone();
+    recipe.train = overlaid(&recipe.train, args);
+    let bar = progress.bar("graph", recipe.train.steps as u64);
+    let fitted = propose::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
+    bar.finish_and_clear();
+    if fitted.finished {
+        export(&fitted.net, &args.output.join(GRAPH), &[])?;
+    }
+    println!("{} of {} steps on {} graphs", fitted.step, recipe.train.steps, cases.len());
+    Ok(())
+}
+
+fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress) -> anyhow::Result<()> {
+    let start = Start::new(args, progress)?;
+    let (net, sha256) = weights::load_segment(models)?;
+    let scorer = weights::load_propose(models)?;
+    let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
+    let bar = progress.bar("propose", start.kept(args.fold).count() as u64);
+    let mut cases: Vec<ExamineCase> = Vec::new();
+    for prepared in start.kept(args.fold) {
+        let (case, map) = maker.map(prepared)?;
+        let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
+        let candidates = propose(Some(&scorer), &map, &table, &start.config.propose);
+        cases.push(ExamineCase::new(&map, &candidates, &case.lesions, &case.meta));
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let mut recipe = start.config.train.classifier.clone();
+    recipe.train = overlaid(&recipe.train, args);
+    if plain {
+        recipe.net.backbone = Backbone::Plain;
+    }
+    let bar = progress.bar("classifier", recipe.train.steps as u64);
+    let fitted = examine::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
+    bar.finish_and_clear();
+    if fitted.finished {
+        let config = serde_json::to_string(&recipe.net)?;
+        export(&fitted.net, &args.output.join(CLASSIFIER), &[("config", &config)])?;
+    }
+    println!("{} of {} steps on {} series", fitted.step, recipe.train.steps, cases.len());
+    Ok(())
+}
+
+fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
+    let start = Start::new(args, progress)?;
+    let (net, sha256) = weights::load_segment(models)?;
+    let (scorer, examiner) = (weights::load_propose(models)?, weights::load_examine(models)?);
+    let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
+    let bar = progress.bar("evidence", start.left_out(args.fold).count() as u64);
+    let mut cases = Vec::new();
+    for prepared in start.left_out(args.fold) {
+        let (case, map) = maker.map(prepared)?;
+        let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
+        let proposed = propose(Some(&scorer), &map, &table, &start.config.propose);
+        let candidates = examine::examine(&examiner, &map, proposed, &case.meta, &start.config.examine);
+        let mut sites = [false; SITE_COUNT];
+        case.lesions.iter().for_each(|lesion| sites[lesion.site.column()] = true);
+        let present = !case.lesions.is_empty();
+        cases.push(StackCase { patient: prepared.uid.clone(), modality: case.meta.modality, candidates, sites, present });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let fitted = stack::fit(&cases, &start.config.train.stack)?;
+    let bytes = fitted.model.to_json()?;
+    write_atomically(&args.output.join(STACK), |file| file.write_all(&bytes))?;
+    let score = |s: &ChallengeScore| display(s.score_of_defined, "no site has both classes");
+    println!("{} left-out series, out-of-fold challenge score over the sites that have both classes:", cases.len());
+    println!("boosted trees {}, logistic regression {}", score(&fitted.score), score(&fitted.score_logistic));
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! The weights: embedded in the binary, or from a folder.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use anyhow::Context;
+use willis_core::ModelRef;
+use willis_core::files::hash::sha256_hex;
+use willis_nets::cpu;
+use willis_nets::examine::ExamineNet;
+use willis_nets::propose::ProposeNet;
+use willis_nets::segment::SegmentNet;
+use willis_nets::weights::Weights;
+use willis_stats::stack::StackModel;
+
+/// File of the vessel net.
+pub const VESSELS: &str = "vessels.safetensors";
+/// File of the graph node scorer.
+pub const GRAPH: &str = "graph.safetensors";
+/// File of the expert classifier.
+pub const CLASSIFIER: &str = "classifier.safetensors";
+/// File of the stack.
+pub const STACK: &str = "stack.json";
+
+/// Everything learned that the line needs.
+pub struct Nets {
+    /// Vessel map.
+    pub segment: SegmentNet,
+    /// Node scores.
+    pub propose: ProposeNet,
+    /// Evidence per candidate.
+    pub examine: ExamineNet,
+    /// Probabilities.
+    pub stack: StackModel,
+    /// Names and hashes, in the order above.
+    pub models: Vec<ModelRef>,
+}
+
+impl Nets {
+    /// All four from a folder, or the embedded ones.
+    ///
+    /// # Errors
+    /// when a file is missing or belongs to another net.
+    pub fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
+        let (vessels, graph, classifier, stack) =
+            (bytes(folder, VESSELS)?, bytes(folder, GRAPH)?, bytes(folder, CLASSIFIER)?, bytes(folder, STACK)?);
+        let named = [(VESSELS, &vessels), (GRAPH, &graph), (CLASSIFIER, &classifier), (STACK, &stack)];
+        Ok(Self {
+            segment: SegmentNet::from_bytes(&vessels).context(VESSELS)?,
+            propose: propose_net(&graph)?,
+            examine: examine_net(&classifier)?,
+            stack: StackModel::from_json(&stack).context(STACK)?,
+            models: named.map(|(name, bytes)| ModelRef { name: name.into(), sha256: sha256_hex(bytes) }).to_vec(),
+        })
+    }
+}
+
+/// The vessel net of a folder, with the hash of its file.
+///
+/// # Errors
+/// when the file is missing or belongs to another net.
+pub fn load_segment(folder: &Path) -> anyhow::Result<(SegmentNet, String)> {
+    let bytes = bytes(Some(folder), VESSELS)?;
+    Ok((SegmentNet::from_bytes(&bytes).context(VESSELS)?, sha256_hex(&bytes)))
+}
+
+/// The node scorer of a folder.
+///
+/// # Errors
+/// when the file is missing or belongs to another net.
+pub fn load_propose(folder: &Path) -> anyhow::Result<ProposeNet> {
+    propose_net(&bytes(Some(folder), GRAPH)?)
+}
+
+/// The expert classifier of a folder.
+///
+/// # Errors
+/// when the file is missing or belongs to another net.
+pub fn load_examine(folder: &Path) -> anyhow::Result<ExamineNet> {
+    examine_net(&bytes(Some(folder), CLASSIFIER)?)
+}
+
+fn propose_net(bytes: &[u8]) -> anyhow::Result<ProposeNet> {
+    ProposeNet::from_weights(Weights::from_bytes(bytes).context(GRAPH)?, &cpu()).context(GRAPH)
+}
+
+fn examine_net(bytes: &[u8]) -> anyhow::Result<ExamineNet> {
+    let weights = Weights::from_bytes(bytes).context(CLASSIFIER)?;
+    let config = weights.config().context(CLASSIFIER)?;
+    ExamineNet::from_weights(weights, &config, &cpu()).context(CLASSIFIER)
+}
+
+fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>> {
+    let Some(folder) = folder else { return Ok(Cow::Borrowed(embedded(name))) };
+    let path = folder.join(name);
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("cannot read weights {}; `willis train` makes them", path.display()))?;
+    Ok(Cow::Owned(bytes))
+}
+
+fn embedded(name: &str) -> &'static [u8] {
+    match name {
+        VESSELS => include_bytes!("../../../models/vessels.safetensors"),
+        GRAPH => include_bytes!("../../../models/graph.safetensors"),
+        CLASSIFIER => include_bytes!("../../../models/classifier.safetensors"),
+        _ => include_bytes!("../../../models/stack.json"),
+    }
+}

@@ -1,0 +1,168 @@
+//! The program as a user runs it: fresh folders, the built binary, its words and exit codes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+fn willis(args: &[&str]) -> Output {
+    command(args).output().expect("the binary was built for this test")
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_willis"));
+    command.args(args);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(p: &Path) -> &str {
+    p.to_str().expect("temporary folders have plain names")
+}
+
+/// Every file below a folder with its bytes, caches and logs left out.
+fn content(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files: Vec<_> = walkdir::WalkDir::new(root)
+        .into_iter()
+        .filter_map(Result::ok)
+        .filter(|e| e.file_type().is_file())
+        .map(|e| (e.path().strip_prefix(root).expect("walked from there").to_path_buf(), fs::read(e.path()).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn help_names_every_command() {
+    let output = willis(&["--help"]);
+    let help = text(&output.stdout);
+    for command in ["demo", "predict", "cohort", "train", "evaluate", "volume", "config"] {
+        assert!(help.contains(command), "{command} is missing from\n{help}");
+    }
+}
+
+#[test]
+fn configuration_round_trips() {
+    let resolved = willis(&["config", "--resolved"]);
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("all.toml");
+    fs::write(&file, &resolved.stdout).unwrap();
+    let again = willis(&["config", "--resolved", "--config", path(&file)]);
+    assert_eq!(text(&resolved.stdout), text(&again.stdout));
+}
+
+#[test]
+fn unusable_inputs_end_with_2_and_say_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    let words = folder.path().join("words.dcm");
+    fs::write(&words, "these are words, not an image").unwrap();
+    let short = folder.path().join("short.nii");
+    fs::write(&short, [0u8; 40]).unwrap();
+    let missing = folder.path().join("missing");
+    for input in [&empty, &words, &short, &missing] {
+        let output = willis(&["predict", path(input), "-o", path(&out), "--quiet"]);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{}: {error}", input.display());
+        let name = input.file_name().unwrap().to_str().unwrap();
+        assert!(error.contains(name) && !error.contains("panicked"), "{error}");
+        assert!(!out.exists(), "nothing may be written for {}", input.display());
+    }
+}
+
+#[test]
+fn one_bad_input_does_not_stop_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good");
+    synthesise(&good, 1, 3);
+    let series = fs::read_dir(good.join("series")).unwrap().next().unwrap().unwrap().path();
+    let bad = folder.path().join("bad.nii");
+    fs::write(&bad, "no image").unwrap();
+    let out = folder.path().join("out");
+    let output = willis(&["predict", path(&series), path(&bad), "-o", path(&out), "--quiet"]);
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("bad.nii"));
+    let table = fs::read_to_string(out.join("predictions.csv")).unwrap();
+    assert_eq!(table.lines().count(), 2, "{table}");
+    assert_eq!(table.lines().next().unwrap().split(',').count(), 15);
+}
+
+fn synthesise(folder: &Path, series: usize, seed: u64) {
+    let (series, seed) = (series.to_string(), seed.to_string());
+    let output = willis(&[
+        "cohort", "synth", "-o", path(folder), "--series", &series, "--seed", &seed, "--size", "tiny", "--quiet",
+    ]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// Starts a command, kills it (SIGKILL) after a while, and says whether it was still running.
+fn kill_after(args: &[&str], wait: Duration) -> bool {
+    let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let start = Instant::now();
+    while start.elapsed() < wait {
+        if child.try_wait().unwrap().is_some() {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
+#[test]
+fn a_killed_synthesis_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    synthesise(&whole, 4, 11);
+    let args = ["cohort", "synth", "-o", path(&broken), "--series", "4", "--seed", "11", "--size", "tiny", "--quiet"];
+    let mut kills = 0;
+    for wait in [40, 90, 160, 300] {
+        kills += usize::from(kill_after(&args, Duration::from_millis(wait)));
+    }
+    assert!(kills > 0, "the run was too fast to be killed");
+    synthesise(&broken, 4, 11);
+    assert!(content(&whole) == content(&broken), "the resumed cohort differs");
+}
+
+#[test]
+fn a_killed_training_goes_on_to_the_same_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    synthesise(&data, 3, 5);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let config = folder.path().join("tiny.toml");
+    fs::write(&config, TINY_TRAINING).unwrap();
+    let args = |run: &'static str| {
+        let run = folder.path().join(run);
+        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "8", "--folds", "3", "--fold", "2"]
+            .into_iter()
+            .chain(["--config", path(&config), "--quiet"])
+            .map(String::from)
+            .collect::<Vec<_>>()
+    };
+    let run = |args: &[String]| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let output = willis(&args);
+        assert!(output.status.success(), "{}", text(&output.stderr));
+    };
+    run(&args("whole"));
+    let killed: Vec<String> = args("broken");
+    let killed: Vec<&str> = killed.iter().map(String::as_str).collect();
+    let mut kills = 0;
+    for wait in [300, 500, 700] {
+        kills += usize::from(kill_after(&killed, Duration::from_millis(wait)));
+    }
+    assert!(kills > 0, "the run was too fast to be killed");
+    run(&args("broken"));
+    let weights = |run: &Path| fs::read(run.join("vessels.safetensors")).unwrap();
+    assert!(weights(&whole) == weights(&broken), "the resumed training differs");
+}
+
+/// Small enough for seconds, checkpoint after every step.
+const TINY_TRAINING: &str = "[train.vessels.train]\ncheckpoint_seconds = 0.0\n";

@@ -15,6 +15,8 @@ pub struct Evidence {
     pub aneurysm_volume_mm3: Option<f32>,
     /// Highest node score of the graph net near the centre, 0 to 1.
     pub graph_score: Option<f32>,
+    /// Score of the ball-like spot of the vessel map nearby, 0 to 1.
+    pub blob_score: Option<f32>,
     /// Local radius over the branch's median radius.
     pub radius_excess: Option<f32>,
     /// Distance to the nearest junction, mm.

@@ -57,7 +57,9 @@ fn main() -> anyhow::Result<()> {
     config.ingest.modality = Some(Modality::Mra);
     let cases = read_truth(&args.trees.join("ground_truth.csv"))?;
     std::fs::create_dir_all(&args.output)?;
-    println!("| case | sac | diameter mm | rank | distance mm | candidates | blob rank | radius-excess rank | seconds |");
+    println!(
+        "| case | sac | diameter mm | rank | distance mm | candidates | blob rank | radius-excess rank | seconds |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     let mut ranks: [Vec<Option<usize>>; 3] = Default::default();
     for (case, sacs) in &cases {
@@ -71,13 +73,20 @@ fn main() -> anyhow::Result<()> {
         let blobs = blob::candidates(&result.map.source.image, None, &BlobConfig::default());
         let excesses = excess::candidates(&result.graph, &ExcessConfig::default());
         for sac in sacs {
-            let nearest = result.candidates.iter().map(|c| c.centre.distance_mm(sac.centre)).fold(f64::INFINITY, f64::min);
+            let nearest =
+                result.candidates.iter().map(|c| c.centre.distance_mm(sac.centre)).fold(f64::INFINITY, f64::min);
             let found = [&result.candidates[..], &blobs[..], &excesses[..]].map(|list| rank_of_hit(list, sac));
             ranks.iter_mut().zip(found).for_each(|(all, rank)| all.push(rank));
             let shown = found.map(|r| r.map_or("-".into(), |r| r.to_string()));
             println!(
                 "| {case} | {} | {:.1} | {} | {nearest:.1} | {} | {} | {} | {:.1} |",
-                sac.name, sac.diameter_mm, shown[0], result.candidates.len(), shown[1], shown[2], run.seconds
+                sac.name,
+                sac.diameter_mm,
+                shown[0],
+                result.candidates.len(),
+                shown[1],
+                shown[2],
+                run.seconds
             );
         }
     }
@@ -151,7 +160,7 @@ fn blur(values: &mut [f32], shape: [usize; 3], axis: usize, sigma: f32) {
     let stride: usize = shape[axis + 1..].iter().product();
     let length = shape[axis];
     let mut line = vec![0.0f32; length];
-    for start in (0..values.len()).filter(|i| (i / stride) % length == 0) {
+    for start in (0..values.len()).filter(|i| (i / stride).is_multiple_of(length)) {
         for (i, v) in line.iter_mut().enumerate() {
             *v = values[start + i * stride];
         }

@@ -6,7 +6,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Finds intracranial aneurysms in CT and MR series. Research use only; not a medical device.
 #[derive(Debug, Parser)]
-#[command(name = "willis", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "willis",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// CPU threads; 0 takes every core.
     #[arg(long, global = true, default_value_t = 0, value_name = "N")]

@@ -7,6 +7,7 @@ use willis_core::files::hash::sha256_hex;
 use willis_imaging::harmonise::HarmoniseConfig;
 use willis_imaging::ingest::IngestConfig;
 use willis_imaging::trace::TraceConfig;
+use willis_imaging::trace::blob::BlobConfig;
 use willis_nets::examine::{ExamineConfig, ExamineTraining};
 use willis_nets::propose::{ProposeConfig, ProposeTraining};
 use willis_nets::segment::{SegmentConfig, SegmentTraining};
@@ -24,6 +25,8 @@ pub struct Config {
     pub segment: SegmentConfig,
     /// Vessel graph.
     pub trace: TraceConfig,
+    /// Blob detector on the vessel map, whose finds are proposed beside those of the nets.
+    pub blob: BlobConfig,
     /// Candidates.
     pub propose: ProposeConfig,
     /// Expert classifier.
@@ -90,8 +93,7 @@ impl Config {
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let name = path.display().to_string();
-        let text =
-            std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
         toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name, message: e.to_string() })
     }
 

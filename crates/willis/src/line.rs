@@ -3,12 +3,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use willis_core::{Candidate, Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
+use willis_core::{
+    Candidate, Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume,
+};
 use willis_imaging::harmonise::{HarmoniseError, harmonise};
 use willis_imaging::ingest::{IngestError, ingest};
-use willis_imaging::trace::{nodes::node_table, trace};
+use willis_imaging::trace::{blob, nodes::node_table, trace};
 use willis_nets::examine::examine;
-use willis_nets::propose::propose;
+use willis_nets::propose::{ProposeNet, propose};
 use willis_nets::segment::segment;
 use willis_stats::stack::{self, StackError};
 
@@ -89,18 +91,22 @@ fn predict_volume(
     on_stage("segment");
     let map = clock.time("segment", || segment(&nets.segment, &harmonised, &config.segment));
     on_stage("trace");
-    let (graph, table) = clock.time("trace", || {
-        let graph = trace(&map, &config.trace);
-        let table = node_table(&graph, &map, &config.trace);
-        (graph, table)
-    });
+    let graph = clock.time("trace", || trace(&map, &config.trace));
     on_stage("propose");
-    let proposed = clock.time("propose", || propose(Some(&nets.propose), &map, &table, &config.propose));
+    let proposed = clock.time("propose", || candidates(&nets.propose, &map, &graph, config));
     on_stage("examine");
     let examined = clock.time("examine", || examine(&nets.examine, &map, proposed, &volume.meta, &config.examine));
     on_stage("predict");
-    let (candidates, prediction) = clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets))?;
+    let (candidates, prediction) =
+        clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets))?;
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
+}
+
+/// Candidates of a vessel map: what the nets and the blob detector propose together.
+pub fn candidates(net: &ProposeNet, map: &VesselMap, graph: &VesselGraph, config: &Config) -> Candidates {
+    let table = node_table(graph, map, &config.trace);
+    let seeds = blob::candidates(&map.vessel, None, &config.blob);
+    propose(Some(net), map, &table, &seeds, &config.propose)
 }
 
 /// Stacks the evidence into candidate probabilities and the fourteen columns.

@@ -95,7 +95,17 @@ fn one_bad_input_does_not_stop_the_others() {
 fn synthesise(folder: &Path, series: usize, seed: u64) {
     let (series, seed) = (series.to_string(), seed.to_string());
     let output = willis(&[
-        "cohort", "synth", "-o", path(folder), "--series", &series, "--seed", &seed, "--size", "tiny", "--quiet",
+        "cohort",
+        "synth",
+        "-o",
+        path(folder),
+        "--series",
+        &series,
+        "--seed",
+        &seed,
+        "--size",
+        "tiny",
+        "--quiet",
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }

@@ -12,6 +12,8 @@ use super::peaks::{PeakBounds, Region, regions};
 pub struct ProposeConfig {
     /// Most candidates of a series.
     pub max_candidates: usize,
+    /// Places among them that are kept for seeds no net has found.
+    pub seed_places: usize,
     /// Lowest aneurysm probability of a peak.
     pub peak_floor: f32,
     /// Lowest node score of a peak on the graph.
@@ -27,7 +29,8 @@ pub struct ProposeConfig {
 impl Default for ProposeConfig {
     fn default() -> Self {
         Self {
-            max_candidates: 20,
+            max_candidates: 24,
+            seed_places: 8,
             peak_floor: 0.02,
             score_floor: 0.02,
             merge_mm: 3.0,
@@ -38,10 +41,17 @@ impl Default for ProposeConfig {
 }
 
 /// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, merged within
-/// `max(merge_mm, radius)`. The distance to the vessel is measured and never used to drop one.
+/// `max(merge_mm, radius)`, then the seeds (candidates of a detector without learning, best first) that lie near none of
+/// them. The distance to the vessel is measured and never used to drop one.
 ///
-/// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel speaks.
-pub fn propose(net: Option<&ProposeNet>, map: &VesselMap, table: &NodeTable, config: &ProposeConfig) -> Candidates {
+/// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel and the seeds speak.
+pub fn propose(
+    net: Option<&ProposeNet>,
+    map: &VesselMap,
+    table: &NodeTable,
+    seeds: &[Candidate],
+    config: &ProposeConfig,
+) -> Candidates {
     let scores = net.and_then(|net| net.scores(table)).unwrap_or_default();
     let bounds = PeakBounds {
         floor: config.peak_floor,
@@ -50,12 +60,19 @@ pub fn propose(net: Option<&ProposeNet>, map: &VesselMap, table: &NodeTable, con
         count: 4 * config.max_candidates,
     };
     let mut found: Vec<Region> = regions(&map.aneurysm, bounds);
-    found.extend(node_peaks(&scores, table, config.score_floor).into_iter().map(|node| node_region(map, table, node)));
+    let nodes = node_peaks(&scores, table, config.score_floor).into_iter();
+    found.extend(nodes.map(|node| ball_region(map, table.points[node].point, table.points[node].radius_mm)));
 
     let vessel = Vessel::of(map, config.vessel_threshold);
-    let judged = found.into_iter().map(|region| judge(region, map, table, &scores, &vessel, config));
-    let mut candidates = separate(judged.collect(), config);
-    candidates.truncate(config.max_candidates);
+    let judged = |region| judge(region, map, table, &scores, seeds, &vessel, config);
+    let mut candidates = separate(found.into_iter().map(judged).collect(), config);
+    candidates.truncate(config.max_candidates.saturating_sub(config.seed_places));
+    for seed in seeds {
+        let near = candidates.iter().any(|c| is_same(c, seed.centre, config));
+        if candidates.len() < config.max_candidates && !near {
+            candidates.push(judged(ball_region(map, seed.centre, seed.diameter_mm / 2.0)));
+        }
+    }
     for (place, candidate) in candidates.iter_mut().enumerate() {
         candidate.rank = place + 1;
     }
@@ -77,16 +94,15 @@ fn node_peaks(scores: &[f32], table: &NodeTable, floor: f32) -> Vec<usize> {
     (0..scores.len()).filter(|&node| is_peak[node]).collect()
 }
 
-/// The ball around a node as a region.
-fn node_region(map: &VesselMap, table: &NodeTable, node: usize) -> Region {
-    let at = table.points[node];
-    let ball: Vec<usize> = ball(&map.aneurysm, at.point, at.radius_mm.max(1.0)).map(|(offset, _)| offset).collect();
+/// The ball around a point as a region.
+fn ball_region(map: &VesselMap, centre: Point, radius_mm: f64) -> Region {
+    let ball: Vec<usize> = ball(&map.aneurysm, centre, radius_mm.max(1.0)).map(|(offset, _)| offset).collect();
     let voxel_mm3 = map.aneurysm.grid.affine.determinant().abs() as f32;
     let values = || ball.iter().map(|&offset| map.aneurysm.voxels[offset]);
     Region {
         peak: values().fold(0.0, f32::max),
-        centre: at.point,
-        diameter_mm: 2.0 * at.radius_mm,
+        centre,
+        diameter_mm: 2.0 * radius_mm,
         volume_mm3: values().sum::<f32>() * voxel_mm3,
         voxels: ball,
     }
@@ -98,6 +114,7 @@ fn judge(
     map: &VesselMap,
     table: &NodeTable,
     scores: &[f32],
+    seeds: &[Candidate],
     vessel: &Vessel,
     config: &ProposeConfig,
 ) -> Candidate {
@@ -109,6 +126,11 @@ fn judge(
         distance(a).total_cmp(&distance(b))
     });
     let feature = |name: &str| node_feature(table, nearest?, name);
+    let blob_score = seeds
+        .iter()
+        .filter(|s| s.centre.distance_mm(region.centre) <= reach_mm)
+        .map(|s| s.probability as f32)
+        .reduce(f32::max);
     let (distance_to_vessel_mm, nearest_site) = vessel.nearest_outside(region.centre, &region.voxels);
     let peak = region.peak.clamp(0.0, 1.0);
     let doubt = (1.0 - f64::from(peak)) * (1.0 - f64::from(graph_score.unwrap_or(0.0)));
@@ -123,6 +145,7 @@ fn judge(
             aneurysm_peak: Some(peak),
             aneurysm_volume_mm3: Some(region.volume_mm3),
             graph_score,
+            blob_score,
             radius_excess: feature("radius_excess_branch"),
             distance_to_junction_mm: feature("distance_to_junction_cm").map(|cm| 10.0 * cm),
             vessel_probability: value_at(&map.vessel, region.centre),
@@ -150,14 +173,16 @@ fn separate(mut candidates: Candidates, config: &ProposeConfig) -> Candidates {
     candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.diameter_mm.total_cmp(&a.diameter_mm)));
     let mut kept = Candidates::new();
     for candidate in candidates {
-        let same = |other: &Candidate| {
-            other.centre.distance_mm(candidate.centre) < config.merge_mm.max(other.diameter_mm / 2.0)
-        };
-        if !kept.iter().any(same) {
+        if !kept.iter().any(|other| is_same(other, candidate.centre, config)) {
             kept.push(candidate);
         }
     }
     kept
+}
+
+/// Whether a place belongs to a candidate that is there already.
+fn is_same(candidate: &Candidate, place: Point, config: &ProposeConfig) -> bool {
+    candidate.centre.distance_mm(place) < config.merge_mm.max(candidate.diameter_mm / 2.0)
 }
 
 /// Most frequent site within a distance; the first in column order on ties.
@@ -262,7 +287,8 @@ mod tests {
     #[test]
     fn two_sacs_become_two_candidates_with_evidence() {
         let (big, small) = (Point::new(10.0, 11.0, 8.0), Point::new(24.0, 8.0, 10.5));
-        let found = propose(None, &map(&[(big, 2.5, 0.9), (small, 1.5, 0.3)]), &table(), &ProposeConfig::default());
+        let found =
+            propose(None, &map(&[(big, 2.5, 0.9), (small, 1.5, 0.3)]), &table(), &[], &ProposeConfig::default());
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].rank, found[1].rank), (1, 2));
         assert!(found[0].centre.distance_mm(big) < 0.2 && found[1].centre.distance_mm(small) < 0.2);
@@ -277,7 +303,7 @@ mod tests {
     #[test]
     fn a_sac_far_from_any_vessel_is_kept() {
         let far = Point::new(10.0, 2.0, 2.0);
-        let found = propose(None, &map(&[(far, 1.5, 0.6)]), &table(), &ProposeConfig::default());
+        let found = propose(None, &map(&[(far, 1.5, 0.6)]), &table(), &[], &ProposeConfig::default());
         assert_eq!(found.len(), 1);
         assert!(found[0].distance_to_vessel_mm.unwrap() > 6.0);
         assert_eq!(found[0].site, Some(Site::Acom));
@@ -290,14 +316,36 @@ mod tests {
         assert_eq!(node_peaks(&[0.5; 16], &table(), 0.2), [0]);
         let table = table();
         let net = ProposeNetConfig::for_table(&table).init(1, &Device::flex());
-        let found = propose(Some(&net), &map(&[]), &table, &ProposeConfig::default());
+        let found = propose(Some(&net), &map(&[]), &table, &[], &ProposeConfig::default());
         assert!(!found.is_empty());
         assert!(found.iter().all(|c| c.evidence.graph_score.is_some() && c.diameter_mm == 2.0));
-        assert_eq!(found, propose(Some(&net), &map(&[]), &table, &ProposeConfig::default()));
+        assert_eq!(found, propose(Some(&net), &map(&[]), &table, &[], &ProposeConfig::default()));
     }
 
     #[test]
     fn nothing_gives_nothing() {
-        assert!(propose(None, &map(&[]), &NodeTable::default(), &ProposeConfig::default()).is_empty());
+        assert!(propose(None, &map(&[]), &NodeTable::default(), &[], &ProposeConfig::default()).is_empty());
+    }
+
+    #[test]
+    fn seeds_fill_the_places_kept_for_them() {
+        let ball = (Point::new(10.0, 10.0, 8.0), 2.0, 0.9);
+        let seed = |x: f64, probability: f64| Candidate {
+            rank: 0,
+            centre: Point::new(x, 8.0, 8.0),
+            diameter_mm: 2.0,
+            probability,
+            site: None,
+            distance_to_vessel_mm: None,
+            evidence: Evidence::default(),
+        };
+        let seeds = [seed(10.5, 0.5), seed(20.0, 0.4), seed(26.0, 0.3)];
+        let config = ProposeConfig { max_candidates: 2, seed_places: 1, ..ProposeConfig::default() };
+        let found = propose(None, &map(&[ball]), &table(), &seeds, &config);
+        // The first seed is the ball itself, the third finds no place.
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].evidence.blob_score, Some(0.5));
+        assert_eq!(found[1].centre, seeds[1].centre);
+        assert_eq!(found[1].evidence.blob_score, Some(0.4));
     }
 }

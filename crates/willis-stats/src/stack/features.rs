@@ -9,10 +9,11 @@ use crate::logistic::logit;
 use crate::table::Table;
 
 /// Evidence of one candidate, in this order in every row.
-const EVIDENCE: [&str; 12] = [
+const EVIDENCE: [&str; 13] = [
     "aneurysm_peak",
     "aneurysm_volume_mm3",
     "graph_score",
+    "blob_score",
     "radius_excess",
     "class_logit",
     "order_inside",
@@ -131,6 +132,7 @@ fn evidence(candidate: Option<&Candidate>) -> [f32; EVIDENCE.len()] {
         e.aneurysm_peak,
         e.aneurysm_volume_mm3,
         e.graph_score,
+        e.blob_score,
         e.radius_excess,
         e.class_logit,
         e.order_inside,

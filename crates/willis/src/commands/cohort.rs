@@ -17,11 +17,18 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
         CohortCommand::Synth { output, series, seed, appearance, size, modality, prevalence } => {
             let modality = modality
                 .as_deref()
-                .map(|name| Modality::from_name(name).with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2")))
+                .map(|name| {
+                    Modality::from_name(name)
+                        .with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2"))
+                })
                 .transpose()?;
             let mut mix = mix(*appearance, *size, modality);
             mix.prevalence = prevalence.unwrap_or(mix.prevalence);
-            ensure!((0.0..=1.0).contains(&mix.prevalence), "the prevalence must lie between 0 and 1, got {}", mix.prevalence);
+            ensure!(
+                (0.0..=1.0).contains(&mix.prevalence),
+                "the prevalence must lie between 0 and 1, got {}",
+                mix.prevalence
+            );
             let bar = progress.bar("synth", *series as u64);
             cohort::synthesise_cohort(output, *series, *seed, &mix, &|done| bar.set_position(done as u64))?;
             bar.finish_and_clear();
@@ -75,7 +82,8 @@ fn split(data: &Path, folds: usize, format: Format) -> anyhow::Result<Outcome> {
     let cohort = cohort::read(data)?;
     let fold_of = super::prepare::fold_of_series(&cohort, folds)?;
     if format == Format::Json {
-        let map: serde_json::Map<_, _> = cohort.series.iter().zip(&fold_of).map(|(s, &f)| (s.meta.uid.clone(), json!(f))).collect();
+        let map: serde_json::Map<_, _> =
+            cohort.series.iter().zip(&fold_of).map(|(s, &f)| (s.meta.uid.clone(), json!(f))).collect();
         println!("{}", serde_json::to_string_pretty(&json!({"folds": folds, "fold_of_series": map}))?);
     } else {
         println!("SeriesInstanceUID,fold");

@@ -33,7 +33,10 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
         let nearest = result.candidates.iter().map(|c| (c.centre.distance_mm(lesion.centre), c.rank));
         let (distance, rank) = nearest.min_by(|a, b| a.0.total_cmp(&b.0)).context("no candidate was found")?;
         let diameter = lesion.diameter_mm.unwrap_or_default();
-        println!("truth: {diameter:.1} mm aneurysm, {}; nearest candidate is number {rank}, {distance:.1} mm away", lesion.site.name());
+        println!(
+            "truth: {diameter:.1} mm aneurysm, {}; nearest candidate is number {rank}, {distance:.1} mm away",
+            lesion.site.name()
+        );
     }
     print_summary(&result, &run, &args.output, Detail::Full);
     Ok(Outcome::Done)

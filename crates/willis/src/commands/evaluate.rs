@@ -101,7 +101,8 @@ fn read_predictions(path: &Path) -> anyhow::Result<PredictionTable> {
         let row = row?;
         let mut values = [0.0; SITE_COUNT + 1];
         for (value, &c) in values.iter_mut().zip(&columns) {
-            *value = row[c].parse().with_context(|| format!("{name}, row {}: \"{}\" is not a number", line + 2, &row[c]))?;
+            *value =
+                row[c].parse().with_context(|| format!("{name}, row {}: \"{}\" is not a number", line + 2, &row[c]))?;
         }
         table.insert(row[uid].to_string(), values);
     }
@@ -128,7 +129,12 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     let figure = |name: &str, note: &str, f: &(dyn Fn(&[&Scored]) -> Option<f64> + Sync)| {
         let all: Vec<&Scored> = scored.iter().collect();
         let resampled = |sample: &[usize]| f(&sample.iter().map(|&i| &scored[i]).collect::<Vec<_>>());
-        Figure { name: name.into(), value: f(&all), interval: interval(scored.len(), 0, samples, resampled), note: note.into() }
+        Figure {
+            name: name.into(),
+            value: f(&all),
+            interval: interval(scored.len(), 0, samples, resampled),
+            note: note.into(),
+        }
     };
     let mut figures = vec![figure("challenge score", "half present, half mean of sites", &challenge_score)];
     for (i, name) in column_names().enumerate() {
@@ -147,24 +153,37 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     for k in [1, 5, 15] {
         figures.push(figure(&format!("lesion recall at {k}"), "all lesions", &|s| recall(s, k, &|_| true)));
     }
-    let bands: [(&str, f64, f64); 3] = [("below 3 mm", 0.0, 3.0), ("3 to 7 mm", 3.0, 7.0), ("above 7 mm", 7.0, f64::INFINITY)];
+    let bands: [(&str, f64, f64); 3] =
+        [("below 3 mm", 0.0, 3.0), ("3 to 7 mm", 3.0, 7.0), ("above 7 mm", 7.0, f64::INFINITY)];
     for (name, low, high) in bands {
         let inside = move |lesion: &Lesion| lesion.diameter_mm.is_some_and(|d| d >= low && d < high);
-        figures.push(figure(&format!("lesion recall at 15, {name}"), &count(scored, &inside), &|s| recall(s, 15, &inside)));
+        figures.push(figure(&format!("lesion recall at 15, {name}"), &count(scored, &inside), &|s| {
+            recall(s, 15, &inside)
+        }));
     }
     for site in Site::ALL {
         let inside = move |lesion: &Lesion| lesion.site == site;
-        figures.push(figure(&format!("lesion recall at 15, {}", site.name()), &count(scored, &inside), &|s| recall(s, 15, &inside)));
+        figures.push(figure(&format!("lesion recall at 15, {}", site.name()), &count(scored, &inside), &|s| {
+            recall(s, 15, &inside)
+        }));
     }
     for modality in Modality::ALL {
         let series = scored.iter().filter(|s| s.modality == Some(modality)).count();
         let note = format!("{series} series");
-        figures.push(figure(&format!("AUC {ANEURYSM_PRESENT}, {}", modality.name()), &note, &|s| auc(&of_modality(s, modality), SITE_COUNT)));
-        figures.push(figure(&format!("lesion recall at 15, {}", modality.name()), &note, &|s| recall(&of_modality(s, modality), 15, &|_| true)));
-        figures.push(figure(&format!("vessel Dice, {}", modality.name()), &note, &|s| mean(&of_modality(s, modality), |o| o.dice)));
+        figures.push(figure(&format!("AUC {ANEURYSM_PRESENT}, {}", modality.name()), &note, &|s| {
+            auc(&of_modality(s, modality), SITE_COUNT)
+        }));
+        figures.push(figure(&format!("lesion recall at 15, {}", modality.name()), &note, &|s| {
+            recall(&of_modality(s, modality), 15, &|_| true)
+        }));
+        figures.push(figure(&format!("vessel Dice, {}", modality.name()), &note, &|s| {
+            mean(&of_modality(s, modality), |o| o.dice)
+        }));
     }
     for rate in metrics::Froc::STANDARD_RATES {
-        figures.push(figure(&format!("FROC sensitivity at {rate} false positives per scan"), "", &|s| sensitivity_at(s, rate)));
+        figures.push(figure(&format!("FROC sensitivity at {rate} false positives per scan"), "", &|s| {
+            sensitivity_at(s, rate)
+        }));
     }
     figures.push(figure("vessel Dice", "arteries against everything else", &|s| mean(s, |o| o.dice)));
     figures.push(figure("vessel clDice", "Lee skeletons", &|s| mean(s, |o| o.cldice)));
@@ -233,10 +252,13 @@ fn print_table(figures: &[Figure], series: usize, missing: usize) {
 
 fn as_json(figures: &[Figure], scored: &[Scored], missing: usize) -> Value {
     let value_of = |name: &str| figures.iter().find(|f| f.name == name).and_then(|f| f.value);
-    let auc: serde_json::Map<_, _> = column_names().map(|name| (name.to_string(), json!(value_of(&format!("AUC {name}"))))).collect();
+    let auc: serde_json::Map<_, _> =
+        column_names().map(|name| (name.to_string(), json!(value_of(&format!("AUC {name}"))))).collect();
     let list: Vec<_> = figures
         .iter()
-        .map(|f| json!({"name": f.name, "value": f.value, "interval": f.interval.map(|i| [i.lo, i.hi]), "note": f.note}))
+        .map(
+            |f| json!({"name": f.name, "value": f.value, "interval": f.interval.map(|i| [i.lo, i.hi]), "note": f.note}),
+        )
         .collect();
     json!({
         "series": scored.len(),

@@ -58,6 +58,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
 
 fn start_logging(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
-    let filter = tracing_subscriber::EnvFilter::new(format!("error,willis={level},willis_imaging={level},willis_nets={level}"));
+    let filter =
+        tracing_subscriber::EnvFilter::new(format!("error,willis={level},willis_imaging={level},willis_nets={level}"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
 }

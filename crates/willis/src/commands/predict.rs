@@ -40,7 +40,8 @@ fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
     let mut config = Config::load(args.line.config.as_deref())?;
     if let Some(name) = &args.modality {
         let modality = Modality::from_name(name);
-        config.ingest.modality = Some(modality.with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2"))?);
+        config.ingest.modality =
+            Some(modality.with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2"))?);
     }
     if args.series.is_some() {
         config.ingest.series_uid.clone_from(&args.series);
@@ -77,7 +78,8 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
                 jobs.push(Job { folder, input: series.folder, modality: series.meta.modality });
             }
         } else {
-            let name = input.file_name().with_context(|| format!("{} has no name to make a folder of", input.display()))?;
+            let name =
+                input.file_name().with_context(|| format!("{} has no name to make a folder of", input.display()))?;
             jobs.push(Job { folder: output.join(name), input: input.clone(), modality: None });
         }
     }
@@ -120,7 +122,10 @@ pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, deta
     for c in result.candidates.iter().take(5) {
         let site = c.site.map_or("site n/a", |s| s.name());
         let [x, y, z] = c.centre.xyz();
-        println!("candidate {}  p {:.3}  {:4.1} mm  at ({x:.1}, {y:.1}, {z:.1}) LPS mm  {site}", c.rank, c.probability, c.diameter_mm);
+        println!(
+            "candidate {}  p {:.3}  {:4.1} mm  at ({x:.1}, {y:.1}, {z:.1}) LPS mm  {site}",
+            c.rank, c.probability, c.diameter_mm
+        );
     }
     if let Some(reason) = &result.prediction.abstain {
         println!("abstains: {reason}");
@@ -130,7 +135,13 @@ pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, deta
     println!("{}", folder.join(last).display());
 }
 
-fn several(jobs: &[Job], args: &PredictArgs, config: &Config, nets: &Nets, progress: &Progress) -> anyhow::Result<Outcome> {
+fn several(
+    jobs: &[Job],
+    args: &PredictArgs,
+    config: &Config,
+    nets: &Nets,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
     let bar = progress.bar("predict", jobs.len() as u64);
     let mut failed = 0;
     for job in jobs {
@@ -156,7 +167,10 @@ fn several(jobs: &[Job], args: &PredictArgs, config: &Config, nets: &Nets, progr
     match args.format {
         Format::Text => println!("{} of {} series predicted\n{}", jobs.len() - failed, jobs.len(), table.display()),
         Format::Json => {
-            println!("{}", serde_json::json!({"predicted": jobs.len() - failed, "failed": failed, "predictions": table}))
+            println!(
+                "{}",
+                serde_json::json!({"predicted": jobs.len() - failed, "failed": failed, "predictions": table})
+            )
         }
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
@@ -168,7 +182,8 @@ fn write_table(path: &Path, jobs: &[Job]) -> anyhow::Result<()> {
     table.write_record(["SeriesInstanceUID"].into_iter().chain(column_names()))?;
     for job in jobs {
         let Ok(prediction) = json::read::<Prediction>(&job.folder.join("prediction.json")) else { continue };
-        let values = column_names().map(|name| prediction.probabilities.get(name).map_or(String::new(), |p| format!("{p:.6}")));
+        let values =
+            column_names().map(|name| prediction.probabilities.get(name).map_or(String::new(), |p| format!("{p:.6}")));
         table.write_record([prediction.series.uid.clone()].into_iter().chain(values))?;
     }
     let bytes = table.into_inner().context("cannot finish the table")?;

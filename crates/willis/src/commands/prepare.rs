@@ -38,7 +38,12 @@ pub fn fold_of_series(cohort: &Cohort, folds: usize) -> anyhow::Result<Vec<usize
 }
 
 /// Prepares every series that is not in the cache yet. A series that cannot be read is named and left out.
-pub fn prepare(cohort: &Cohort, config: &Config, folds: usize, progress: &Progress) -> anyhow::Result<Vec<PreparedCase>> {
+pub fn prepare(
+    cohort: &Cohort,
+    config: &Config,
+    folds: usize,
+    progress: &Progress,
+) -> anyhow::Result<Vec<PreparedCase>> {
     let fold_of = fold_of_series(cohort, folds)?;
     let recipe = serde_json::to_string(&(&config.ingest, &config.harmonise))?;
     let cache = cohort.root.join(CACHE).join(format!("cases-{}", &sha256_hex(recipe.as_bytes())[..12]));

@@ -22,7 +22,8 @@ impl Progress {
 
     /// A spinner that names what is being done.
     pub fn spinner(&self, what: &str) -> ProgressBar {
-        let style = ProgressStyle::with_template("{prefix:>12} {spinner} {msg} ({elapsed})").expect("the template is a constant");
+        let style = ProgressStyle::with_template("{prefix:>12} {spinner} {msg} ({elapsed})")
+            .expect("the template is a constant");
         self.show(ProgressBar::new_spinner().with_style(style), what)
     }
 

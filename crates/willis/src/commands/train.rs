@@ -9,7 +9,7 @@ use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::cpu;
 use willis_nets::examine::{self, Backbone, ExamineCase};
-use willis_nets::propose::{self, GraphCase, propose};
+use willis_nets::propose::{self, GraphCase};
 use willis_nets::segment;
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_phantom::cohort;
@@ -21,6 +21,7 @@ use super::prepare::{PreparedCase, prepare};
 use super::{Outcome, progress::Progress};
 use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
+use crate::line::candidates;
 use crate::weights::{self, CLASSIFIER, GRAPH, STACK, VESSELS};
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
@@ -45,7 +46,12 @@ struct Start {
 
 impl Start {
     fn new(args: &TrainArgs, progress: &Progress) -> anyhow::Result<Self> {
-        ensure!(args.fold < args.folds, "fold {} does not exist; the {} folds are numbered from 0", args.fold, args.folds);
+        ensure!(
+            args.fold < args.folds,
+            "fold {} does not exist; the {} folds are numbered from 0",
+            args.fold,
+            args.folds
+        );
         let config = Config::load(args.config.as_deref())?;
         let cases = prepare(&cohort::read(&args.data)?, &config, args.folds, progress)?;
         std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
@@ -82,9 +88,11 @@ fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
     let mut recipe = start.config.train.vessels.clone();
     recipe.train = overlaid(&recipe.train, args);
-    let folders = |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
+    let folders =
+        |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
     let training = folders(&mut start.kept(args.fold));
-    let validation: Vec<_> = folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
+    let validation: Vec<_> =
+        folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
     let bar = progress.bar("vessels", recipe.train.steps as u64);
     let fitted = segment::fit(&training, &validation, &recipe, None, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
@@ -95,7 +103,13 @@ fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
     let scores = fitted.scores.unwrap_or_default();
     let number = |v: Option<f64>| v.map_or("n/a".into(), |v| format!("{v:.3}"));
     println!("{} of {} steps", fitted.step, recipe.train.steps);
-    println!("left-out fold, {} cases: vessel Dice {}, aneurysm Dice {}, site accuracy {}", validation.len(), number(scores.vessel_dice), number(scores.aneurysm_dice), number(scores.site_accuracy));
+    println!(
+        "left-out fold, {} cases: vessel Dice {}, aneurysm Dice {}, site accuracy {}",
+        validation.len(),
+        number(scores.vessel_dice),
+        number(scores.aneurysm_dice),
+        number(scores.site_accuracy)
+    );
     Ok(())
 }
 
@@ -135,8 +149,7 @@ fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress)
     let mut cases: Vec<ExamineCase> = Vec::new();
     for prepared in start.kept(args.fold) {
         let (case, map) = maker.map(prepared)?;
-        let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
-        let candidates = propose(Some(&scorer), &map, &table, &start.config.propose);
+        let candidates = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
         cases.push(ExamineCase::new(&map, &candidates, &case.lesions, &case.meta));
         bar.inc(1);
     }
@@ -166,13 +179,18 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     let mut cases = Vec::new();
     for prepared in start.left_out(args.fold) {
         let (case, map) = maker.map(prepared)?;
-        let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
-        let proposed = propose(Some(&scorer), &map, &table, &start.config.propose);
+        let proposed = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
         let candidates = examine::examine(&examiner, &map, proposed, &case.meta, &start.config.examine);
         let mut sites = [false; SITE_COUNT];
         case.lesions.iter().for_each(|lesion| sites[lesion.site.column()] = true);
         let present = !case.lesions.is_empty();
-        cases.push(StackCase { patient: prepared.uid.clone(), modality: case.meta.modality, candidates, sites, present });
+        cases.push(StackCase {
+            patient: prepared.uid.clone(),
+            modality: case.meta.modality,
+            candidates,
+            sites,
+            present,
+        });
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -97,8 +97,8 @@ pub struct CohortMix {
     pub coarseness: f64,
     /// How large scans are; `coarseness` is for clinical ones only.
     pub size: ScanSize,
-    /// Clinical or wide.
-    pub randomise: Randomisation,
+    /// Share of series that are randomised widely; the others look clinical.
+    pub wide_share: f64,
 }
 
 impl Default for CohortMix {
@@ -109,8 +109,14 @@ impl Default for CohortMix {
             prevalence: 1864.0 / 4348.0,
             coarseness: 1.0,
             size: ScanSize::Clinical,
-            randomise: Randomisation::Realistic,
+            wide_share: 0.0,
         }
+    }
+}
+
+impl CohortMix {
+    fn appearance(&self, rng: &mut (impl Rng + ?Sized)) -> Randomisation {
+        if rng.chance(self.wide_share) { Randomisation::Wide } else { Randomisation::Realistic }
     }
 }
 
@@ -141,7 +147,7 @@ impl PhantomSpec {
             lesions: LesionPlan::Random { prevalence: mix.prevalence },
             tilt_rad: 0.0,
             oblique_rad: if rng.chance(0.35) { [turn(rng), turn(rng), turn(rng)] } else { [0.0; 3] },
-            randomise: mix.randomise,
+            randomise: mix.appearance(rng),
         }
     }
 
@@ -187,7 +193,7 @@ impl PhantomSpec {
             lesions: LesionPlan::Random { prevalence: mix.prevalence },
             tilt_rad: if modality == Modality::Cta && rng.chance(0.05) { small(rng, 0.2) } else { 0.0 },
             oblique_rad: oblique,
-            randomise: mix.randomise,
+            randomise: mix.appearance(rng),
         }
     }
 

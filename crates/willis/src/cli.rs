@@ -188,7 +188,9 @@ pub enum CohortCommand {
 pub enum Appearance {
     /// As scanners would show them.
     Realistic,
-    /// Randomised beyond the realistic, for training.
+    /// Three quarters realistic, one quarter wide: what the embedded weights were trained on.
+    Mixed,
+    /// Randomised beyond the realistic.
     Wide,
 }
 
@@ -279,6 +281,9 @@ pub struct EvaluateArgs {
     /// Table with SeriesInstanceUID and the fourteen columns; folders of candidates beside it are scored too.
     #[arg(long, value_name = "FILE")]
     pub predictions: PathBuf,
+    /// Also score two detectors without learning on the predicted vessel maps: blobs, and local radius excess.
+    #[arg(long)]
+    pub baselines: bool,
     /// Bootstrap samples.
     #[arg(long, default_value_t = 1000)]
     pub bootstrap: usize,

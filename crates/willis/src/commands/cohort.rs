@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde_json::json;
 use willis_core::{Modality, Severity};
 use willis_imaging::ingest::{IngestConfig, ingest};
-use willis_phantom::{self as phantom, CohortMix, Randomisation, cohort};
+use willis_phantom::{self as phantom, CohortMix, cohort};
 
 use super::{Outcome, progress::Progress};
 use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
@@ -97,9 +97,10 @@ fn mix(appearance: Appearance, size: ScanSize, modality: Option<Modality>) -> Co
     let only = |m: Modality| Modality::ALL.map(|each| f64::from(u8::from(each == m)));
     CohortMix {
         modalities: modality.map_or(shares.modalities, only),
-        randomise: match appearance {
-            Appearance::Realistic => Randomisation::Realistic,
-            Appearance::Wide => Randomisation::Wide,
+        wide_share: match appearance {
+            Appearance::Realistic => 0.0,
+            Appearance::Mixed => 0.25,
+            Appearance::Wide => 1.0,
         },
         size: match size {
             ScanSize::Clinical => phantom::ScanSize::Clinical,

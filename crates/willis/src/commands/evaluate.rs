@@ -9,6 +9,9 @@ use willis_core::anatomy::{ANEURYSM_PRESENT, SITE_COUNT, column_names};
 use willis_core::files::{json as json_file, nifti};
 use willis_core::{Candidate, Image, Lesion, Modality, Site};
 use willis_imaging::resample;
+use willis_imaging::trace::blob::{self, BlobConfig};
+use willis_imaging::trace::excess::{self, ExcessConfig};
+use willis_imaging::trace::{TraceConfig, graph_from_mask};
 use willis_kernels::thinning::skeletonize;
 use willis_phantom::cohort::{self, Cohort, CohortSeries};
 use willis_stats::bootstrap::{Interval, interval};
@@ -27,6 +30,13 @@ struct Scored {
     /// Best first; `None` without a candidate file.
     candidates: Option<Vec<Candidate>>,
     overlap: Option<Overlap>,
+    baselines: Option<Baselines>,
+}
+
+/// What detectors without learning find in the predicted vessel map.
+struct Baselines {
+    blob: Vec<Candidate>,
+    excess: Vec<Candidate>,
 }
 
 struct Overlap {
@@ -48,7 +58,7 @@ const TOLERANCE_MM: f64 = 3.0;
 /// Runs the command.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<Outcome> {
     let cohort = cohort::read(&args.data)?;
-    let (scored, missing) = score(&cohort, &args.predictions)?;
+    let (scored, missing) = score(&cohort, args)?;
     ensure!(!scored.is_empty(), "no series of {} has a row in {}", args.data.display(), args.predictions.display());
     let figures = figures(&scored, args.bootstrap);
     match args.format {
@@ -58,7 +68,8 @@ pub fn run(args: &EvaluateArgs) -> anyhow::Result<Outcome> {
     Ok(if missing == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
-fn score(cohort: &Cohort, predictions: &Path) -> anyhow::Result<(Vec<Scored>, usize)> {
+fn score(cohort: &Cohort, args: &EvaluateArgs) -> anyhow::Result<(Vec<Scored>, usize)> {
+    let predictions = &args.predictions;
     let table = read_predictions(predictions)?;
     let folder = predictions.parent().unwrap_or(Path::new("."));
     let mut scored = Vec::new();
@@ -73,12 +84,14 @@ fn score(cohort: &Cohort, predictions: &Path) -> anyhow::Result<(Vec<Scored>, us
         labels[SITE_COUNT] = series.present;
         let lesions = series.truth.as_ref().map_or_else(Vec::new, |t| t.lesions.clone());
         let results = folder.join(&series.meta.uid);
+        let vessels = results.join("vessels.nii.gz");
         scored.push(Scored {
             modality: series.meta.modality,
             labels,
             probabilities,
             candidates: read_candidates(&results.join("candidates.json")),
-            overlap: overlap(series, &results.join("vessels.nii.gz"))?,
+            overlap: overlap(series, &vessels)?,
+            baselines: if args.baselines && vessels.exists() { Some(baselines(&vessels)?) } else { None },
             lesions,
         });
     }
@@ -125,6 +138,13 @@ fn overlap(series: &CohortSeries, predicted: &Path) -> anyhow::Result<Option<Ove
     Ok(Some(Overlap { dice: metrics::dice(&p, &t), cldice: metrics::cldice(&p, &p_skeleton, &t, &t_skeleton) }))
 }
 
+fn baselines(vessels: &Path) -> anyhow::Result<Baselines> {
+    let mask = nifti::read_labels(vessels)?.map(|&v| u8::from(v > 0));
+    let graph = graph_from_mask(&mask, &TraceConfig::default());
+    let blob = blob::candidates(&mask.map(|&v| f32::from(v)), None, &BlobConfig::default());
+    Ok(Baselines { blob, excess: excess::candidates(&graph, &ExcessConfig::default()) })
+}
+
 fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     let figure = |name: &str, note: &str, f: &(dyn Fn(&[&Scored]) -> Option<f64> + Sync)| {
         let all: Vec<&Scored> = scored.iter().collect();
@@ -152,6 +172,21 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     }));
     for k in [1, 5, 15] {
         figures.push(figure(&format!("lesion recall at {k}"), "all lesions", &|s| recall(s, k, &|_| true)));
+    }
+    let detectors: [(&str, fn(&Baselines) -> &[Candidate]); 2] =
+        [("blobs of the vessel map", |b| &b.blob), ("radius excess", |b| &b.excess)];
+    for (name, found) in detectors {
+        if scored.iter().any(|s| s.baselines.is_some()) {
+            for k in [1, 5, 15] {
+                figures.push(figure(&format!("baseline, {name}: lesion recall at {k}"), "no learning", &|s| {
+                    let one = |s: &&Scored| {
+                        let found = found(s.baselines.as_ref()?);
+                        Some(metrics::detection::detections(found, &s.lesions, TOLERANCE_MM))
+                    };
+                    metrics::detection::recall_at(&s.iter().map(one).collect::<Option<Vec<_>>>()?, k)
+                }));
+            }
+        }
     }
     let bands: [(&str, f64, f64); 3] =
         [("below 3 mm", 0.0, 3.0), ("3 to 7 mm", 3.0, 7.0), ("above 7 mm", 7.0, f64::INFINITY)];

@@ -150,7 +150,7 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     fs::write(&config, TINY_TRAINING).unwrap();
     let args = |run: &'static str| {
         let run = folder.path().join(run);
-        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "8", "--folds", "3", "--fold", "2"]
+        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "3", "--fold", "2"]
             .into_iter()
             .chain(["--config", path(&config), "--quiet"])
             .map(String::from)
@@ -175,4 +175,22 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
 }
 
 /// Small enough for seconds, checkpoint after every step.
-const TINY_TRAINING: &str = "[train.vessels.train]\ncheckpoint_seconds = 0.0\n";
+const TINY_TRAINING: &str = r#"
+[train]
+validation_cases = 0
+
+[train.vessels.train]
+checkpoint_seconds = 0.0
+
+[train.vessels.sample]
+patch = 32
+batch = 1
+
+[train.vessels.net.backbone]
+num_classes = 15
+embed_dims = [8, 16, 16, 16]
+heads = [1, 2, 2, 2]
+depths = [1, 1, 1, 1]
+decoder_dim = 16
+statistics = "own"
+"#;

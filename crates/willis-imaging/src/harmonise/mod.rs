@@ -34,11 +34,13 @@ pub struct HarmoniseConfig {
     pub roi: RoiConfig,
     /// Intensity rule.
     pub normalise: Normalise,
+    /// Change the sign of T2 series after normalising, so that blood is bright in every series.
+    pub invert_t2: bool,
 }
 
 impl Default for HarmoniseConfig {
     fn default() -> Self {
-        Self { spacing_mm: Spacing::isotropic(0.8), roi: RoiConfig::default(), normalise: Normalise::Auto }
+        Self { spacing_mm: Spacing::isotropic(0.8), roi: RoiConfig::default(), normalise: Normalise::Auto, invert_t2: true }
     }
 }
 
@@ -103,6 +105,9 @@ pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<Harmo
     };
     let mut image = resample::area(source, &region.grid(config.spacing_mm)?, lowest);
     normalise::apply(&mut image.voxels, &config.normalise, kind, threshold, lowest)?;
+    if config.invert_t2 && volume.meta.modality == Some(Modality::T2) {
+        image.voxels.iter_mut().for_each(|v| *v = -*v);
+    }
     Ok(HarmonisedVolume { image, source: Arc::clone(volume), findings })
 }
 

@@ -226,6 +226,9 @@ pub struct TrainArgs {
     /// Number of folds.
     #[arg(long, default_value_t = 5)]
     pub folds: usize,
+    /// Most series to train on; all of the folds that are not left out when absent.
+    #[arg(long, value_name = "N")]
+    pub cases: Option<usize>,
     /// TOML file with what differs from the defaults.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -1,6 +1,6 @@
 //! willis finds intracranial aneurysms in CT and MR series.
 //!
-//! The program is one straight line of stages, in [`line`]:
+//! The program is one straight line of stages, in [`mod@line`]:
 //!
 //! 1. **ingest**: a DICOM folder, zip, NIfTI or MetaImage file becomes a volume with findings;
 //! 2. **harmonise**: canonical axes, region of interest, working spacing, normalised intensity;

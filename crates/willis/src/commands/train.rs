@@ -61,8 +61,9 @@ impl Start {
     }
 
     /// The cases that are trained on.
-    fn kept(&self, fold: usize) -> impl Iterator<Item = &PreparedCase> {
-        self.cases.iter().filter(move |case| case.fold != fold)
+    fn kept(&self, args: &TrainArgs) -> impl Iterator<Item = &PreparedCase> {
+        let fold = args.fold;
+        self.cases.iter().filter(move |case| case.fold != fold).take(args.cases.unwrap_or(usize::MAX))
     }
 
     /// The cases that are not.
@@ -90,7 +91,7 @@ fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
     recipe.train = overlaid(&recipe.train, args);
     let folders =
         |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
-    let training = folders(&mut start.kept(args.fold));
+    let training = folders(&mut start.kept(args));
     let validation: Vec<_> =
         folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
     let bar = progress.bar("vessels", recipe.train.steps as u64);
@@ -117,9 +118,9 @@ fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     let start = Start::new(args, progress)?;
     let (net, sha256) = weights::load_segment(models)?;
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
-    let bar = progress.bar("trace", start.kept(args.fold).count() as u64);
+    let bar = progress.bar("trace", start.kept(args).count() as u64);
     let mut cases = Vec::new();
-    for prepared in start.kept(args.fold) {
+    for prepared in start.kept(args) {
         let (case, map) = maker.map(prepared)?;
         let table = node_table(&trace(&map, &start.config.trace), &map, &start.config.trace);
         if !table.points.is_empty() {
@@ -145,9 +146,9 @@ fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress)
     let (net, sha256) = weights::load_segment(models)?;
     let scorer = weights::load_propose(models)?;
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
-    let bar = progress.bar("propose", start.kept(args.fold).count() as u64);
+    let bar = progress.bar("propose", start.kept(args).count() as u64);
     let mut cases: Vec<ExamineCase> = Vec::new();
-    for prepared in start.kept(args.fold) {
+    for prepared in start.kept(args) {
         let (case, map) = maker.map(prepared)?;
         let candidates = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
         cases.push(ExamineCase::new(&map, &candidates, &case.lesions, &case.meta));

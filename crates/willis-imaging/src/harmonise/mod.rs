@@ -40,7 +40,12 @@ pub struct HarmoniseConfig {
 
 impl Default for HarmoniseConfig {
     fn default() -> Self {
-        Self { spacing_mm: Spacing::isotropic(0.8), roi: RoiConfig::default(), normalise: Normalise::Auto, invert_t2: true }
+        Self {
+            spacing_mm: Spacing::isotropic(0.8),
+            roi: RoiConfig::default(),
+            normalise: Normalise::Auto,
+            invert_t2: true,
+        }
     }
 }
 

@@ -44,6 +44,9 @@ struct Overlap {
     cldice: Option<f64>,
 }
 
+/// The candidates of one of the baselines.
+type Found = fn(&Baselines) -> &[Candidate];
+
 /// A figure with its interval.
 struct Figure {
     name: String,
@@ -173,8 +176,7 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     for k in [1, 5, 15] {
         figures.push(figure(&format!("lesion recall at {k}"), "all lesions", &|s| recall(s, k, &|_| true)));
     }
-    let detectors: [(&str, fn(&Baselines) -> &[Candidate]); 2] =
-        [("blobs of the vessel map", |b| &b.blob), ("radius excess", |b| &b.excess)];
+    let detectors: [(&str, Found); 2] = [("blobs of the vessel map", |b| &b.blob), ("radius excess", |b| &b.excess)];
     for (name, found) in detectors {
         if scored.iter().any(|s| s.baselines.is_some()) {
             for k in [1, 5, 15] {

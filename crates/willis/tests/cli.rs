@@ -130,7 +130,23 @@ fn a_killed_synthesis_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     synthesise(&whole, 4, 11);
-    let args = ["cohort", "synth", "-o", path(&broken), "--series", "4", "--seed", "11", "--size", "tiny", "--quiet"];
+    let args = [
+        "cohort",
+        "synth",
+        "-o",
+        path(&broken),
+        "--series",
+        "4",
+        "--seed",
+        "11",
+        "--size",
+        "tiny",
+        "--quiet",
+        "--modality",
+        "mra",
+        "--prevalence",
+        "0",
+    ];
     let mut kills = 0;
     for wait in [40, 90, 160, 300] {
         kills += usize::from(kill_after(&args, Duration::from_millis(wait)));
@@ -144,13 +160,13 @@ fn a_killed_synthesis_goes_on_to_the_same_bytes() {
 fn a_killed_training_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    synthesise(&data, 3, 5);
+    synthesise(&data, 4, 5);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let config = folder.path().join("tiny.toml");
     fs::write(&config, TINY_TRAINING).unwrap();
     let args = |run: &'static str| {
         let run = folder.path().join(run);
-        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "3", "--fold", "2"]
+        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2", "--fold", "1"]
             .into_iter()
             .chain(["--config", path(&config), "--quiet"])
             .map(String::from)

@@ -77,10 +77,10 @@ pub fn write(path: &Path, content: &Tensors, precision: Precision) -> Result<(),
     write_atomically(path, |writer| write_to(writer, content, precision))
 }
 
-/// As [`write`], into memory.
+/// As [`write()`], into memory.
 ///
 /// # Panics
-/// as [`write`].
+/// as [`write()`].
 pub fn encode(content: &Tensors, precision: Precision) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_to(&mut bytes, content, precision).expect("memory takes every write");

@@ -61,7 +61,7 @@ pub fn present_columns() -> Vec<String> {
 
 /// Thirteen rows, one per site in column order.
 ///
-/// With `p_c` the candidate's probability and `q_c` its share for the site ([`site_share`]): the chance that any
+/// With `p_c` the candidate's probability and `q_c` its share for the site: the chance that any
 /// candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the best and second `p_c q_c`; the chance of any anywhere; the
 /// evidence of the candidate with the best `p_c q_c`; kind of artery; modality.
 pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {

@@ -77,10 +77,10 @@ pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
     write_voxels(path, &image.grid, Element::F32, |writer| elements::write_f32(writer, &image.voxels))
 }
 
-/// As [`write`], for a map of labels.
+/// As [`write()`], for a map of labels.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_labels(path: &Path, image: &Image<u8>) -> Result<(), FileError> {
     write_voxels(path, &image.grid, Element::U8, |writer| writer.write_all(&image.voxels))
 }

@@ -124,8 +124,8 @@ fn probabilities(result: &SeriesResult) -> Markup {
                 @for site in Site::ALL { (row(site.name(), figures::site_colour(Some(site)))) }
             }
             p.note {
-                "Calibrated on phantom series made by willis itself, where "
-                "about half of the series carry an aneurysm; in routine imaging aneurysms are far rarer (3 to 5 %), so these "
+                "Calibrated on phantom series made by willis itself, of which "
+                "about three quarters carry an aneurysm; in routine imaging aneurysms are far rarer (3 to 5 %), so these "
                 "numbers rank series and sites, they are not the chance that this patient has an aneurysm."
             }
         }

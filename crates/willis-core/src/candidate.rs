@@ -46,7 +46,7 @@ pub struct Candidate {
     pub centre: Point,
     /// Estimated largest diameter, mm.
     pub diameter_mm: f64,
-    /// Probability that this is an aneurysm; it orders candidates of a series, only the fourteen columns are calibrated.
+    /// Probability that this is an aneurysm: of the stage that spoke last, calibrated once the stack has.
     pub probability: f64,
     /// Most probable site.
     pub site: Option<Site>,

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use willis_nets::Switch;
 use willis_nets::examine::net::{IN_CHANNELS, SIDE};
-use willis_nets::examine::{Backbone, CONDITIONS, ExamineNetConfig, Switch};
+use willis_nets::examine::{Backbone, CONDITIONS, ExamineNetConfig};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

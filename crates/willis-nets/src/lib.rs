@@ -18,6 +18,17 @@ pub mod waveformer;
 pub mod weights;
 
 pub use burn::tensor::Device;
+use serde::{Deserialize, Serialize};
+
+/// Whether a part takes part; off for ablations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Switch {
+    /// It does.
+    On,
+    /// It does not.
+    Off,
+}
 
 /// The processor, through burn's flex backend and our kernels.
 pub fn cpu() -> Device {

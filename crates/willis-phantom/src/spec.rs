@@ -82,6 +82,8 @@ pub enum ScanSize {
     Small,
     /// Slabs of 48 pixels across, for tests.
     Tiny,
+    /// [`PhantomSpec::cta_512`], whatever the shares say.
+    Reference,
 }
 
 /// Shares from which [`PhantomSpec::draw`] draws; the default is the challenge's training set (rsna-challenge.md §1.3).
@@ -93,6 +95,8 @@ pub struct CohortMix {
     pub planes: [f64; 3],
     /// Probability of at least one aneurysm.
     pub prevalence: f64,
+    /// Aneurysms of a head that has any; drawn as [`LesionPlan::Random`] does when `None`.
+    pub lesions: Option<usize>,
     /// Factor on the in-plane voxel size; 1 is clinical, larger is smaller and faster.
     pub coarseness: f64,
     /// How large scans are; `coarseness` is for clinical ones only.
@@ -107,6 +111,7 @@ impl Default for CohortMix {
             modalities: [1808.0, 1252.0, 305.0, 983.0],
             planes: [0.965, 0.020, 0.015],
             prevalence: 1864.0 / 4348.0,
+            lesions: None,
             coarseness: 1.0,
             size: ScanSize::Clinical,
             wide_share: 0.0,
@@ -115,6 +120,14 @@ impl Default for CohortMix {
 }
 
 impl CohortMix {
+    fn lesions(&self, rng: &mut (impl Rng + ?Sized)) -> LesionPlan {
+        match self.lesions {
+            None => LesionPlan::Random { prevalence: self.prevalence },
+            Some(count) if rng.chance(self.prevalence) => LesionPlan::Exact(count),
+            Some(_) => LesionPlan::None,
+        }
+    }
+
     fn appearance(&self, rng: &mut (impl Rng + ?Sized)) -> Randomisation {
         if rng.chance(self.wide_share) { Randomisation::Wide } else { Randomisation::Realistic }
     }
@@ -144,7 +157,7 @@ impl PhantomSpec {
             spacing: Spacing::new(between, in_plane, in_plane),
             plane,
             field_of_view: FieldOfView::Slab,
-            lesions: LesionPlan::Random { prevalence: mix.prevalence },
+            lesions: mix.lesions(rng),
             tilt_rad: 0.0,
             oblique_rad: if rng.chance(0.35) { [turn(rng), turn(rng), turn(rng)] } else { [0.0; 3] },
             randomise: mix.appearance(rng),
@@ -159,6 +172,7 @@ impl PhantomSpec {
             ScanSize::Clinical => {}
             ScanSize::Small => return Self::draw_slab(rng, mix, modality, plane, 160),
             ScanSize::Tiny => return Self::draw_slab(rng, mix, modality, plane, 48),
+            ScanSize::Reference => return Self { lesions: mix.lesions(rng), ..Self::cta_512() },
         }
         let k = mix.coarseness.max(0.2);
         // Field of view across and along the slices, and voxel sizes, mm.
@@ -190,7 +204,7 @@ impl PhantomSpec {
             spacing: Spacing::new(between, in_plane * k, in_plane * k),
             plane,
             field_of_view: if slab { FieldOfView::Slab } else { FieldOfView::WholeHead },
-            lesions: LesionPlan::Random { prevalence: mix.prevalence },
+            lesions: mix.lesions(rng),
             tilt_rad: if modality == Modality::Cta && rng.chance(0.05) { small(rng, 0.2) } else { 0.0 },
             oblique_rad: oblique,
             randomise: mix.appearance(rng),

@@ -161,6 +161,9 @@ pub enum CohortCommand {
         /// Share of series with an aneurysm; the challenge's when absent.
         #[arg(long)]
         prevalence: Option<f64>,
+        /// Aneurysms in each head that has any, as far as there is room; as in the challenge (mostly one) when absent.
+        #[arg(long, value_name = "N")]
+        lesions: Option<usize>,
     },
     /// Read every series and list what is odd about it.
     Check {
@@ -188,7 +191,7 @@ pub enum CohortCommand {
 pub enum Appearance {
     /// As scanners would show them.
     Realistic,
-    /// Three quarters realistic, one quarter wide: what the embedded weights were trained on.
+    /// Two thirds realistic, one third wide: what the embedded weights were trained on.
     Mixed,
     /// Randomised beyond the realistic.
     Wide,
@@ -203,6 +206,8 @@ pub enum ScanSize {
     Small,
     /// Slabs of 48 pixels across, for tests.
     Tiny,
+    /// Whole-head CTA of 300 slices of 512 x 512, on which speed and memory are measured.
+    Reference,
 }
 
 /// What every training shares.
@@ -264,7 +269,8 @@ pub enum TrainCommand {
         #[arg(long)]
         plain: bool,
     },
-    /// Stacking: boosted trees over the evidence of the fold that no net was trained on.
+    /// Stacking: boosted trees over the evidence of the fold that no net was trained on; with --folds 1 --fold 0, over all series of a
+    /// data set that no net was trained on.
     Stack {
         /// Data and run folder.
         #[command(flatten)]

@@ -31,8 +31,24 @@ pub struct Config {
     pub propose: ProposeConfig,
     /// Expert classifier.
     pub examine: ExamineConfig,
+    /// Stacking.
+    pub predict: PredictConfig,
     /// Training of the learned stages; no prediction depends on it.
     pub train: TrainTables,
+}
+
+/// What the calibrated probabilities refer to.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PredictConfig {
+    /// Share of series with an aneurysm where the predictions are used, between 0 and 1; the default is the challenge's.
+    pub prevalence: f64,
+}
+
+impl Default for PredictConfig {
+    fn default() -> Self {
+        Self { prevalence: 0.43 }
+    }
 }
 
 /// The recipes of `willis train`.
@@ -83,18 +99,40 @@ pub enum ConfigError {
         /// Where and why.
         message: String,
     },
+    /// A value that cannot work.
+    #[error("configuration {path}: {message}")]
+    Value {
+        /// The file.
+        path: String,
+        /// Key, value and what is allowed.
+        message: String,
+    },
 }
 
 impl Config {
     /// Defaults, overlaid with a TOML file if one is given.
     ///
     /// # Errors
-    /// when the file cannot be read, is no TOML or has an unknown key.
+    /// when the file cannot be read, is no TOML, has an unknown key or a value that cannot work.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
-        toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name, message: e.to_string() })
+        let config: Self =
+            toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name.clone(), message: e.to_string() })?;
+        config.check().map_err(|message| ConfigError::Value { path: name, message })?;
+        Ok(config)
+    }
+
+    /// What is wrong with the first value that cannot work.
+    fn check(&self) -> Result<(), String> {
+        self.harmonise.validate().map_err(|e| e.to_string())?;
+        self.trace.validate().map_err(|e| e.to_string())?;
+        let prevalence = self.predict.prevalence;
+        if prevalence > 0.0 && prevalence < 1.0 {
+            return Ok(());
+        }
+        Err(format!("predict.prevalence is {prevalence}; it must lie between 0 and 1, both excluded"))
     }
 
     /// Every key with its value, as TOML.
@@ -125,5 +163,18 @@ mod tests {
         std::fs::write(&path, "[harmonise]\nspacing_cm = 1\n").unwrap();
         let message = Config::load(Some(&path)).unwrap_err().to_string();
         assert!(message.contains("spacing_cm") && message.contains("typo.toml"), "{message}");
+    }
+
+    #[test]
+    fn values_that_cannot_work_are_errors_before_any_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("odd.toml");
+        for (table, key, value) in
+            [("predict", "prevalence", "1.0"), ("trace", "radius_window", "4"), ("trace", "low_threshold", "0.9")]
+        {
+            std::fs::write(&path, format!("[{table}]\n{key} = {value}\n")).unwrap();
+            let message = Config::load(Some(&path)).unwrap_err().to_string();
+            assert!(message.contains(key) && message.contains("odd.toml"), "{message}");
+        }
     }
 }

@@ -3,10 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use willis_core::{
-    Candidate, Candidates, Evidence, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap,
-    Volume,
-};
+use willis_core::{Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
 use willis_imaging::harmonise::{HarmoniseError, harmonise};
 use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
@@ -15,7 +12,7 @@ use willis_nets::propose::{ProposeNet, propose};
 use willis_nets::segment::segment;
 use willis_stats::stack::{self, StackError};
 
-use crate::config::Config;
+use crate::config::{Config, PredictConfig};
 use crate::run::{RunRecord, StageClock};
 use crate::weights::Nets;
 
@@ -72,6 +69,7 @@ pub fn predict_path(
         code_version: env!("CARGO_PKG_VERSION").into(),
         config_sha256: config.sha256(),
         threads: rayon::current_num_threads(),
+        prevalence: config.predict.prevalence,
         models: nets.models.clone(),
         seconds: stages.iter().map(|s| s.seconds).sum(),
         stages,
@@ -99,7 +97,7 @@ fn predict_volume(
     let examined = clock.time("examine", || examine(&nets.examine, &map, proposed, &volume.meta, &config.examine));
     on_stage("predict");
     let (candidates, prediction) =
-        clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets))?;
+        clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets, &config.predict))?;
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
@@ -118,9 +116,11 @@ fn conclude(
     graph: &VesselGraph,
     candidates: Candidates,
     nets: &Nets,
+    config: &PredictConfig,
 ) -> Result<(Candidates, Prediction), StackError> {
-    let (sites, present) = stack::predict(&nets.stack, &candidates, volume.meta.modality)?;
-    let candidates = ranked(candidates);
+    let candidates = stack::rank(&nets.stack, candidates, volume.meta.modality)?;
+    let fourteen = stack::predict(&nets.stack, &candidates, volume.meta.modality)?;
+    let (sites, present) = nets.stack.at_prevalence(fourteen, config.prevalence);
     let mut findings: Vec<Finding> = volume.findings.iter().chain(&harmonised.findings).cloned().collect();
     let abstain = why_abstain(map, graph);
     if let Some(reason) = &abstain {
@@ -142,27 +142,6 @@ fn conclude(
     Ok((candidates, prediction))
 }
 
-/// Best first by the odds of the proposal times those of the classifier.
-fn ranked(mut candidates: Candidates) -> Candidates {
-    for candidate in &mut candidates {
-        candidate.probability = joint_probability(&candidate.evidence).unwrap_or(candidate.probability);
-    }
-    candidates.sort_by(|a: &Candidate, b| b.probability.total_cmp(&a.probability));
-    for (i, candidate) in candidates.iter_mut().enumerate() {
-        candidate.rank = i + 1;
-    }
-    candidates
-}
-
-/// What the aneurysm channel, the node scorer and the classifier say together; `None` where the classifier was silent. On phantoms
-/// the proposal alone ranks better than the briefly trained classifier alone, so neither is dropped.
-fn joint_probability(evidence: &Evidence) -> Option<f64> {
-    let doubt = |p: Option<f32>| 1.0 - f64::from(p.unwrap_or(0.0)).clamp(0.0, 1.0);
-    let proposed = (1.0 - doubt(evidence.aneurysm_peak) * doubt(evidence.graph_score)).clamp(1e-3, 1.0 - 1e-3);
-    let log_odds = f64::from(evidence.class_logit?) + (proposed / (1.0 - proposed)).ln();
-    Some(1.0 / (1.0 + (-log_odds).exp()))
-}
-
 /// A head has some decimetres of traceable arteries in several sites; a volume without them is not what willis was made for.
 fn why_abstain(map: &VesselMap, graph: &VesselGraph) -> Option<String> {
     const MIN_LENGTH_MM: f64 = 40.0;
@@ -174,21 +153,4 @@ fn why_abstain(map: &VesselMap, graph: &VesselGraph) -> Option<String> {
     map.site.voxels.iter().for_each(|&v| voxels_of[usize::from(v)] += 1);
     let sites = (1..=13).filter(|&v| voxels_of[v] > 20).count();
     (sites < 3).then(|| format!("arteries of only {sites} of 13 sites were recognised; is this a head?"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn proposal_and_classifier_multiply_their_odds() {
-        let evidence = Evidence {
-            aneurysm_peak: Some(0.5),
-            graph_score: Some(0.5),
-            class_logit: Some(0.0),
-            ..Evidence::default()
-        };
-        assert!((joint_probability(&evidence).unwrap() - 0.75).abs() < 1e-9);
-        assert_eq!(joint_probability(&Evidence::default()), None);
-    }
 }

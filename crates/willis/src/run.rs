@@ -28,6 +28,8 @@ pub struct RunRecord {
     pub config_sha256: String,
     /// CPU threads used.
     pub threads: usize,
+    /// Share of series with an aneurysm that the probabilities refer to.
+    pub prevalence: f64,
     /// Weights that took part.
     pub models: Vec<ModelRef>,
     /// The stages in order.

@@ -8,7 +8,8 @@ use dicom_core::{DataElement, PrimitiveValue, VR};
 use dicom_dictionary_std::tags;
 use dicom_object::InMemDicomObject;
 use proptest::prelude::*;
-use willis_core::{Index, Modality, Sex, Shape, Volume, VoxelPoint};
+use willis_core::files::nifti;
+use willis_core::{Affine, Grid, Image, Index, Modality, Point, Sex, Shape, Spacing, Volume, VoxelPoint};
 
 use super::testing::{TestSlice, axial_series, put_decimals, put_short, put_text, write_object};
 use super::{IngestConfig, IngestError, ingest, series_in};
@@ -140,6 +141,32 @@ fn only_other_files() {
     assert!(error.to_string().contains("a.dcm: not a DICOM file"), "{error}");
     let error = read(&folder.path().join("a.dcm")).unwrap_err();
     assert!(error.to_string().contains("neither DICOM"), "{error}");
+}
+
+#[test]
+fn content_beats_the_extension() {
+    let folder = tempfile::tempdir().unwrap();
+    let affine = Affine::axis_aligned(Spacing::isotropic(2.0), Point::new(0.0, 0.0, 0.0));
+    let image = Image::new(Grid::new(Shape::new(2, 2, 2), affine), vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
+    for written in ["plain.nii", "packed.nii.gz"] {
+        let path = folder.path().join(written);
+        nifti::write(&path, &image).unwrap();
+        for name in ["scan.dcm", "scan.mha", "scan"] {
+            let renamed = folder.path().join(name);
+            std::fs::copy(&path, &renamed).unwrap();
+            assert_eq!(read(&renamed).unwrap().image.voxels, image.voxels, "{written} as {name}");
+        }
+    }
+    let slices = axial_series(4);
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(folder.path().join("scan.nii.gz")).unwrap());
+    for entry in std::fs::read_dir(slices.path()).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(&std::fs::read(&path).unwrap()).unwrap();
+    }
+    zip.finish().unwrap();
+    assert_eq!(read(&folder.path().join("scan.nii.gz")).unwrap().image.grid.shape.z, 4);
 }
 
 #[test]

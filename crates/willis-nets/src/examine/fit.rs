@@ -141,9 +141,10 @@ fn smooth_l1(difference: Tensor<2>) -> Tensor<2> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::net::{Backbone, Switch};
+    use super::super::net::Backbone;
     use super::super::patch::tests::map;
     use super::*;
+    use crate::Switch;
     use willis_core::{Candidate, Evidence, Lesion, Point, SeriesMeta, Site};
 
     fn case() -> ExamineCase {

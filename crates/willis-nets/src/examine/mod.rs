@@ -14,5 +14,5 @@ pub use condition::{CONDITIONS, condition};
 pub use data::ExamineCase;
 pub use fit::{ExamineFitError, ExamineTraining, fit};
 pub use infer::{ExamineConfig, examine};
-pub use net::{Backbone, ExamineNet, ExamineNetConfig, Switch};
+pub use net::{Backbone, ExamineNet, ExamineNetConfig};
 pub use oscillators::{Oscillators, OscillatorsConfig, Reading};

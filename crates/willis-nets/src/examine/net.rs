@@ -10,6 +10,7 @@ use willis_core::SITE_COUNT;
 
 use super::condition::CONDITIONS;
 use super::oscillators::{Oscillators, OscillatorsConfig};
+use crate::Switch;
 use crate::film::{Film, FilmConfig};
 use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
@@ -34,16 +35,6 @@ pub enum Backbone {
     Waveformer,
     /// Strided convolutions: the baseline row.
     Plain,
-}
-
-/// Whether a part takes part; off for ablations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Switch {
-    /// It does.
-    On,
-    /// It does not.
-    Off,
 }
 
 /// Sizes of an [`ExamineNet`].

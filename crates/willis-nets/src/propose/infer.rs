@@ -5,11 +5,14 @@ use willis_core::{Candidate, Candidates, Evidence, Image, NodeTable, Point, SITE
 
 use super::net::ProposeNet;
 use super::peaks::{PeakBounds, Region, regions};
+use crate::Switch;
 
 /// How candidates are found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProposeConfig {
+    /// The node scorer; off for the ablation without a graph.
+    pub graph: Switch,
     /// Most candidates of a series.
     pub max_candidates: usize,
     /// Places among them that are kept for seeds no net has found.
@@ -29,6 +32,7 @@ pub struct ProposeConfig {
 impl Default for ProposeConfig {
     fn default() -> Self {
         Self {
+            graph: Switch::On,
             max_candidates: 24,
             seed_places: 8,
             peak_floor: 0.02,
@@ -52,6 +56,7 @@ pub fn propose(
     seeds: &[Candidate],
     config: &ProposeConfig,
 ) -> Candidates {
+    let net = net.filter(|_| config.graph == Switch::On);
     let scores = net.and_then(|net| net.scores(table)).unwrap_or_default();
     let bounds = PeakBounds {
         floor: config.peak_floor,

@@ -113,8 +113,12 @@ pub fn fit(
     let sample = |_: usize, rng: &mut ChaCha8Rng| draw(&cases, config, rng);
     let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
     let trained = train(net, &config.train, run_dir, sample, loss, progress)?;
-    let scores = if trained.finished { score(&trained.net, validation, &config.infer)? } else { None };
-    Ok(Fitted { net: trained.net, step: trained.step, finished: trained.finished, scores })
+    let (mut net, mut scores) = (trained.net, None);
+    if trained.finished {
+        net = balanced(net, validation, &config.infer)?;
+        scores = score(&net, validation, &config.infer)?;
+    }
+    Ok(Fitted { net, step: trained.step, finished: trained.finished, scores })
 }
 
 /// One batch of changed patches.
@@ -151,6 +155,59 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
             ("focal", loss.focal),
             ("aneurysm_tversky", loss.aneurysm_tversky),
         ],
+    }
+}
+
+/// The net with its odds of "vessel" corrected, so that a probability of 0.5 is where the Dice over the validation cases is
+/// best. Training weighs the rare vessel voxels up, which makes the net's own odds too high. Unchanged without cases.
+fn balanced(net: SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> Result<SegmentNet, FileError> {
+    let mut odds = LogOdds::default();
+    for folder in folders {
+        let case = willis_core::files::case::load(folder)?;
+        let maps = segment_image(&net, &case.image, config);
+        maps.vessel.iter().zip(&case.sites.voxels).for_each(|(&p, &site)| odds.add(p, site != 0));
+    }
+    Ok(net.with_background_shift(odds.best_threshold()))
+}
+
+/// Numbers of vessel and other voxels by the log odds they are given.
+#[derive(Debug)]
+struct LogOdds {
+    counts: [[u64; 2]; LogOdds::BINS],
+}
+
+impl Default for LogOdds {
+    fn default() -> Self {
+        Self { counts: [[0; 2]; Self::BINS] }
+    }
+}
+
+impl LogOdds {
+    /// Bins from `-LIMIT` to `LIMIT`; the outer ones hold all that lies beyond.
+    const BINS: usize = 240;
+    const LIMIT: f32 = 12.0;
+
+    fn add(&mut self, probability: f32, is_vessel: bool) {
+        let log_odds = (probability / (1.0 - probability)).ln();
+        let bin = (log_odds + Self::LIMIT) / (2.0 * Self::LIMIT) * Self::BINS as f32;
+        self.counts[(bin.max(0.0) as usize).min(Self::BINS - 1)][usize::from(is_vessel)] += 1;
+    }
+
+    /// Log odds from which on voxels are to be taken for vessel: the highest Dice, of equal ones the nearest to 0.
+    fn best_threshold(&self) -> f32 {
+        let truth: u64 = self.counts.iter().map(|[_, vessel]| vessel).sum();
+        let (mut found, mut both) = (0, 0);
+        let mut best = (0.0, 0.0f32);
+        for (bin, [other, vessel]) in self.counts.iter().enumerate().rev() {
+            found += other + vessel;
+            both += vessel;
+            let threshold = (bin as f32 / Self::BINS as f32 - 0.5) * 2.0 * Self::LIMIT;
+            let dice = 2.0 * both as f64 / (found + truth).max(1) as f64;
+            if dice > best.0 || (dice == best.0 && threshold.abs() < best.1.abs()) {
+                best = (dice, threshold);
+            }
+        }
+        best.1
     }
 }
 
@@ -233,6 +290,23 @@ mod tests {
         train(net, &config.train, run_dir.path(), sample, loss, |p| losses.push(p.loss)).unwrap();
         let (first, last) = (losses[0], losses[losses.len() - 1]);
         assert!(last < 0.4 * first, "loss went from {first} to {last}");
+    }
+
+    #[test]
+    fn the_threshold_parts_vessels_from_the_rest() {
+        assert_eq!(LogOdds::default().best_threshold(), 0.0);
+        let mut odds = LogOdds::default();
+        let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
+        for (log_odds, is_vessel) in [(-9.0, false), (0.5, false), (1.5, false), (3.2, true), (8.0, true), (1e9, true)]
+        {
+            odds.add(sigmoid(log_odds), is_vessel);
+        }
+        assert!((1.5..=3.2).contains(&odds.best_threshold()), "{}", odds.best_threshold());
+        let net = config().net.init(&mut Init::new(1, &Device::flex()));
+        let x = Tensor::zeros([1, IN_CHANNELS, 32, 32, 32], &Device::flex());
+        let background = |net: &SegmentNet| net.forward(x.clone()).narrow(1, 0, 1).mean().into_scalar::<f32>();
+        let before = background(&net);
+        assert!((background(&net.with_background_shift(2.0)) - before - 2.0).abs() < 1e-4);
     }
 
     #[test]

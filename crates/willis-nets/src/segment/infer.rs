@@ -19,14 +19,11 @@ pub struct SegmentConfig {
     pub window: usize,
     /// Share of a window that the next one covers again, 0 to 0.9.
     pub overlap: f64,
-    /// Factor on the odds of "vessel". Training weighs the rare vessel voxels up, so that the net's own odds are too high;
-    /// the default was read off training cases (best Dice at probability 0.5).
-    pub vessel_odds: f32,
 }
 
 impl Default for SegmentConfig {
     fn default() -> Self {
-        Self { window: 64, overlap: 0.25, vessel_odds: 0.06 }
+        Self { window: 64, overlap: 0.25 }
     }
 }
 
@@ -93,7 +90,6 @@ pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &Segme
     for ((v, a), (s, w)) in vessel.iter_mut().zip(aneurysm).zip(site.iter_mut().zip(weight)) {
         let w = w.max(f32::MIN_POSITIVE);
         (*v, *a) = ((*v / w).clamp(0.0, 1.0), (*a / w).clamp(0.0, 1.0));
-        *v = *v * config.vessel_odds / (*v * config.vessel_odds + 1.0 - *v).max(f32::MIN_POSITIVE);
         // The net names a site everywhere; it counts where an artery is more probable than none.
         if *v < 0.5 {
             *s = 0;
@@ -228,7 +224,7 @@ mod tests {
     #[test]
     fn any_shape_is_segmented_and_any_thread_count_gives_the_same() {
         let net = tiny();
-        let config = SegmentConfig { window: 32, overlap: 0.25, vessel_odds: 1.0 };
+        let config = SegmentConfig { window: 32, overlap: 0.25 };
         let image = image(Shape::new(20, 40, 33));
         let with_threads = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();

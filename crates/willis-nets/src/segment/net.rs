@@ -100,6 +100,15 @@ impl SegmentNet {
         weights.apply(config.init(&mut Init::new(0, &Device::flex())))
     }
 
+    /// The net with `shift` added to the logit of the background everywhere.
+    pub(super) fn with_background_shift(mut self, shift: f32) -> Self {
+        let mut shifts = [0.0; CHANNELS];
+        shifts[0] = shift;
+        let shifted = |old: Tensor<1>| old.clone() + Tensor::from_floats(shifts, &old.device());
+        self.head.bias = self.head.bias.map(|bias| bias.map(shifted));
+        self
+    }
+
     /// Where the parameters live.
     pub fn device(&self) -> Device {
         self.head.weight.val().device()

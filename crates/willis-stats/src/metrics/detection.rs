@@ -37,6 +37,9 @@ impl Froc {
     }
 }
 
+/// A candidate counts as a lesion inside the sac, or within this distance of its centre, mm.
+pub const TOLERANCE_MM: f64 = 3.0;
+
 /// Matches candidates with lesions: a candidate hits the nearest lesion whose centre is no further away than its
 /// radius or `tolerance_mm`, whichever is larger.
 pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f64) -> SeriesDetections {

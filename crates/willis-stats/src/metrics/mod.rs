@@ -11,8 +11,3 @@ pub use detection::{Froc, SeriesDetections, detections, froc, recall_at};
 pub use overlap::{cldice, dice};
 pub use probability::{ReliabilityBin, brier, expected_calibration_error, reliability};
 pub use rank::{auroc, average_precision};
-
-/// A figure for people: three decimals, or why there is none.
-pub fn display(value: Option<f64>, why_undefined: &str) -> String {
-    value.map_or_else(|| format!("n/a ({why_undefined})"), |v| format!("{v:.3}"))
-}

@@ -1,11 +1,11 @@
-//! Candidates to rows of features: one per site, and one for "aneurysm present".
+//! Candidates to rows of features: one per candidate, one per site, and one for "aneurysm present".
 //!
 //! What was not measured is missing (NaN), never 0. A probability of a candidate that does not exist is 0, which is
 //! known, not missing.
 
 use willis_core::{Candidate, Modality, SITE_COUNT, Site};
 
-use crate::logistic::logit;
+use crate::logistic::{logit, sigmoid};
 use crate::table::Table;
 
 /// Evidence of one candidate, in this order in every row.
@@ -44,6 +44,40 @@ const KINDS: [(&str, Site); 8] = [
 pub(super) const SITE_PROBABILITIES: usize = 4;
 /// Leading columns of a "present" row that are probabilities.
 pub(super) const PRESENT_PROBABILITIES: usize = 1 + TOP;
+
+/// Leading columns of a candidate row that are probabilities.
+pub(super) const CANDIDATE_PROBABILITIES: usize = 3;
+
+/// Column names of a candidate row.
+pub fn candidate_columns() -> Vec<String> {
+    let own = ["class_probability", "aneurysm_probability", "graph_probability", "class_lead", "aneurysm_lead"];
+    let own = own.into_iter().chain(["vessel_probability"]).map(String::from);
+    let kinds = KINDS.map(|(name, _)| name.to_string());
+    own.chain(EVIDENCE.map(String::from)).chain(kinds).chain(modality_columns()).collect()
+}
+
+/// One row per candidate: its probabilities by classifier, aneurysm channel and graph; how far its class logit and its
+/// aneurysm channel lie above the best of the other candidates; its evidence; kind of artery; modality.
+pub fn candidate_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+    let class_logit = |c: &Candidate| c.evidence.class_logit;
+    let aneurysm_peak = |c: &Candidate| c.evidence.aneurysm_peak;
+    let row = |(i, candidate): (usize, &Candidate)| {
+        let e = &candidate.evidence;
+        let lead = |value: &dyn Fn(&Candidate) -> Option<f32>| {
+            let others = candidates.iter().enumerate().filter(|&(j, _)| j != i).filter_map(|(_, c)| value(c));
+            Some(value(candidate)? - others.reduce(f32::max)?)
+        };
+        let class_probability = e.class_logit.map(|logit| sigmoid(f64::from(logit)) as f32);
+        let own = [class_probability, e.aneurysm_peak, e.graph_score, lead(&class_logit), lead(&aneurysm_peak)];
+        let own = own.into_iter().chain([e.vessel_probability]).map(|value| value.unwrap_or(f32::NAN));
+        let kinds = KINDS.map(|(_, kind)| {
+            candidate.site.map_or(f32::NAN, |site| f32::from(u8::from(kind == site || kind.mirror() == site)))
+        });
+        let row = own.chain(self::evidence(Some(candidate))).chain(kinds).chain(modality_flags(modality));
+        row.collect::<Vec<f32>>()
+    };
+    Table::new(candidate_columns().len(), candidates.iter().enumerate().flat_map(row).collect())
+}
 
 /// Column names of a site row.
 pub fn site_columns() -> Vec<String> {

@@ -1,11 +1,12 @@
 //! Fitting the stack: features, patient-grouped folds, boosters, calibration, baseline.
 
-use willis_core::SITE_COUNT;
+use willis_core::{Candidate, Modality, SITE_COUNT};
 
 use super::features::{
-    PRESENT_PROBABILITIES, SITE_PROBABILITIES, present_columns, present_row, site_columns, site_rows, with_logits,
+    CANDIDATE_PROBABILITIES, PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows,
+    present_columns, present_row, site_columns, site_rows, with_logits,
 };
-use super::model::{Member, StackModel};
+use super::model::{Member, StackModel, ranked};
 use super::{StackCase, StackConfig, StackError, StackFit};
 use crate::boosting::{Booster, cross_fit};
 use crate::calibration::{CalibrationError, Platt};
@@ -17,7 +18,11 @@ use crate::table::Table;
 /// Fits the stack.
 ///
 /// Folds keep patients whole and balance "aneurysm present"; they choose the number of trees and give the out-of-fold
-/// scores on which the calibration is fitted. The boosters that serve are fitted on all series.
+/// scores on which the calibration is fitted. Sites and series learn from out-of-fold probabilities of the candidates,
+/// in the same folds. The boosters that serve are fitted on all series.
+///
+/// # Panics
+/// if a case does not say of each candidate whether it is an aneurysm (programmer error).
 ///
 /// # Errors
 /// `Folds` with fewer than two patients or series of each class, `Calibration` when a class is missing, `Boost`.
@@ -28,8 +33,34 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
     let folds = stratified_group_k_fold(&present, &patients, feasible_folds(&present, &patients, config.folds))?;
     let site_folds: Vec<usize> = folds.iter().flat_map(|fold| [*fold; SITE_COUNT]).collect();
 
-    let site_table = stack(site_columns().len(), cases.iter().map(|c| site_rows(&c.candidates, c.modality)));
-    let present_table = stack(present_columns().len(), cases.iter().map(|c| present_row(&c.candidates, c.modality)));
+    let candidate_table =
+        stack(candidate_columns().len(), cases.iter().map(|c| candidate_rows(&c.candidates, c.modality)));
+    let is_aneurysm: Vec<bool> = cases.iter().flat_map(|case| case.is_aneurysm.iter().copied()).collect();
+    let counts = cases.iter().map(|case| case.candidates.len());
+    let candidate_folds: Vec<usize> =
+        folds.iter().zip(counts.clone()).flat_map(|(fold, n)| std::iter::repeat_n(*fold, n)).collect();
+    let task = Task {
+        target: "candidates",
+        table: &candidate_table,
+        labels: &is_aneurysm,
+        folds: &candidate_folds,
+        n_probabilities: CANDIDATE_PROBABILITIES,
+    };
+    let candidate = task.fit(config)?;
+    let mut rest = candidate.out_of_fold.as_slice();
+    let out_of_fold_candidates: Vec<Vec<f64>> =
+        counts.map(|n| rest.split_off(..n).expect("one probability per candidate").to_vec()).collect();
+    let candidates: Vec<_> = cases
+        .iter()
+        .zip(&out_of_fold_candidates)
+        .map(|(case, probabilities)| ranked(case.candidates.clone(), probabilities))
+        .collect();
+
+    let rows = |of: fn(&[Candidate], Option<Modality>) -> Table, columns: usize| {
+        stack(columns, candidates.iter().zip(cases).map(|(candidates, case)| of(candidates, case.modality)))
+    };
+    let site_table = rows(site_rows, site_columns().len());
+    let present_table = rows(present_row, present_columns().len());
     let task = Task {
         target: "sites",
         table: &site_table,
@@ -47,16 +78,17 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
     };
     let any = task.fit(config)?;
 
-    let rows = |sites: &[f64], present: &[f64]| -> Vec<[f64; SITE_COUNT + 1]> {
+    let fourteen = |sites: &[f64], present: &[f64]| -> Vec<[f64; SITE_COUNT + 1]> {
         let row = |(sites, present): (&[f64], &f64)| std::array::from_fn(|c| *sites.get(c).unwrap_or(present));
         sites.chunks_exact(SITE_COUNT).zip(present).map(row).collect()
     };
     let labels: Vec<[bool; SITE_COUNT + 1]> =
         cases.iter().map(|case| std::array::from_fn(|c| *case.sites.get(c).unwrap_or(&case.present))).collect();
-    let out_of_fold = rows(&site.out_of_fold, &any.out_of_fold);
-    let out_of_fold_logistic = rows(&site.out_of_fold_logistic, &any.out_of_fold_logistic);
+    let out_of_fold = fourteen(&site.out_of_fold, &any.out_of_fold);
+    let out_of_fold_logistic = fourteen(&site.out_of_fold_logistic, &any.out_of_fold_logistic);
     Ok(StackFit {
-        model: StackModel { site: site.member, present: any.member },
+        model: StackModel { candidate: candidate.member, site: site.member, present: any.member },
+        out_of_fold_candidates,
         score: challenge_score(&out_of_fold, &labels),
         score_logistic: challenge_score(&out_of_fold_logistic, &labels),
         out_of_fold,
@@ -135,10 +167,10 @@ fn stack(n_columns: usize, tables: impl Iterator<Item = Table>) -> Table {
 mod tests {
     use super::*;
     use crate::metrics::{auroc, expected_calibration_error};
-    use crate::stack::{predict, predict_logistic};
+    use crate::stack::{predict, predict_logistic, rank};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
-    use willis_core::{Candidate, Evidence, Modality, Point, Site};
+    use willis_core::{Evidence, Point, Site};
 
     /// Series with four candidates each; a lesion raises its candidate's evidence.
     fn cases(n: usize) -> Vec<StackCase> {
@@ -172,6 +204,7 @@ mod tests {
                 patient: format!("patient {}", i / 2 * 2 % 260),
                 modality: Some(Modality::ALL[i % 4]).filter(|_| !i.is_multiple_of(5)),
                 candidates,
+                is_aneurysm: (0..4).map(|k| k == 0 && lesion.is_some()).collect(),
                 sites: Site::ALL.map(|s| Some(s) == lesion),
                 present: lesion.is_some(),
             }
@@ -200,16 +233,24 @@ mod tests {
         let json = fitted.model.to_json().unwrap();
         let loaded = StackModel::from_json(&json).unwrap();
         for case in &cases[..10] {
-            let (sites, present) = predict(&fitted.model, &case.candidates, case.modality).unwrap();
-            assert_eq!(predict(&loaded, &case.candidates, case.modality).unwrap(), (sites, present));
+            let candidates = rank(&fitted.model, case.candidates.clone(), case.modality).unwrap();
+            assert!(candidates.is_sorted_by(|a, b| a.probability >= b.probability && a.rank < b.rank));
+            let (sites, present) = predict(&fitted.model, &candidates, case.modality).unwrap();
+            assert_eq!(predict(&loaded, &candidates, case.modality).unwrap(), (sites, present));
             assert!(sites.iter().chain([&present]).all(|p| (0.0..=1.0).contains(p)));
-            let baseline = predict_logistic(&loaded, &case.candidates, case.modality);
+            let baseline = predict_logistic(&loaded, &candidates, case.modality);
             assert!(baseline.0.iter().chain([&baseline.1]).all(|p| (0.0..=1.0).contains(p)));
             let rare = loaded.at_prevalence((sites, present), 0.05);
             assert!(rare.1 < present);
         }
         assert_eq!(fit(&cases, &quick()).unwrap().model.to_json().unwrap(), json, "same data, same bytes");
-        let served: Vec<f64> = cases.iter().map(|c| predict(&loaded, &c.candidates, c.modality).unwrap().1).collect();
+        let serve = |c: &StackCase| {
+            predict(&loaded, &rank(&loaded, c.candidates.clone(), c.modality).unwrap(), c.modality).unwrap().1
+        };
+        let served: Vec<f64> = cases.iter().map(serve).collect();
+        let candidates: Vec<f64> = fitted.out_of_fold_candidates.concat();
+        let is_aneurysm: Vec<bool> = cases.iter().flat_map(|c| c.is_aneurysm.clone()).collect();
+        assert!(auroc(&candidates, &is_aneurysm).unwrap() > 0.8);
         assert!(auroc(&served, &present).unwrap() >= auroc(&p, &present).unwrap());
         assert!(predict(&loaded, &[], None).unwrap().1 < 0.5, "nothing found");
     }
@@ -218,7 +259,7 @@ mod tests {
     fn other_models_are_refused() {
         let json = fit(&cases(60), &quick()).unwrap().model.to_json().unwrap();
         let text = String::from_utf8(json).unwrap();
-        for (find, put) in [("\"schema\":1", "\"schema\":9"), ("best_here", "beast_here")] {
+        for (find, put) in [("\"schema\":2", "\"schema\":9"), ("best_here", "beast_here")] {
             let other = text.replacen(find, put, 1);
             assert!(matches!(StackModel::from_json(other.as_bytes()), Err(StackError::Incompatible { .. })), "{put}");
         }
@@ -228,8 +269,11 @@ mod tests {
     #[test]
     fn one_class_or_one_patient_cannot_be_fitted() {
         let mut healthy = cases(20);
-        healthy.iter_mut().for_each(|c| (c.present, c.sites) = (false, [false; SITE_COUNT]));
-        assert!(matches!(fit(&healthy, &quick()), Err(StackError::Calibration { target: "sites", .. })));
+        for case in &mut healthy {
+            (case.present, case.sites) = (false, [false; SITE_COUNT]);
+            case.is_aneurysm.fill(false);
+        }
+        assert!(matches!(fit(&healthy, &quick()), Err(StackError::Calibration { target: "candidates", .. })));
         let mut one = cases(20);
         one.iter_mut().for_each(|c| c.patient = "the same".into());
         assert!(matches!(fit(&one, &quick()), Err(StackError::Folds(_))));

@@ -1,6 +1,7 @@
 //! The last stage: evidence of all candidates to fourteen calibrated probabilities.
 //!
-//! Two gradient boosters: one over (series, site) rows shared by all sites, one over series for "aneurysm present".
+//! Three gradient boosters: one over candidates, whose probability ranks them; then, over those probabilities, one for
+//! (series, site) rows shared by all sites and one over series for "aneurysm present".
 //! Each is calibrated on its own out-of-fold scores and accompanied by a logistic regression, the baseline of every
 //! comparison. The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the series.
 
@@ -16,7 +17,7 @@ use crate::folds::FoldError;
 use crate::metrics::ChallengeScore;
 
 pub use fit::fit;
-pub use model::{StackModel, predict, predict_logistic};
+pub use model::{StackModel, predict, predict_logistic, rank};
 
 /// One series to learn from.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,6 +28,8 @@ pub struct StackCase {
     pub modality: Option<Modality>,
     /// Candidates with out-of-fold evidence.
     pub candidates: Candidates,
+    /// Whether each candidate is an aneurysm.
+    pub is_aneurysm: Vec<bool>,
     /// Whether there is an aneurysm at each site, column order.
     pub sites: [bool; SITE_COUNT],
     /// Whether there is an aneurysm anywhere.
@@ -56,6 +59,8 @@ impl Default for StackConfig {
 pub struct StackFit {
     /// The model, fitted on all series.
     pub model: StackModel,
+    /// Out-of-fold probability of each candidate of each series.
+    pub out_of_fold_candidates: Vec<Vec<f64>>,
     /// Out-of-fold probabilities of the boosters: one row per series, "aneurysm present" last.
     pub out_of_fold: Vec<[f64; SITE_COUNT + 1]>,
     /// The same of the logistic regressions.

@@ -1,20 +1,23 @@
 //! The fitted stack: one JSON document with XGBoost models inside.
 
 use serde::{Deserialize, Serialize};
-use willis_core::{Candidate, Modality, SITE_COUNT};
+use willis_core::{Candidate, Candidates, Modality, SITE_COUNT};
 
 use super::StackError;
 use super::features::{
-    PRESENT_PROBABILITIES, SITE_PROBABILITIES, present_columns, present_row, site_columns, site_rows, with_logits,
+    PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows, present_columns, present_row,
+    site_columns, site_rows, with_logits,
 };
 use crate::boosting::{Booster, TRAINER};
 use crate::calibration::{Platt, shift_prevalence};
 use crate::logistic::Logistic;
 use crate::table::Table;
 
-/// Boosters, calibrations and baselines for the fourteen columns.
+/// Boosters, calibrations and baselines for candidates and the fourteen columns.
 #[derive(Debug, Clone)]
 pub struct StackModel {
+    /// For candidates.
+    pub(super) candidate: Member,
     /// For (series, site) rows.
     pub(super) site: Member,
     /// For series.
@@ -38,7 +41,27 @@ impl Member {
     }
 }
 
-/// Calibrated probabilities of a series: the sites in column order, and "aneurysm present".
+/// The candidates with the calibrated probability that each is an aneurysm, most probable first.
+///
+/// # Errors
+/// as [`predict`]
+pub fn rank(model: &StackModel, candidates: Candidates, modality: Option<Modality>) -> Result<Candidates, StackError> {
+    if candidates.is_empty() {
+        return Ok(candidates);
+    }
+    let probabilities = model.candidate.predict(&candidate_rows(&candidates, modality))?;
+    Ok(ranked(candidates, &probabilities))
+}
+
+/// Candidates with these probabilities, most probable first; equal ones stay in their order.
+pub(super) fn ranked(mut candidates: Candidates, probabilities: &[f64]) -> Candidates {
+    candidates.iter_mut().zip(probabilities).for_each(|(candidate, &p)| candidate.probability = p);
+    candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    (1..).zip(&mut candidates).for_each(|(rank, candidate)| candidate.rank = rank);
+    candidates
+}
+
+/// Calibrated probabilities of a series from its candidates as [`rank`] gives them: the sites in column order, and "aneurysm present".
 ///
 /// # Errors
 /// `Boost` when the boosters do not fit this program's features, which loading has already ruled out.
@@ -81,7 +104,7 @@ impl StackModel {
         (prediction.0.map(shift), shift(prediction.1))
     }
 
-    /// The model as one JSON document; `site.booster` and `present.booster` are XGBoost models.
+    /// The model as one JSON document; `candidate.booster`, `site.booster` and `present.booster` are XGBoost models.
     ///
     /// # Errors
     /// `Boost` or `Json` when a number has no JSON form.
@@ -89,6 +112,7 @@ impl StackModel {
         let document = Document {
             schema: SCHEMA,
             trainer: TRAINER.to_string(),
+            candidate: MemberDocument::of(&self.candidate, candidate_columns())?,
             site: MemberDocument::of(&self.site, site_columns())?,
             present: MemberDocument::of(&self.present, present_columns())?,
         };
@@ -106,16 +130,21 @@ impl StackModel {
             let (expected, got) = (format!("schema {SCHEMA}"), format!("schema {}", document.schema));
             return Err(StackError::Incompatible { expected, got });
         }
-        Ok(Self { site: document.site.member(&site_columns())?, present: document.present.member(&present_columns())? })
+        Ok(Self {
+            candidate: document.candidate.member(&candidate_columns())?,
+            site: document.site.member(&site_columns())?,
+            present: document.present.member(&present_columns())?,
+        })
     }
 }
 
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Serialize, Deserialize)]
 struct Document {
     schema: u32,
     trainer: String,
+    candidate: MemberDocument,
     site: MemberDocument,
     present: MemberDocument,
 }

@@ -14,7 +14,7 @@ use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
 /// Runs one of the cohort commands.
 pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        CohortCommand::Synth { output, series, seed, appearance, size, modality, prevalence } => {
+        CohortCommand::Synth { output, series, seed, appearance, size, modality, prevalence, lesions } => {
             let modality = modality
                 .as_deref()
                 .map(|name| {
@@ -24,6 +24,7 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
                 .transpose()?;
             let mut mix = mix(*appearance, *size, modality);
             mix.prevalence = prevalence.unwrap_or(mix.prevalence);
+            mix.lesions = *lesions;
             ensure!(
                 (0.0..=1.0).contains(&mix.prevalence),
                 "the prevalence must lie between 0 and 1, got {}",
@@ -99,13 +100,14 @@ fn mix(appearance: Appearance, size: ScanSize, modality: Option<Modality>) -> Co
         modalities: modality.map_or(shares.modalities, only),
         wide_share: match appearance {
             Appearance::Realistic => 0.0,
-            Appearance::Mixed => 0.25,
+            Appearance::Mixed => 1.0 / 3.0,
             Appearance::Wide => 1.0,
         },
         size: match size {
             ScanSize::Clinical => phantom::ScanSize::Clinical,
             ScanSize::Small => phantom::ScanSize::Small,
             ScanSize::Tiny => phantom::ScanSize::Tiny,
+            ScanSize::Reference => phantom::ScanSize::Reference,
         },
         ..shares
     }

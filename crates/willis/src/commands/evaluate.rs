@@ -15,7 +15,8 @@ use willis_imaging::trace::{TraceConfig, graph_from_mask};
 use willis_kernels::thinning::skeletonize;
 use willis_phantom::cohort::{self, Cohort, CohortSeries};
 use willis_stats::bootstrap::{Interval, interval};
-use willis_stats::metrics::{self, SeriesDetections};
+use willis_stats::metrics::detection::TOLERANCE_MM;
+use willis_stats::metrics::{self, ChallengeScore, SeriesDetections};
 
 use super::Outcome;
 use crate::cli::{EvaluateArgs, Format};
@@ -54,9 +55,6 @@ struct Figure {
     interval: Option<Interval>,
     note: String,
 }
-
-/// A candidate counts as a lesion inside the sac, or within this distance of its centre.
-const TOLERANCE_MM: f64 = 3.0;
 
 /// Runs the command.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<Outcome> {
@@ -159,7 +157,10 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
             note: note.into(),
         }
     };
-    let mut figures = vec![figure("challenge score", "half present, half mean of sites", &challenge_score)];
+    let mut figures = vec![figure("challenge score", "half present, half mean of sites", &|s| score_of(s).score)];
+    figures.push(figure("challenge score of the defined columns", "not comparable when a column is n/a", &|s| {
+        score_of(s).score_of_defined
+    }));
     for (i, name) in column_names().enumerate() {
         let positives = scored.iter().filter(|s| s.labels[i]).count();
         figures.push(figure(&format!("AUC {name}"), &format!("{positives} positive"), &|s| auc(s, i)));
@@ -239,10 +240,10 @@ fn auc(scored: &[&Scored], i: usize) -> Option<f64> {
     metrics::auroc(&column(scored, i), &labels(scored, i))
 }
 
-fn challenge_score(scored: &[&Scored]) -> Option<f64> {
+fn score_of(scored: &[&Scored]) -> ChallengeScore {
     let predictions: Vec<_> = scored.iter().map(|s| s.probabilities).collect();
     let labels: Vec<_> = scored.iter().map(|s| s.labels).collect();
-    metrics::challenge_score(&predictions, &labels).score
+    metrics::challenge_score(&predictions, &labels)
 }
 
 fn of_modality<'a>(scored: &[&'a Scored], modality: Modality) -> Vec<&'a Scored> {

@@ -1,4 +1,4 @@
-//! Vessel maps of training cases, predicted once by a given vessel net and kept beside the cases.
+//! Vessel maps of training cases, predicted once by a given vessel net and kept beside the cases with 16 bits a value.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +26,12 @@ impl MapMaker<'_> {
         let case = case::load(&prepared.folder)?;
         let source = harmonised(&case);
         let path = self.path(&prepared.folder);
-        let map = match read(&path, &source) {
-            Some(map) => map,
-            None => {
-                let map = segment(self.net, &source, self.config);
-                write(&path, &map).with_context(|| path.display().to_string())?;
-                map
-            }
-        };
+        if let Some(map) = read(&path, &source) {
+            return Ok((case, map));
+        }
+        write(&path, &segment(self.net, &source, self.config)).with_context(|| path.display().to_string())?;
+        // Read back, so that the first run and a later one work on the same rounded values.
+        let map = read(&path, &source).with_context(|| format!("cannot read {} back", path.display()))?;
         Ok((case, map))
     }
 
@@ -57,7 +55,7 @@ fn write(path: &Path, map: &VesselMap) -> anyhow::Result<()> {
     content.tensors.insert("vessel".into(), tensor(map.vessel.voxels.clone()));
     content.tensors.insert("aneurysm".into(), tensor(map.aneurysm.voxels.clone()));
     content.tensors.insert("site".into(), tensor(map.site.voxels.iter().map(|&v| f32::from(v)).collect()));
-    tensors::write(path, &content, tensors::Precision::F32)?;
+    tensors::write(path, &content, tensors::Precision::F16)?;
     Ok(())
 }
 

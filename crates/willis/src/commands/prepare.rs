@@ -30,8 +30,11 @@ pub struct PreparedCase {
     pub folder: PathBuf,
 }
 
-/// Fold of each series: grouped by patient (one series per patient in this layout), stratified by modality and presence.
+/// Fold of each series, all 0 for one fold: grouped by patient (one series per patient in this layout), stratified by modality and presence.
 pub fn fold_of_series(cohort: &Cohort, folds: usize) -> anyhow::Result<Vec<usize>> {
+    if folds == 1 {
+        return Ok(vec![0; cohort.series.len()]);
+    }
     let strata: Vec<_> = cohort.series.iter().map(|s| (s.meta.modality, s.present)).collect();
     let patients: Vec<&str> = cohort.series.iter().map(|s| s.meta.uid.as_str()).collect();
     Ok(stratified_group_k_fold(&strata, &patients, folds)?)

@@ -13,8 +13,10 @@ use willis_nets::propose::{self, GraphCase};
 use willis_nets::segment;
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_phantom::cohort;
-use willis_stats::metrics::{ChallengeScore, display};
-use willis_stats::stack::{self, StackCase};
+use willis_stats::bootstrap;
+use willis_stats::metrics::detection::TOLERANCE_MM;
+use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
+use willis_stats::stack::{self, StackCase, StackFit};
 
 use super::maps::MapMaker;
 use super::prepare::{PreparedCase, prepare};
@@ -177,7 +179,7 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     let (scorer, examiner) = (weights::load_propose(models)?, weights::load_examine(models)?);
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
     let bar = progress.bar("evidence", start.left_out(args.fold).count() as u64);
-    let mut cases = Vec::new();
+    let (mut cases, mut detected) = (Vec::new(), Vec::new());
     for prepared in start.left_out(args.fold) {
         let (case, map) = maker.map(prepared)?;
         let proposed = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
@@ -185,21 +187,55 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
         let mut sites = [false; SITE_COUNT];
         case.lesions.iter().for_each(|lesion| sites[lesion.site.column()] = true);
         let present = !case.lesions.is_empty();
+        let hits = detections(&candidates, &case.lesions, TOLERANCE_MM);
         cases.push(StackCase {
+            is_aneurysm: hits.candidates.iter().map(|(_, lesion)| lesion.is_some()).collect(),
             patient: prepared.uid.clone(),
             modality: case.meta.modality,
             candidates,
             sites,
             present,
         });
+        detected.push(hits);
         bar.inc(1);
     }
     bar.finish_and_clear();
     let fitted = stack::fit(&cases, &start.config.train.stack)?;
+    for (hits, probabilities) in detected.iter_mut().zip(&fitted.out_of_fold_candidates) {
+        hits.candidates.iter_mut().zip(probabilities).for_each(|(candidate, &p)| candidate.0 = p);
+    }
     let bytes = fitted.model.to_json()?;
     write_atomically(&args.output.join(STACK), |file| file.write_all(&bytes))?;
-    let score = |s: &ChallengeScore| display(s.score_of_defined, "no site has both classes");
-    println!("{} left-out series, out-of-fold challenge score over the sites that have both classes:", cases.len());
-    println!("boosted trees {}, logistic regression {}", score(&fitted.score), score(&fitted.score_logistic));
+    print_out_of_fold(&cases, &fitted, &detected);
     Ok(())
+}
+
+/// How the stack does on the series it was fitted on, each predicted by the fold that left it out; with 95 % intervals.
+fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) {
+    const SAMPLES: usize = 500;
+    let line = |name: &str, figure: &(dyn Fn(&[usize]) -> Option<f64> + Sync)| {
+        let all: Vec<usize> = (0..cases.len()).collect();
+        let value = figure(&all).map_or("n/a".into(), |v| format!("{v:.3}"));
+        let interval = bootstrap::interval(cases.len(), 0, SAMPLES, figure);
+        let interval = interval.map_or("n/a".into(), |i| format!("{:.3} to {:.3}", i.lo, i.hi));
+        println!("  {name:46} {value}  ({interval})");
+    };
+    let labels: Vec<[bool; COLUMN_COUNT]> =
+        cases.iter().map(|c| std::array::from_fn(|i| *c.sites.get(i).unwrap_or(&c.present))).collect();
+    let scored = |rows: &[[f64; COLUMN_COUNT]], sample: &[usize]| {
+        let pick = |i: &usize| (rows[*i], labels[*i]);
+        let (rows, labels): (Vec<_>, Vec<_>) = sample.iter().map(pick).unzip();
+        challenge_score(&rows, &labels)
+    };
+    println!("{} left-out series, out of fold, with 95 % intervals:", cases.len());
+    for (name, rows) in [("boosted trees", &fitted.out_of_fold), ("logistic regression", &fitted.out_of_fold_logistic)]
+    {
+        line(&format!("{name}: score of the defined columns"), &|sample| scored(rows, sample).score_of_defined);
+        line(&format!("{name}: AUC of aneurysm present"), &|sample| scored(rows, sample).auc[SITE_COUNT]);
+    }
+    for k in [1, 5, 15] {
+        line(&format!("lesion recall at {k}"), &|sample| {
+            recall_at(&sample.iter().map(|&i| detected[i].clone()).collect::<Vec<_>>(), k)
+        });
+    }
 }

@@ -35,7 +35,7 @@ pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
                 }
                 (headline(result))
                 (projections(result, shown))
-                (probabilities(result))
+                (probabilities(result, run))
                 (candidate_table(&result.candidates))
                 (triptychs(result, shown))
                 (graph(result, shown))
@@ -104,7 +104,7 @@ fn projections(result: &SeriesResult, shown: &[Candidate]) -> Markup {
     }
 }
 
-fn probabilities(result: &SeriesResult) -> Markup {
+fn probabilities(result: &SeriesResult, run: &RunRecord) -> Markup {
     let of = |name: &str| result.prediction.probabilities.get(name).copied().unwrap_or(f64::NAN);
     let row = |name: &str, colour: &str| {
         let p = of(name);
@@ -124,8 +124,8 @@ fn probabilities(result: &SeriesResult) -> Markup {
                 @for site in Site::ALL { (row(site.name(), figures::site_colour(Some(site)))) }
             }
             p.note {
-                "Calibrated on phantom series made by willis itself, of which "
-                "about three quarters carry an aneurysm; in routine imaging aneurysms are far rarer (3 to 5 %), so these "
+                "Calibrated on phantom series made by willis itself, for a population in which " (percent(run.prevalence))
+                " carry an aneurysm (predict.prevalence); in routine imaging aneurysms are far rarer (3 to 5 %), so these "
                 "numbers rank series and sites, they are not the chance that this patient has an aneurysm."
             }
         }

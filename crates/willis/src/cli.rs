@@ -247,6 +247,9 @@ pub enum TrainCommand {
         /// Data and run folder.
         #[command(flatten)]
         train: TrainArgs,
+        /// Weights to start from, of a net of the same configuration; random ones when absent.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
     },
     /// Graph node scorer: GATv2 over the traced centrelines.
     Graph {

@@ -24,7 +24,7 @@ pub struct ExamineConfig {
 
 impl Default for ExamineConfig {
     fn default() -> Self {
-        Self { batch: 4, confident: 0.95, max_move_mm: 4.0 }
+        Self { batch: 4, confident: 0.5, max_move_mm: 4.0 }
     }
 }
 

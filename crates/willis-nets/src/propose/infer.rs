@@ -21,8 +21,10 @@ pub struct ProposeConfig {
     pub peak_floor: f32,
     /// Lowest node score of a peak on the graph.
     pub score_floor: f32,
-    /// Candidates nearer than this, or than their radius, are one; mm.
+    /// Candidates nearer than this, or than the radius of the better one, are one; mm.
     pub merge_mm: f64,
+    /// A radius counts for no more than this, so that a large vague region does not swallow a sac beside it; mm.
+    pub max_merge_mm: f64,
     /// No candidate reaches farther than this from its peak; half of the largest aneurysm, mm.
     pub reach_mm: f64,
     /// A voxel of at least this vessel probability is a vessel voxel.
@@ -38,15 +40,16 @@ impl Default for ProposeConfig {
             peak_floor: 0.02,
             score_floor: 0.02,
             merge_mm: 3.0,
+            max_merge_mm: 5.0,
             reach_mm: 15.0,
             vessel_threshold: 0.5,
         }
     }
 }
 
-/// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, merged within
-/// `max(merge_mm, radius)`, then the seeds (candidates of a detector without learning, best first) that lie near none of
-/// them. The distance to the vessel is measured and never used to drop one.
+/// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, near ones
+/// merged, then the seeds (candidates of a detector without learning, best first) that lie near none of them. The distance
+/// to the vessel is measured and never used to drop one.
 ///
 /// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel and the seeds speak.
 pub fn propose(
@@ -173,7 +176,7 @@ fn value_at(image: &Image<f32>, point: Point) -> Option<f32> {
     image.grid.shape.contains(place).then(|| *image.at(image.grid.shape.nearest(place)))
 }
 
-/// Candidates, best first, without those that lie within `max(merge_mm, radius)` of a better one.
+/// Candidates, best first, without those that are the same as a better one.
 fn separate(mut candidates: Candidates, config: &ProposeConfig) -> Candidates {
     candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.diameter_mm.total_cmp(&a.diameter_mm)));
     let mut kept = Candidates::new();
@@ -187,7 +190,8 @@ fn separate(mut candidates: Candidates, config: &ProposeConfig) -> Candidates {
 
 /// Whether a place belongs to a candidate that is there already.
 fn is_same(candidate: &Candidate, place: Point, config: &ProposeConfig) -> bool {
-    candidate.centre.distance_mm(place) < config.merge_mm.max(candidate.diameter_mm / 2.0)
+    let radius_mm = (candidate.diameter_mm / 2.0).min(config.max_merge_mm);
+    candidate.centre.distance_mm(place) < config.merge_mm.max(radius_mm)
 }
 
 /// Most frequent site within a distance; the first in column order on ties.

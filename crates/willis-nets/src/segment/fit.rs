@@ -1,18 +1,20 @@
 //! Training of the vessel net on cases.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::TrainingCase;
 use willis_core::files::FileError;
+use willis_core::{Index, TrainingCase};
 
 use super::augment::AugmentConfig;
 use super::infer::{SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
-use super::sample::{Patch, PreparedCase, SampleConfig, prepare, random_below};
+use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
 use crate::layers::Init;
 use crate::loss::segmentation::{SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::loss::surrogate;
@@ -110,7 +112,8 @@ pub fn fit(
         Some(weights) => weights.apply(net)?,
         None => net,
     };
-    let sample = |_: usize, rng: &mut ChaCha8Rng| draw(&cases, config, rng);
+    let cases = TrainingSet::new(cases);
+    let sample = |_: usize, rng: &mut ChaCha8Rng| cases.draw(config, rng);
     let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
     let trained = train(net, &config.train, run_dir, sample, loss, progress)?;
     let (mut net, mut scores) = (trained.net, None);
@@ -121,16 +124,50 @@ pub fn fit(
     Ok(Fitted { net, step: trained.step, finished: trained.finished, scores })
 }
 
-/// One batch of changed patches.
-fn draw(cases: &[PreparedCase], config: &SegmentTraining, rng: &mut ChaCha8Rng) -> Vec<Patch> {
-    let one = |_| {
-        let case = &cases[random_below(cases.len(), rng)];
-        let middle = case.draw_middle(&config.sample, rng);
-        let mut patch = case.cut(&config.augment.place(middle, config.sample.patch, rng));
-        config.augment.change(&mut patch, rng);
-        patch
-    };
-    (0..config.sample.batch.max(1)).map(one).collect()
+/// Cases, and which of them have an aneurysm of each class.
+struct TrainingSet {
+    cases: Vec<PreparedCase>,
+    with_class: Vec<(u8, Vec<usize>)>,
+}
+
+impl TrainingSet {
+    fn new(cases: Vec<PreparedCase>) -> Self {
+        let mut with_class: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+        for (i, case) in cases.iter().enumerate() {
+            case.aneurysm_classes().for_each(|class| with_class.entry(class).or_default().push(i));
+        }
+        Self { cases, with_class: with_class.into_iter().collect() }
+    }
+
+    /// One batch of changed patches.
+    fn draw(&self, config: &SegmentTraining, rng: &mut ChaCha8Rng) -> Vec<Patch> {
+        let one = |_| {
+            let (case, middle) = match config.sample.aneurysms {
+                AneurysmDraw::ByCase => self.any(&config.sample, rng),
+                AneurysmDraw::BySite => self.even(&config.sample, rng),
+            };
+            let mut patch = case.cut(&config.augment.place(middle, config.sample.patch, rng));
+            config.augment.change(&mut patch, rng);
+            patch
+        };
+        (0..config.sample.batch.max(1)).map(one).collect()
+    }
+
+    fn any(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PreparedCase, Index) {
+        let case = &self.cases[random_below(self.cases.len(), rng)];
+        (case, case.draw_middle(config, rng))
+    }
+
+    fn even(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PreparedCase, Index) {
+        if self.with_class.is_empty() || rng.random::<f64>() >= config.at_aneurysm {
+            let rest = (1.0 - config.at_aneurysm).max(f64::MIN_POSITIVE);
+            return self
+                .any(&SampleConfig { at_aneurysm: 0.0, at_vessel: config.at_vessel / rest, ..config.clone() }, rng);
+        }
+        let (class, cases) = &self.with_class[random_below(self.with_class.len(), rng)];
+        let case = &self.cases[cases[random_below(cases.len(), rng)]];
+        (case, case.draw_middle_at(*class, config.patch, rng))
+    }
 }
 
 /// Loss of a batch of patches of one size.
@@ -278,12 +315,12 @@ mod tests {
     #[test]
     fn one_batch_is_learned() {
         let config = config();
-        let prepared = [PreparedCase::new(&case(32))];
+        let prepared = TrainingSet::new(vec![PreparedCase::new(&case(32))]);
         let run_dir = tempfile::tempdir().unwrap();
         let net = config.net.init(&mut Init::new(1, &Device::flex()));
         let sample = |_: usize, _: &mut ChaCha8Rng| {
             // The first generator of the run, so that every batch is the same one.
-            draw(&prepared, &config, &mut rand::SeedableRng::seed_from_u64(4))
+            prepared.draw(&config, &mut rand::SeedableRng::seed_from_u64(4))
         };
         let mut losses = Vec::new();
         let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);

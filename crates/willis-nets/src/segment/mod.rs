@@ -10,4 +10,4 @@ pub use augment::AugmentConfig;
 pub use fit::{FitError, Fitted, Scores, SegmentTraining, fit, score};
 pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
-pub use sample::{Patch, PreparedCase, SampleConfig, prepare};
+pub use sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare};

@@ -26,11 +26,23 @@ pub struct SampleConfig {
     pub at_aneurysm: f64,
     /// Share of patches on a vessel, sites drawn evenly.
     pub at_vessel: f64,
+    /// Which aneurysm a patch at one shows.
+    pub aneurysms: AneurysmDraw,
+}
+
+/// How the aneurysm of a patch is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AneurysmDraw {
+    /// A case, then one of its aneurysm voxels: frequent sites and large sacs are seen most.
+    ByCase,
+    /// A site, then a case with an aneurysm there, then one of its voxels: every site is seen as often.
+    BySite,
 }
 
 impl Default for SampleConfig {
     fn default() -> Self {
-        Self { patch: 64, batch: 2, at_aneurysm: 1.0 / 3.0, at_vessel: 1.0 / 3.0 }
+        Self { patch: 64, batch: 2, at_aneurysm: 1.0 / 3.0, at_vessel: 1.0 / 3.0, aneurysms: AneurysmDraw::ByCase }
     }
 }
 
@@ -44,6 +56,8 @@ pub struct PreparedCase {
     /// Class in the low four bits, then the aneurysm and the tube.
     labels: Vec<u8>,
     aneurysm_voxels: Vec<u32>,
+    /// The same by class; no list is empty.
+    aneurysms_of_class: Vec<(u8, Vec<u32>)>,
     site_voxels: Vec<Vec<u32>>,
 }
 
@@ -78,6 +92,7 @@ impl PreparedCase {
             let step = all.len().div_ceil(LIST_LEN).max(1);
             all.into_iter().step_by(step).collect::<Vec<_>>()
         };
+        let aneurysms_of = |class: u8| listed(&|label| label & ANEURYSM_BIT != 0 && label & CLASS_BITS == class);
         let of_class = |class: u8| listed(&|label| label & CLASS_BITS == class);
         Self {
             shape,
@@ -85,6 +100,10 @@ impl PreparedCase {
             centre: case.image.grid.centre(),
             image: case.image.voxels.iter().map(|&v| f16::from_f32(v)).collect(),
             aneurysm_voxels: listed(&|label| label & ANEURYSM_BIT != 0),
+            aneurysms_of_class: (1..CLASSES as u8)
+                .map(|class| (class, aneurysms_of(class)))
+                .filter(|(_, list)| !list.is_empty())
+                .collect(),
             site_voxels: (1..CLASSES as u8).map(of_class).filter(|list| !list.is_empty()).collect(),
             labels,
         }
@@ -93,6 +112,18 @@ impl PreparedCase {
     /// Whether the case has an aneurysm.
     pub fn has_aneurysm(&self) -> bool {
         !self.aneurysm_voxels.is_empty()
+    }
+
+    /// Classes of its aneurysms.
+    pub(super) fn aneurysm_classes(&self) -> impl Iterator<Item = u8> + '_ {
+        self.aneurysms_of_class.iter().map(|(class, _)| *class)
+    }
+
+    /// The middle of a patch at an aneurysm of a class, which the case has.
+    pub(super) fn draw_middle_at(&self, class: u8, patch: usize, rng: &mut impl Rng) -> Index {
+        let (_, list) = self.aneurysms_of_class.iter().find(|(c, _)| *c == class).expect("a class the case has");
+        let found = self.shape.index(list[random_below(list.len(), rng)] as usize);
+        self.moved(found, patch, rng)
     }
 
     /// Where the middle of the next patch lies.
@@ -107,8 +138,12 @@ impl PreparedCase {
         } else {
             self.shape.index(random_below(self.shape.len(), rng))
         };
-        // What is looked for may lie anywhere in the patch's middle half.
-        let quarter = config.patch as i64 / 4;
+        self.moved(found, config.patch, rng)
+    }
+
+    /// A middle for a patch in whose middle half a voxel lies anywhere.
+    fn moved(&self, found: Index, patch: usize, rng: &mut impl Rng) -> Index {
+        let quarter = patch as i64 / 4;
         let mut moved = |v: usize, n: usize| {
             let by = random_below(2 * quarter as usize + 1, rng) as i64 - quarter;
             (v as i64 + by).clamp(0, n as i64 - 1) as usize
@@ -352,6 +387,18 @@ pub(super) mod tests {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..50 {
             let middle = prepared.draw_middle(&config, &mut rng);
+            assert!(prepared.cut(&placement(middle, false)).aneurysm.contains(&1));
+        }
+    }
+
+    #[test]
+    fn patches_are_drawn_at_aneurysms_of_a_site() {
+        let prepared = PreparedCase::new(&case(40));
+        let class = Site::LeftMca.mask_value();
+        assert_eq!(prepared.aneurysm_classes().collect::<Vec<_>>(), [class]);
+        let mut rng = ChaCha8Rng::seed_from_u64(3);
+        for _ in 0..50 {
+            let middle = prepared.draw_middle_at(class, 8, &mut rng);
             assert!(prepared.cut(&placement(middle, false)).aneurysm.contains(&1));
         }
     }

@@ -25,7 +25,7 @@ const EVIDENCE: [&str; 13] = [
     "diameter_mm",
 ];
 
-/// Candidates that the "present" row describes one by one.
+/// Candidates whose probabilities the "present" row holds one by one.
 const TOP: usize = 3;
 
 /// Kinds of artery: a site and its mirror are one kind.
@@ -89,8 +89,12 @@ pub fn site_columns() -> Vec<String> {
 /// Column names of the "present" row.
 pub fn present_columns() -> Vec<String> {
     let probabilities = (1..=TOP).map(|rank| format!("probability_{rank}"));
-    let evidence = (1..=TOP).flat_map(|rank| EVIDENCE.map(|name| format!("{name}_{rank}")));
-    ["any_anywhere".to_string()].into_iter().chain(probabilities).chain(evidence).chain(modality_columns()).collect()
+    ["any_anywhere".to_string()]
+        .into_iter()
+        .chain(probabilities)
+        .chain(EVIDENCE.map(String::from))
+        .chain(modality_columns())
+        .collect()
 }
 
 /// Thirteen rows, one per site in column order.
@@ -113,15 +117,16 @@ pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table 
     Table::new(site_columns().len(), Site::ALL.into_iter().flat_map(row).collect())
 }
 
-/// One row: the chance of any aneurysm, then probability and evidence of the three best candidates, then modality.
+/// One row: the chance of any aneurysm, the probabilities of the three best candidates, the evidence of the best, modality.
+///
+/// The evidence of the others is in their probabilities; there are too few series to learn from it once more.
 pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Table {
     let mut order: Vec<&Candidate> = candidates.iter().collect();
     order.sort_by(|a, b| probability(b).total_cmp(&probability(a)));
     let top = |rank: usize| order.get(rank).copied();
     let any = any(candidates.iter().map(probability)) as f32;
     let probabilities = (0..TOP).map(|rank| top(rank).map_or(0.0, probability) as f32);
-    let evidence = (0..TOP).flat_map(|rank| evidence(top(rank)));
-    let row = [any].into_iter().chain(probabilities).chain(evidence).chain(modality_flags(modality)).collect();
+    let row = [any].into_iter().chain(probabilities).chain(evidence(top(0))).chain(modality_flags(modality)).collect();
     Table::new(present_columns().len(), row)
 }
 
@@ -229,8 +234,8 @@ mod tests {
 
         let (row, columns) = (present_row(&candidates, None), present_columns());
         let present = |name| cell(&row, 0, &columns, name);
-        assert_eq!((present("probability_1"), present("order_inside_1"), present("probability_3")), (0.8, 0.75, 0.0));
-        assert!(present("diameter_mm_3").is_nan() && present("modality_mri_t2").is_nan());
+        assert_eq!((present("probability_1"), present("order_inside"), present("probability_3")), (0.8, 0.75, 0.0));
+        assert!(present("energy").is_nan() && present("modality_mri_t2").is_nan());
     }
 
     #[test]

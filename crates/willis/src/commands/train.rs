@@ -12,6 +12,7 @@ use willis_nets::examine::{self, Backbone, ExamineCase};
 use willis_nets::propose::{self, GraphCase};
 use willis_nets::segment;
 use willis_nets::train::{Progress as Step, TrainConfig, export};
+use willis_nets::weights::Weights;
 use willis_phantom::cohort;
 use willis_stats::bootstrap;
 use willis_stats::metrics::detection::TOLERANCE_MM;
@@ -32,7 +33,7 @@ const MARGIN_MM: f64 = 1.0;
 /// Runs one of the trainings.
 pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        TrainCommand::Vessels { train } => vessels(train, progress)?,
+        TrainCommand::Vessels { train, from } => vessels(train, from.as_deref(), progress)?,
         TrainCommand::Graph { train, models } => graph(train, models, progress)?,
         TrainCommand::Classifier { train, models, plain } => classifier(train, models, *plain, progress)?,
         TrainCommand::Stack { train, models } => stack(train, models, progress)?,
@@ -87,7 +88,7 @@ fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
     }
 }
 
-fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
+fn vessels(args: &TrainArgs, from: Option<&Path>, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
     let mut recipe = start.config.train.vessels.clone();
     recipe.train = overlaid(&recipe.train, args);
@@ -97,7 +98,8 @@ fn vessels(args: &TrainArgs, progress: &Progress) -> anyhow::Result<()> {
     let validation: Vec<_> =
         folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
     let bar = progress.bar("vessels", recipe.train.steps as u64);
-    let fitted = segment::fit(&training, &validation, &recipe, None, &args.output, &cpu(), show(&bar))?;
+    let initial = from.map(Weights::load).transpose()?;
+    let fitted = segment::fit(&training, &validation, &recipe, initial, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
     if fitted.finished {
         let config = serde_json::to_string(&recipe.net)?;

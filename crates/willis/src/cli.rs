@@ -93,7 +93,7 @@ pub struct DemoArgs {
     #[arg(short, long, default_value = "willis-demo", value_name = "DIR")]
     pub output: PathBuf,
     /// Seed of the phantom.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = 3)]
     pub seed: u64,
     /// Weights and configuration.
     #[command(flatten)]

@@ -7,12 +7,12 @@ use indicatif::ProgressBar;
 use willis_core::SITE_COUNT;
 use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
-use willis_nets::cpu;
 use willis_nets::examine::{self, Backbone, ExamineCase};
 use willis_nets::propose::{self, GraphCase};
 use willis_nets::segment;
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_nets::weights::Weights;
+use willis_nets::{Switch, cpu};
 use willis_phantom::cohort;
 use willis_stats::bootstrap;
 use willis_stats::metrics::detection::TOLERANCE_MM;
@@ -163,6 +163,7 @@ fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress)
     recipe.train = overlaid(&recipe.train, args);
     if plain {
         recipe.net.backbone = Backbone::Plain;
+        (recipe.net.oscillators, recipe.net.film) = (Switch::Off, Switch::Off);
     }
     let bar = progress.bar("classifier", recipe.train.steps as u64);
     let fitted = examine::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;

@@ -28,11 +28,26 @@ pub(crate) enum Tissue {
 /// Number of tissues.
 pub(crate) const TISSUE_COUNT: usize = Tissue::Enhancing as usize + 1;
 
-/// A ball of enhancing tissue.
+/// An enhancing tumour: an uneven ellipsoid.
 #[derive(Debug, Clone, Copy)]
-struct Ball {
+struct Tumour {
     centre: [f32; 3],
-    radius: f32,
+    half: [f32; 3],
+}
+
+impl Tumour {
+    /// A meningioma or schwannoma on the skull base, where aneurysms are too, or a metastasis anywhere in the brain.
+    fn draw(rng: &mut ChaCha8Rng) -> Self {
+        let radius = rng.log_normal(5.5, 0.5, 2.0, 14.0);
+        let half = [0; 3].map(|_| (radius * rng.uniform(0.65, 1.3)) as f32);
+        let centre = if rng.chance(0.6) {
+            let [x, y] = [rng.uniform(-38.0, 38.0), rng.uniform(-14.0, 38.0)].map(|v| v as f32);
+            [x, y, base_height(x.abs(), y) + 0.7 * half[2]]
+        } else {
+            [rng.uniform(-50.0, 50.0), rng.uniform(-40.0, 70.0), rng.uniform(-28.0, 45.0)].map(|v| v as f32)
+        };
+        Self { centre, half }
+    }
 }
 
 /// One patient's head.
@@ -43,7 +58,7 @@ pub(crate) struct Head {
     skull_mm: f32,
     sinus_air: f32,
     atrophy: f32,
-    tumours: Vec<Ball>,
+    tumours: Vec<Tumour>,
 }
 
 /// Approximate distance to an ellipsoid's surface, mm; negative inside.
@@ -74,14 +89,8 @@ fn base_height(lateral: f32, y: f32) -> f32 {
 
 impl Head {
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
-        let tumours = if rng.chance(0.12) { 1 + usize::from(rng.chance(0.2)) } else { 0 };
-        let tumours = (0..tumours)
-            .map(|_| Ball {
-                centre: [rng.uniform(-50.0, 50.0), rng.uniform(-40.0, 70.0), rng.uniform(-28.0, 45.0)]
-                    .map(|v| v as f32),
-                radius: rng.uniform(4.0, 12.0) as f32,
-            })
-            .collect();
+        let tumours = if rng.chance(0.25) { 1 + usize::from(rng.chance(0.2)) } else { 0 };
+        let tumours = (0..tumours).map(|_| Tumour::draw(rng)).collect();
         Self {
             noise: NoiseField::new(rng),
             scalp_mm: rng.uniform(4.0, 8.0) as f32,
@@ -212,11 +221,10 @@ impl Head {
             return Tissue::Dura;
         }
         let fold = 0.75 * self.noise.scaled(p, 9.0) + 0.3 * self.noise.scaled([z, x, y], 4.5);
-        for ball in &self.tumours {
-            let d2: f32 = (0..3).map(|i| (p[i] - ball.centre[i]).powi(2)).sum();
-            if d2.sqrt() < ball.radius * (1.0 + 0.25 * fold) {
-                return Tissue::Enhancing;
-            }
+        let uneven = 1.0 + 0.25 * fold;
+        let in_tumour = |t: &Tumour| ellipsoid(p, t.centre, t.half.map(|h| h * uneven)) < 0.0;
+        if self.tumours.iter().any(in_tumour) {
+            return Tissue::Enhancing;
         }
         // Anterior clinoid and sella.
         if ellipsoid(mirrored, [13.5, -12.0, -4.5], [3.0, 5.0, 2.2]) < 0.0 {

@@ -15,6 +15,10 @@ use super::patch::{STORED_CHANNELS, patch};
 /// Side of a stored patch, voxels: the net's, and room to shift.
 pub const STORED_SIDE: usize = SIDE + 8;
 
+/// How far beyond a hit a candidate still belongs to a lesion, mm: about the radius of a parent artery, on whose centreline
+/// candidates of the graph lie.
+pub const NEAR_MM: f64 = 2.5;
+
 /// Diameter of a lesion that is annotated only as a point, mm.
 const UNKNOWN_DIAMETER_MM: f64 = 4.0;
 
@@ -52,7 +56,8 @@ pub struct ExamineCase {
 impl ExamineCase {
     /// The candidates of a series with their truth, and one more at the centre of each lesion.
     ///
-    /// A candidate is a lesion within the lesion's radius, or 3 mm, of its centre.
+    /// A candidate is taken for a lesion within [`NEAR_MM`] of the distance that counts as a hit, which is the lesion's radius,
+    /// or 3 mm: the offset then moves it there.
     pub fn new(map: &VesselMap, candidates: &[Candidate], lesions: &[Lesion], meta: &SeriesMeta) -> Self {
         let proposed = candidates.iter().map(|c| (c.centre, c.site));
         let true_ones = lesions.iter().map(|lesion| (lesion.centre, Some(lesion.site)));
@@ -73,7 +78,7 @@ fn example(
     let nearest = lesions.iter().min_by(|a, b| a.centre.distance_mm(centre).total_cmp(&b.centre.distance_mm(centre)));
     let hit = nearest.filter(|lesion| {
         let radius_mm = lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM) / 2.0;
-        lesion.centre.distance_mm(centre) <= radius_mm.max(3.0)
+        lesion.centre.distance_mm(centre) <= radius_mm.max(3.0) + NEAR_MM
     });
     let truth = match hit {
         Some(lesion) => Truth {
@@ -168,7 +173,7 @@ mod tests {
         };
         let case = ExamineCase::new(
             &map(&[(centre, 2.0)]),
-            &[candidate(25.6), candidate(28.0)],
+            &[candidate(25.6), candidate(29.6)],
             &[lesion],
             &SeriesMeta::default(),
         );

@@ -20,12 +20,25 @@ pub struct ExamineConfig {
     pub confident: f64,
     /// No centre is moved farther than this, mm.
     pub max_move_mm: f64,
+    /// Candidates nearer than this after the moves are one, mm.
+    pub merge_mm: f64,
 }
 
 impl Default for ExamineConfig {
     fn default() -> Self {
-        Self { batch: 4, confident: 0.5, max_move_mm: 4.0 }
+        Self { batch: 4, confident: 0.5, max_move_mm: 6.0, merge_mm: 2.0 }
     }
+}
+
+/// Candidates, best first, without those that were moved onto a better one.
+fn distinct(candidates: Candidates, merge_mm: f64) -> Candidates {
+    let mut kept = Candidates::new();
+    for candidate in candidates {
+        if !kept.iter().any(|better| better.centre.distance_mm(candidate.centre) < merge_mm) {
+            kept.push(candidate);
+        }
+    }
+    kept
 }
 
 /// What the net says of one patch.
@@ -62,6 +75,7 @@ pub fn examine(
         }
     }
     candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability));
+    let mut candidates = distinct(candidates, config.merge_mm);
     for (place, candidate) in candidates.iter_mut().enumerate() {
         candidate.rank = place + 1;
     }

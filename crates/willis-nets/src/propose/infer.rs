@@ -67,13 +67,13 @@ pub fn propose(
         radius_mm: config.reach_mm,
         count: 4 * config.max_candidates,
     };
-    let mut found: Vec<Region> = regions(&map.aneurysm, bounds);
-    let nodes = node_peaks(&scores, table, config.score_floor).into_iter();
-    found.extend(nodes.map(|node| ball_region(map, table.points[node].point, table.points[node].radius_mm)));
-
     let vessel = Vessel::of(map, config.vessel_threshold);
     let judged = |region| judge(region, map, table, &scores, seeds, &vessel, config);
-    let mut candidates = separate(found.into_iter().map(judged).collect(), config);
+    let node_ball = |node: usize| ball_region(map, table.points[node].point, table.points[node].radius_mm);
+    let sacs = regions(&map.aneurysm, bounds).into_iter().map(judged).collect();
+    let nodes =
+        node_peaks(&scores, table, config.score_floor).into_iter().map(|node| judged(node_ball(node))).collect();
+    let mut candidates = separate(sacs, nodes, config);
     candidates.truncate(config.max_candidates.saturating_sub(config.seed_places));
     for seed in seeds {
         let near = candidates.iter().any(|c| is_same(c, seed.centre, config));
@@ -176,16 +176,24 @@ fn value_at(image: &Image<f32>, point: Point) -> Option<f32> {
     image.grid.shape.contains(place).then(|| *image.at(image.grid.shape.nearest(place)))
 }
 
-/// Candidates, best first, without those that are the same as a better one.
-fn separate(mut candidates: Candidates, config: &ProposeConfig) -> Candidates {
-    candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.diameter_mm.total_cmp(&a.diameter_mm)));
+/// All candidates, best first, without those that are the same as another one: of two sacs the more probable stays, and a sac
+/// stays before a node, which lies on the centreline of the parent and not in the sac.
+fn separate(sacs: Candidates, nodes: Candidates, config: &ProposeConfig) -> Candidates {
     let mut kept = Candidates::new();
-    for candidate in candidates {
-        if !kept.iter().any(|other| is_same(other, candidate.centre, config)) {
-            kept.push(candidate);
+    for mut candidates in [sacs, nodes] {
+        sort(&mut candidates);
+        for candidate in candidates {
+            if !kept.iter().any(|other| is_same(other, candidate.centre, config)) {
+                kept.push(candidate);
+            }
         }
     }
+    sort(&mut kept);
     kept
+}
+
+fn sort(candidates: &mut Candidates) {
+    candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability).then(b.diameter_mm.total_cmp(&a.diameter_mm)));
 }
 
 /// Whether a place belongs to a candidate that is there already.

@@ -124,19 +124,19 @@ pub fn fit(
     Ok(Fitted { net, step: trained.step, finished: trained.finished, scores })
 }
 
-/// Cases, and which of them have an aneurysm of each class.
+/// Cases, and the aneurysms of each class: case and middle; no list is empty.
 struct TrainingSet {
     cases: Vec<PreparedCase>,
-    with_class: Vec<(u8, Vec<usize>)>,
+    lesions_of_class: Vec<Vec<(usize, Index)>>,
 }
 
 impl TrainingSet {
     fn new(cases: Vec<PreparedCase>) -> Self {
-        let mut with_class: BTreeMap<u8, Vec<usize>> = BTreeMap::new();
+        let mut by_class: BTreeMap<u8, Vec<(usize, Index)>> = BTreeMap::new();
         for (i, case) in cases.iter().enumerate() {
-            case.aneurysm_classes().for_each(|class| with_class.entry(class).or_default().push(i));
+            case.lesions().iter().for_each(|&(class, middle)| by_class.entry(class).or_default().push((i, middle)));
         }
-        Self { cases, with_class: with_class.into_iter().collect() }
+        Self { cases, lesions_of_class: by_class.into_values().collect() }
     }
 
     /// One batch of changed patches.
@@ -159,14 +159,15 @@ impl TrainingSet {
     }
 
     fn even(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PreparedCase, Index) {
-        if self.with_class.is_empty() || rng.random::<f64>() >= config.at_aneurysm {
+        if self.lesions_of_class.is_empty() || rng.random::<f64>() >= config.at_aneurysm {
             let rest = (1.0 - config.at_aneurysm).max(f64::MIN_POSITIVE);
             return self
                 .any(&SampleConfig { at_aneurysm: 0.0, at_vessel: config.at_vessel / rest, ..config.clone() }, rng);
         }
-        let (class, cases) = &self.with_class[random_below(self.with_class.len(), rng)];
-        let case = &self.cases[cases[random_below(cases.len(), rng)]];
-        (case, case.draw_middle_at(*class, config.patch, rng))
+        let lesions = &self.lesions_of_class[random_below(self.lesions_of_class.len(), rng)];
+        let (case, middle) = lesions[random_below(lesions.len(), rng)];
+        let case = &self.cases[case];
+        (case, case.moved(middle, config.patch, rng))
     }
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::files::FileError;
 use willis_core::space::{Affine, Index, Point, Shape, VoxelPoint};
-use willis_core::{Site, TrainingCase};
+use willis_core::{Lesion, Site, TrainingCase};
 use willis_kernels::thinning::skeletonize;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS};
@@ -36,7 +36,7 @@ pub struct SampleConfig {
 pub enum AneurysmDraw {
     /// A case, then one of its aneurysm voxels: frequent sites and large sacs are seen most.
     ByCase,
-    /// A site, then a case with an aneurysm there, then one of its voxels: every site is seen as often.
+    /// A site, then one of the aneurysms there: every site is seen as often, and small sacs as often as large ones.
     BySite,
 }
 
@@ -56,8 +56,8 @@ pub struct PreparedCase {
     /// Class in the low four bits, then the aneurysm and the tube.
     labels: Vec<u8>,
     aneurysm_voxels: Vec<u32>,
-    /// The same by class; no list is empty.
-    aneurysms_of_class: Vec<(u8, Vec<u32>)>,
+    /// Class and middle of every aneurysm that lies on the grid.
+    lesions: Vec<(u8, Index)>,
     site_voxels: Vec<Vec<u32>>,
 }
 
@@ -92,7 +92,10 @@ impl PreparedCase {
             let step = all.len().div_ceil(LIST_LEN).max(1);
             all.into_iter().step_by(step).collect::<Vec<_>>()
         };
-        let aneurysms_of = |class: u8| listed(&|label| label & ANEURYSM_BIT != 0 && label & CLASS_BITS == class);
+        let middle_of = |lesion: &Lesion| {
+            let place = case.image.grid.affine.to_voxel(lesion.centre)?;
+            shape.contains(place).then(|| (lesion.site.mask_value(), shape.nearest(place)))
+        };
         let of_class = |class: u8| listed(&|label| label & CLASS_BITS == class);
         Self {
             shape,
@@ -100,10 +103,7 @@ impl PreparedCase {
             centre: case.image.grid.centre(),
             image: case.image.voxels.iter().map(|&v| f16::from_f32(v)).collect(),
             aneurysm_voxels: listed(&|label| label & ANEURYSM_BIT != 0),
-            aneurysms_of_class: (1..CLASSES as u8)
-                .map(|class| (class, aneurysms_of(class)))
-                .filter(|(_, list)| !list.is_empty())
-                .collect(),
+            lesions: case.lesions.iter().filter_map(middle_of).collect(),
             site_voxels: (1..CLASSES as u8).map(of_class).filter(|list| !list.is_empty()).collect(),
             labels,
         }
@@ -114,16 +114,9 @@ impl PreparedCase {
         !self.aneurysm_voxels.is_empty()
     }
 
-    /// Classes of its aneurysms.
-    pub(super) fn aneurysm_classes(&self) -> impl Iterator<Item = u8> + '_ {
-        self.aneurysms_of_class.iter().map(|(class, _)| *class)
-    }
-
-    /// The middle of a patch at an aneurysm of a class, which the case has.
-    pub(super) fn draw_middle_at(&self, class: u8, patch: usize, rng: &mut impl Rng) -> Index {
-        let (_, list) = self.aneurysms_of_class.iter().find(|(c, _)| *c == class).expect("a class the case has");
-        let found = self.shape.index(list[random_below(list.len(), rng)] as usize);
-        self.moved(found, patch, rng)
+    /// Class and middle of each of its aneurysms.
+    pub(super) fn lesions(&self) -> &[(u8, Index)] {
+        &self.lesions
     }
 
     /// Where the middle of the next patch lies.
@@ -142,7 +135,7 @@ impl PreparedCase {
     }
 
     /// A middle for a patch in whose middle half a voxel lies anywhere.
-    fn moved(&self, found: Index, patch: usize, rng: &mut impl Rng) -> Index {
+    pub(super) fn moved(&self, found: Index, patch: usize, rng: &mut impl Rng) -> Index {
         let quarter = patch as i64 / 4;
         let mut moved = |v: usize, n: usize| {
             let by = random_below(2 * quarter as usize + 1, rng) as i64 - quarter;
@@ -333,7 +326,13 @@ pub(super) mod tests {
             image: Image::new(grid, voxels.iter().map(|v| if v.0 || v.1 { 1.0 } else { 0.0 }).collect()),
             sites: Image::new(grid, voxels.iter().map(|v| if v.0 || v.1 { site } else { 0 }).collect()),
             aneurysm: Image::new(grid, voxels.iter().map(|v| u8::from(v.1 && !v.0)).collect()),
-            lesions: Vec::new(),
+            lesions: vec![Lesion {
+                centre: affine.to_world(Index::new(side / 2, side / 2 + 4, side / 2).into()),
+                diameter_mm: Some(3.0),
+                site: Site::LeftMca,
+                neck: None,
+                neck_width_mm: None,
+            }],
             meta: SeriesMeta::default(),
         }
     }
@@ -392,15 +391,12 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn patches_are_drawn_at_aneurysms_of_a_site() {
-        let prepared = PreparedCase::new(&case(40));
-        let class = Site::LeftMca.mask_value();
-        assert_eq!(prepared.aneurysm_classes().collect::<Vec<_>>(), [class]);
-        let mut rng = ChaCha8Rng::seed_from_u64(3);
-        for _ in 0..50 {
-            let middle = prepared.draw_middle_at(class, 8, &mut rng);
-            assert!(prepared.cut(&placement(middle, false)).aneurysm.contains(&1));
-        }
+    fn aneurysms_on_the_grid_are_listed() {
+        let mut case = case(40);
+        let outside = Lesion { centre: Point::new(900.0, 0.0, 0.0), ..case.lesions[0].clone() };
+        case.lesions.push(outside);
+        let middle = Index::new(20, 24, 20);
+        assert_eq!(PreparedCase::new(&case).lesions(), [(Site::LeftMca.mask_value(), middle)]);
     }
 
     #[test]

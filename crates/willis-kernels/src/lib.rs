@@ -4,6 +4,7 @@
 //! number of threads.
 
 pub mod activation;
+pub mod attention;
 pub mod conv3d;
 pub mod norm;
 pub mod pool;

@@ -1,7 +1,10 @@
 //! 3D convolution.
 
 use burn::tensor::Tensor;
-use willis_kernels::conv3d::{Conv3dShape, bias_gradient, forward, input_gradient, weight_gradient};
+use willis_kernels::conv3d::{
+    Conv3dShape, bias_gradient, forward, input_gradient, transpose_forward, transpose_input_gradient,
+    transpose_weight_gradient, weight_gradient,
+};
 
 use super::kernel::{Kernel, apply3, filled, on_cpu};
 
@@ -80,6 +83,62 @@ impl Kernel<3> for Convolution {
     }
 }
 
+/// Transposed convolution with kernel = stride and no padding, as in PyTorch's `conv_transpose3d`: every voxel becomes a block.
+///
+/// # Shapes      x `[B, C, D, H, W]`, weight `[C, K, s, s, s]`, bias `[K]` -> `[B, K, sD, sH, sW]`
+pub fn conv_transpose3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>) -> Tensor<5> {
+    let [batch, in_channels, depth, height, width] = x.dims();
+    let [_, out_channels, kd, kh, kw] = weight.dims();
+    let kernel = [kd, kh, kw];
+    if !on_cpu(&x) {
+        let options = burn::tensor::ops::ConvTransposeOptions::new(kernel, [0; 3], [0; 3], [1; 3], 1);
+        return burn::tensor::module::conv_transpose3d(x, weight, Some(bias), options);
+    }
+    // The convolution this is the adjoint of.
+    let shape = Conv3dShape {
+        batch,
+        in_channels: out_channels,
+        out_channels: in_channels,
+        input: [depth * kd, height * kh, width * kw],
+        kernel,
+        stride: kernel,
+        padding: [0; 3],
+        dilation: [1; 3],
+        groups: 1,
+    };
+    apply3(Transposed(shape), x, weight, bias)
+}
+
+#[derive(Debug)]
+struct Transposed(Conv3dShape);
+
+impl Kernel<3> for Transposed {
+    fn output_shape(&self) -> Vec<usize> {
+        [&[self.0.batch, self.0.in_channels][..], &self.0.input].concat()
+    }
+
+    fn forward(&self, [x, weight, bias]: [&[f32]; 3]) -> Vec<f32> {
+        filled(self.0.input_len(), |y| transpose_forward(&self.0, x, weight, Some(bias), y))
+    }
+
+    fn backward(
+        &self,
+        [x, weight, bias]: [&[f32]; 3],
+        _output: &[f32],
+        grad: &[f32],
+        needs: [bool; 3],
+    ) -> [Option<Vec<f32>>; 3] {
+        // Summed over batch and space as the bias of a convolution whose output is this one.
+        let one_to_one =
+            Conv3dShape { in_channels: bias.len(), out_channels: bias.len(), kernel: [1; 3], stride: [1; 3], ..self.0 };
+        [
+            needs[0].then(|| filled(x.len(), |dx| transpose_input_gradient(&self.0, weight, grad, dx))),
+            needs[1].then(|| filled(weight.len(), |dw| transpose_weight_gradient(&self.0, x, grad, dw))),
+            needs[2].then(|| filled(bias.len(), |db| bias_gradient(&one_to_one, grad, db))),
+        ]
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use burn::tensor::{Device, Tolerance};
@@ -119,6 +178,32 @@ mod tests {
                 let theirs = burn::tensor::TensorData::new(theirs, shape);
                 ours.assert_approx_eq::<f32>(&theirs, Tolerance::rel_abs(1e-4, 1e-4));
             }
+        }
+    }
+
+    #[test]
+    fn the_transposed_form_equals_burn_s() {
+        let device = Device::flex().autodiff();
+        let run = |ours: bool| {
+            let x = golden::input([2, 3, 2, 3, 4], &device).require_grad();
+            let weight = golden::input([3, 5, 2, 2, 2], &device).require_grad();
+            let bias = golden::input([5], &device).require_grad();
+            let y = if ours {
+                conv_transpose3d(x.clone(), weight.clone(), bias.clone())
+            } else {
+                let options = burn::tensor::ops::ConvTransposeOptions::new([2; 3], [0; 3], [0; 3], [1; 3], 1);
+                burn::tensor::module::conv_transpose3d(x.clone(), weight.clone(), Some(bias.clone()), options)
+            };
+            let grads = y.clone().square().sum().backward();
+            let gradients =
+                [x.grad(&grads), weight.grad(&grads), bias.grad(&grads).map(|g| g.reshape([5, 1, 1, 1, 1]))];
+            (y, gradients)
+        };
+        let ((y, gradients), (expected_y, expected)) = (run(true), run(false));
+        let tolerance = Tolerance::rel_abs(1e-4, 1e-4);
+        y.into_data().assert_approx_eq::<f32>(&expected_y.into_data(), tolerance);
+        for (gradient, expected) in gradients.into_iter().zip(expected) {
+            gradient.unwrap().into_data().assert_approx_eq::<f32>(&expected.unwrap().into_data(), tolerance);
         }
     }
 }

@@ -1,5 +1,5 @@
 //! How a CPU kernel with a hand-written backward pass becomes a burn operation. The plumbing is written once for
-//! kernels of one input and once for kernels of three (input, weight, bias).
+//! each number of inputs: one, two, and three (input, weight, bias).
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -40,6 +40,16 @@ pub(crate) fn apply1<const D: usize, const E: usize>(kernel: impl Kernel<1>, x: 
     Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel1(kernel, x.into_dispatch()))
 }
 
+/// A kernel of two inputs as a differentiable operation.
+pub(crate) fn apply2<const D: usize, const W: usize, const E: usize>(
+    kernel: impl Kernel<2>,
+    x: Tensor<D>,
+    other: Tensor<W>,
+) -> Tensor<E> {
+    let kernel: Arc<dyn Kernel<2>> = Arc::new(kernel);
+    Tensor::from_dispatch(<Dispatch as KernelBackend>::run_kernel2(kernel, x.into_dispatch(), other.into_dispatch()))
+}
+
 /// A kernel of three inputs as a differentiable operation.
 pub(crate) fn apply3<const D: usize, const W: usize, const E: usize>(
     kernel: impl Kernel<3>,
@@ -56,6 +66,7 @@ pub(crate) fn apply3<const D: usize, const W: usize, const E: usize>(
 #[backend_extension(Flex, Autodiff)]
 trait KernelBackend: Backend {
     fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn run_kernel2(kernel: Arc<dyn Kernel<2>>, x: FloatTensor<Self>, other: FloatTensor<Self>) -> FloatTensor<Self>;
     fn run_kernel3(
         kernel: Arc<dyn Kernel<3>>,
         x: FloatTensor<Self>,
@@ -67,6 +78,10 @@ trait KernelBackend: Backend {
 impl KernelBackend for Flex {
     fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self> {
         forward(kernel.as_ref(), [x.to_contiguous()])
+    }
+
+    fn run_kernel2(kernel: Arc<dyn Kernel<2>>, x: FloatTensor<Self>, other: FloatTensor<Self>) -> FloatTensor<Self> {
+        forward(kernel.as_ref(), [x, other].map(|t| t.to_contiguous()))
     }
 
     fn run_kernel3(
@@ -81,14 +96,11 @@ impl KernelBackend for Flex {
 
 impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
     fn run_kernel1(kernel: Arc<dyn Kernel<1>>, x: FloatTensor<Self>) -> FloatTensor<Self> {
-        match PullBack.prepare::<C>([x.node()]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let inputs = [x.primitive().to_contiguous()];
-                let output = forward(kernel.as_ref(), inputs.clone());
-                prep.finish((kernel, inputs, output.clone()), output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), [x.primitive().to_contiguous()])),
-        }
+        tracked::<C, 1>(kernel, [x])
+    }
+
+    fn run_kernel2(kernel: Arc<dyn Kernel<2>>, x: FloatTensor<Self>, other: FloatTensor<Self>) -> FloatTensor<Self> {
+        tracked::<C, 2>(kernel, [x, other])
     }
 
     fn run_kernel3(
@@ -97,15 +109,23 @@ impl<C: CheckpointStrategy> KernelBackend for Autodiff<Flex, C> {
         weight: FloatTensor<Self>,
         bias: FloatTensor<Self>,
     ) -> FloatTensor<Self> {
-        let nodes = [x.node(), weight.node(), bias.node()];
-        let inputs = [x, weight, bias].map(|t| t.primitive().to_contiguous());
-        match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => {
-                let output = forward(kernel.as_ref(), inputs.clone());
-                prep.finish((kernel, inputs, output.clone()), output)
-            }
-            OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
+        tracked::<C, 3>(kernel, [x, weight, bias])
+    }
+}
+
+/// Runs a kernel and, where an input needs a gradient, notes its backward step.
+fn tracked<C: CheckpointStrategy, const N: usize>(
+    kernel: Arc<dyn Kernel<N>>,
+    inputs: [FloatTensor<Autodiff<Flex, C>>; N],
+) -> FloatTensor<Autodiff<Flex, C>> {
+    let nodes = inputs.each_ref().map(|t| t.node());
+    let inputs = inputs.map(|t| t.primitive().to_contiguous());
+    match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
+        OpsKind::Tracked(prep) => {
+            let output = forward(kernel.as_ref(), inputs.clone());
+            prep.finish((kernel, inputs, output.clone()), output)
         }
+        OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
     }
 }
 

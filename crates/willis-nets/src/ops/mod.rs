@@ -4,12 +4,18 @@
 //! backward passes; on any other device burn's operations do the same.
 
 mod activation;
+mod attention;
 mod conv3d;
+mod given;
 mod kernel;
 mod norm;
+mod pool;
 mod resize;
 
 pub use activation::{gelu, softmax};
-pub use conv3d::{ConvOptions, conv3d};
+pub use attention::attention;
+pub use conv3d::{ConvOptions, conv_transpose3d, conv3d};
+pub use given::with_gradient;
 pub use norm::{instance_norm, layer_norm};
+pub use pool::max_pool3d;
 pub use resize::{Corners, resize_trilinear};

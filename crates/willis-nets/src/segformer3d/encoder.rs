@@ -175,21 +175,13 @@ impl Attention {
     }
 
     fn forward(&self, tokens: Tokens) -> Tensor<3> {
-        let [batch, n, channels] = tokens.x.dims();
-        let head_dim = channels / self.heads;
-        let split = |x: Tensor<3>| {
-            let tokens = x.dims()[1];
-            x.reshape([batch, tokens, self.heads, head_dim]).swap_dims(1, 2)
-        };
-        let query = split(self.query.forward(tokens.x.clone()) / self.divisor);
+        let query = self.query.forward(tokens.x.clone());
         let reduced = match (&self.sr, &self.sr_norm) {
             (Some(conv), Some(norm)) => norm.forward(Tokens::from_volume(conv.forward(tokens.into_volume())).x),
             _ => tokens.x,
         };
-        // The output splits as [key or value, head, channel of the head].
-        let [key, value] = self.key_value.forward(reduced).chunk(2, 2).try_into().expect("two halves of 2C channels");
-        let weights = ops::softmax(query.matmul(split(key).swap_dims(2, 3)));
-        let mixed = weights.matmul(split(value)).swap_dims(1, 2).reshape([batch, n, channels]);
+        // The linear layer's output splits as [key or value, head, channel of the head].
+        let mixed = ops::attention(query, self.key_value.forward(reduced), self.heads, 1.0 / self.divisor);
         self.proj.forward(mixed)
     }
 }

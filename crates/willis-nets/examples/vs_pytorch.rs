@@ -1,0 +1,165 @@
+//! The Rust side of `benches/vs_pytorch/compare.py`: reads one JSON object per line that names an operation, its sizes and what to
+//! do with it, does it, and answers with one JSON line. Both sides make the same inputs from the same integers.
+
+use std::io::{BufRead, Write};
+use std::time::Instant;
+
+use burn::tensor::{Device, Tensor, TensorData};
+use serde::Deserialize;
+use willis_nets::ops::{self, ConvOptions, Corners};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// One request.
+#[derive(Debug, Deserialize)]
+struct Request {
+    operation: Operation,
+    /// `forward`, `step` (forward and backward) or `check`.
+    phase: String,
+    rounds: usize,
+    /// Where `check` writes output and gradients, raw f32 one after another.
+    output: Option<String>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "name", rename_all = "snake_case")]
+enum Operation {
+    Conv { inputs: usize, outputs: usize, side: usize, kernel: usize, stride: usize, padding: usize, groups: usize },
+    ConvTransposed { inputs: usize, outputs: usize, side: usize },
+    MaxPool { channels: usize, side: usize },
+    Trilinear { channels: usize, side: usize },
+    Gelu { length: usize },
+    Softmax { shape: [usize; 3] },
+    LayerNorm { rows: usize, width: usize },
+    InstanceNorm { channels: usize, side: usize },
+    Linear { rows: usize, inputs: usize, outputs: usize },
+    Attention { queries: usize, keys: usize, heads: usize, head_dim: usize },
+    Copy { length: usize },
+    Gemm { side: usize },
+}
+
+fn main() {
+    for line in std::io::stdin().lock().lines() {
+        let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
+        let seconds = request.operation.run(&request);
+        println!("{}", serde_json::json!({ "seconds": seconds }));
+        std::io::stdout().flush().expect("writable stdout");
+    }
+}
+
+/// `(i * 2654435761 + salt * 40503) mod 2^32`, from -0.5 to 0.5, times `scale`.
+fn values(length: usize, salt: u64, scale: f32) -> Vec<f32> {
+    let value = |i: u64| (i.wrapping_mul(2_654_435_761).wrapping_add(salt * 40_503) & 0xffff_ffff) as f64;
+    (0..length as u64).map(|i| ((value(i) / 4_294_967_296.0 - 0.5) as f32) * scale).collect()
+}
+
+fn tensor<const D: usize>(shape: [usize; D], salt: u64, scale: f32, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values(shape.iter().product(), salt, scale), shape), device)
+}
+
+fn fan(inputs: usize) -> f32 {
+    2.0 / (inputs as f32).sqrt()
+}
+
+impl Operation {
+    fn run(&self, request: &Request) -> Vec<f64> {
+        match *self {
+            Operation::Conv { inputs, outputs, side, kernel, stride, padding, groups } => {
+                let options = ConvOptions { groups, ..ConvOptions::cubic(stride, padding) };
+                let weight = [outputs, inputs / groups, kernel, kernel, kernel];
+                let scale = fan(inputs / groups * kernel.pow(3));
+                let convolve = |x, w, b: Tensor<1>| ops::conv3d(x, w, Some(b), options);
+                time(request, ([1, inputs, side, side, side], weight, [outputs]), scale, convolve)
+            }
+            Operation::ConvTransposed { inputs, outputs, side } => {
+                let shapes = ([1, inputs, side, side, side], [inputs, outputs, 2, 2, 2], [outputs]);
+                time(request, shapes, fan(inputs), |x, w, b| ops::conv_transpose3d(x, w, b))
+            }
+            Operation::MaxPool { channels, side } => {
+                time(request, ([1, channels, side, side, side], [1], [1]), 1.0, |x, _, _| ops::max_pool3d(x, 2))
+            }
+            Operation::Trilinear { channels, side } => {
+                let twice = |x, _, _| ops::resize_trilinear(x, [2 * side; 3], Corners::Free);
+                time(request, ([1, channels, side, side, side], [1], [1]), 1.0, twice)
+            }
+            Operation::Gelu { length } => time(request, ([length], [1], [1]), 1.0, |x, _, _| ops::gelu(x)),
+            Operation::Softmax { shape } => time(request, (shape, [1], [1]), 1.0, |x, _, _| ops::softmax(x)),
+            Operation::LayerNorm { rows, width } => {
+                time(request, ([1, rows, width], [width], [width]), 1.0, |x, w, b| ops::layer_norm(x, w, b, 1e-5))
+            }
+            Operation::InstanceNorm { channels, side } => {
+                let shapes = ([1, channels, side, side, side], [channels], [channels]);
+                time(request, shapes, 1.0, |x, w, b| ops::instance_norm(x, w, b, 1e-5))
+            }
+            Operation::Linear { rows, inputs, outputs } => {
+                let linear = |x: Tensor<2>, w: Tensor<2>, b| burn::tensor::module::linear(x, w.transpose(), Some(b));
+                time(request, ([rows, inputs], [outputs, inputs], [outputs]), fan(inputs), linear)
+            }
+            Operation::Attention { queries, keys, heads, head_dim } => {
+                let channels = heads * head_dim;
+                let scale = 1.0 / (head_dim as f64).sqrt();
+                let attend = |q, kv, _| ops::attention(q, kv, heads, scale);
+                time(request, ([1, queries, channels], [1, keys, 2 * channels], [1]), 4.0, attend)
+            }
+            Operation::Copy { length } => {
+                use rayon::prelude::*;
+                let (from, mut to) = (vec![1.0f32; length], vec![0.0f32; length]);
+                let part = length.div_ceil(2 * rayon::current_num_threads());
+                repeat(request.rounds, || {
+                    to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
+                })
+            }
+            Operation::Gemm { side } => {
+                let device = Device::flex();
+                let [a, b] = [1, 2].map(|salt| tensor([side, side], salt, 1.0, &device));
+                repeat(request.rounds, || drop(a.clone().matmul(b.clone()).into_data()))
+            }
+        }
+    }
+}
+
+/// Times an operation of x, weight and bias, or writes its output and gradients.
+fn time<const D: usize, const W: usize, const E: usize>(
+    request: &Request,
+    (x, weight, bias): ([usize; D], [usize; W], [usize; 1]),
+    scale: f32,
+    run: impl Fn(Tensor<D>, Tensor<W>, Tensor<1>) -> Tensor<E>,
+) -> Vec<f64> {
+    let inputs =
+        |device: &Device| (tensor(x, 1, 1.0, device), tensor(weight, 2, scale, device), tensor(bias, 3, 1.0, device));
+    if request.phase == "forward" {
+        let (x, w, b) = inputs(&Device::flex());
+        return repeat(request.rounds, || drop(run(x.clone(), w.clone(), b.clone())));
+    }
+    let (x, w, b) = inputs(&Device::flex().autodiff());
+    let (x, w, b) = (x.require_grad(), w.require_grad(), b.require_grad());
+    if request.phase == "step" {
+        return repeat(request.rounds, || {
+            let y = run(x.clone(), w.clone(), b.clone());
+            drop(y.backward());
+        });
+    }
+    let y = run(x.clone(), w.clone(), b.clone());
+    let weights = tensor(y.dims(), 4, 1.0, &y.device());
+    let grads = (y.clone() * weights).sum().backward();
+    let mut parts = vec![y.into_data()];
+    parts.extend([x.grad(&grads).map(|g| g.into_data()), w.grad(&grads).map(|g| g.into_data())].into_iter().flatten());
+    let all: Vec<u8> = parts
+        .into_iter()
+        .flat_map(|data| data.try_to_vec::<f32>().expect("f32 results"))
+        .flat_map(f32::to_le_bytes)
+        .collect();
+    std::fs::write(request.output.as_ref().expect("a path to write to"), all).expect("a writable path");
+    Vec::new()
+}
+
+fn repeat(rounds: usize, mut run: impl FnMut()) -> Vec<f64> {
+    let once = |run: &mut dyn FnMut()| {
+        let start = Instant::now();
+        run();
+        start.elapsed().as_secs_f64()
+    };
+    once(&mut run);
+    (0..rounds).map(|_| once(&mut run)).collect()
+}

@@ -139,7 +139,9 @@ class Willis:
         request = dict(operation=operation, phase=phase, rounds=rounds, output=output)
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())["seconds"]
+        answer = json.loads(self.process.stdout.readline())
+        self.peak_mib = answer["peak_mib"]
+        return answer["seconds"]
 
 
 def agree(willis, op, theirs):

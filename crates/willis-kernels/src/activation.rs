@@ -127,7 +127,13 @@ pub(crate) fn lane_sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> 
             lanes[lane] += term(a[lane], b[lane]);
         }
     }
-    lanes.iter().sum::<f32>() + rest
+    // Halving keeps the additions in vectors; one after the other they would cost more than a short row.
+    for half in [8, 4, 2, 1] {
+        for lane in 0..half {
+            lanes[lane] += lanes[lane + half];
+        }
+    }
+    lanes[0] + rest
 }
 
 /// Largest value of one row, in sixteen interleaved partial maxima; minus infinity of an empty one.

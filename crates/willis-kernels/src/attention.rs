@@ -6,10 +6,10 @@
 //! Dao et al., NeurIPS 2022, arXiv:2205.14135, for the backward pass from the rows' log sums; the blocks are of queries only, as
 //! the keys of a pyramid transformer fit the cache.
 
-use gemm::{Parallelism, gemm};
 use rayon::prelude::*;
 
 use crate::activation::{exp, lane_max, lane_sum};
+use crate::matrix::{Matrix, MatrixMut, product};
 use crate::simd::{Kernel, Lanes, dispatch};
 
 /// Sizes of an attention. Letters: B batch, N queries, M keys, H heads, d channels of a head.
@@ -81,10 +81,16 @@ pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32],
                     tokens.keys(head).transposed(),
                     scale,
                     false,
-                    rows_mut(scores, shape.keys),
+                    MatrixMut::of_rows(scores, shape.keys),
                 );
                 dispatch(Normalise { width: shape.keys, scores, heads, log_sums: &mut log_sums[head..] });
-                product(rows_of(scores, shape.keys), tokens.values(head), 1.0, false, tokens.block_mut(y, head));
+                product(
+                    Matrix::of_rows(scores, shape.keys),
+                    tokens.values(head),
+                    1.0,
+                    false,
+                    tokens.block_mut(y, head),
+                );
             }
         });
     });
@@ -190,15 +196,27 @@ impl<'a> Tokens<'a> {
             slopes.resize(rows * keys, 0.0);
             for head in 0..heads {
                 let start = head * head_dim;
-                product(self.block(q, head), self.keys(head).transposed(), scale, false, rows_mut(&mut weights, keys));
-                product(self.block(dy, head), self.values(head).transposed(), 1.0, false, rows_mut(&mut slopes, keys));
+                product(
+                    self.block(q, head),
+                    self.keys(head).transposed(),
+                    scale,
+                    false,
+                    MatrixMut::of_rows(&mut weights, keys),
+                );
+                product(
+                    self.block(dy, head),
+                    self.values(head).transposed(),
+                    1.0,
+                    false,
+                    MatrixMut::of_rows(&mut slopes, keys),
+                );
                 for row in 0..rows {
                     let token = row * channels + start;
                     let mean = lane_sum(&y[token..][..head_dim], &dy[token..][..head_dim], |y, dy| y * dy);
                     let (weights, slopes) = (&mut weights[row * keys..][..keys], &mut slopes[row * keys..][..keys]);
                     dispatch(Slope { weights, slopes, log_sum: log_sums[row * heads + head], mean });
                 }
-                let (weights, slopes) = (rows_of(&weights, keys), rows_of(&slopes, keys));
+                let (weights, slopes) = (Matrix::of_rows(&weights, keys), Matrix::of_rows(&slopes, keys));
                 product(slopes, self.keys(head), scale, false, self.block_mut(dq, head));
                 product(slopes.transposed(), self.block(q, head), scale, true, self.sums(&mut sums, start));
                 product(weights.transposed(), self.block(dy, head), 1.0, true, self.sums(&mut sums, channels + start));
@@ -251,71 +269,6 @@ impl Kernel for Slope<'_> {
             *weight = exp(*weight - self.log_sum);
             *slope = *weight * (*slope - self.mean);
         }
-    }
-}
-
-/// A matrix somewhere in a slice.
-#[derive(Clone, Copy)]
-struct Matrix<'a> {
-    values: &'a [f32],
-    size: [usize; 2],
-    strides: [usize; 2],
-}
-
-impl Matrix<'_> {
-    fn transposed(self) -> Self {
-        let ([rows, columns], [down, right]) = (self.size, self.strides);
-        Self { size: [columns, rows], strides: [right, down], ..self }
-    }
-}
-
-/// A matrix to write, its rows contiguous.
-struct MatrixMut<'a> {
-    values: &'a mut [f32],
-    size: [usize; 2],
-    row_stride: usize,
-}
-
-fn rows_of(values: &[f32], width: usize) -> Matrix<'_> {
-    Matrix { values, size: [values.len() / width, width], strides: [width, 1] }
-}
-
-fn rows_mut(values: &mut [f32], width: usize) -> MatrixMut<'_> {
-    MatrixMut { size: [values.len() / width, width], row_stride: width, values }
-}
-
-/// `to = scale a b`, or `to += scale a b`.
-fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32, add: bool, to: MatrixMut<'_>) {
-    let ([m, k], [k_too, n]) = (a.size, b.size);
-    assert!(k == k_too && to.size == [m, n] && m * n * k > 0, "{:?} times {:?} into {:?}", a.size, b.size, to.size);
-    let holds = |length: usize, size: [usize; 2], strides: [usize; 2]| {
-        (size[0] - 1) * strides[0] + (size[1] - 1) * strides[1] < length
-    };
-    assert!(holds(a.values.len(), a.size, a.strides) && holds(b.values.len(), b.size, b.strides));
-    assert!(to.row_stride >= n && holds(to.values.len(), to.size, [to.row_stride, 1]));
-    // SAFETY: every index of the three matrices lies in its slice by the assertions above; `to` is exclusive, its rows do not overlap.
-    unsafe {
-        gemm(
-            m,
-            n,
-            k,
-            to.values.as_mut_ptr(),
-            1,
-            to.row_stride as isize,
-            add,
-            a.values.as_ptr(),
-            a.strides[1] as isize,
-            a.strides[0] as isize,
-            b.values.as_ptr(),
-            b.strides[1] as isize,
-            b.strides[0] as isize,
-            1.0f32,
-            scale,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }
 

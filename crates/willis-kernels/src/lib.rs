@@ -14,5 +14,6 @@ pub mod components;
 pub mod distance;
 pub mod thinning;
 
+mod matrix;
 mod shared;
 mod simd;

@@ -1,6 +1,8 @@
 //! Runtime choice of vector instructions: a kernel is written once over [`Lanes`] and compiled for each
 //! instruction set. Only register-level operations live here.
 
+use std::sync::OnceLock;
+
 /// A vector register of f32.
 ///
 /// # Safety
@@ -25,20 +27,57 @@ pub(crate) trait Kernel {
     fn run<V: Lanes>(self) -> Self::Output;
 }
 
-/// Runs `kernel` with the widest vectors of this processor.
-pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+/// Instruction sets a kernel is compiled for, narrowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Vectors {
+    Portable,
+    Avx2,
+    Avx512,
+}
+
+impl Vectors {
+    /// The widest of this processor, or what `WILLIS_VECTORS` (portable, avx2, avx512) asks for where that is narrower: so that one
+    /// machine can test what others run.
+    fn chosen() -> Self {
+        static CHOSEN: OnceLock<Vectors> = OnceLock::new();
+        *CHOSEN.get_or_init(|| {
+            let asked = match std::env::var("WILLIS_VECTORS").as_deref() {
+                Ok("portable") => Self::Portable,
+                Ok("avx2") => Self::Avx2,
+                _ => Self::Avx512,
+            };
+            asked.min(Self::detected())
+        })
+    }
+
     #[cfg(target_arch = "x86_64")]
-    {
+    fn detected() -> Self {
         if is_x86_feature_detected!("avx512f") {
-            // SAFETY: the feature was detected on the line above.
-            return unsafe { x86::avx512(kernel) };
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: both features were detected on the line above.
-            return unsafe { x86::avx2(kernel) };
+            Self::Avx512
+        } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            Self::Avx2
+        } else {
+            Self::Portable
         }
     }
-    kernel.run::<Portable>()
+
+    #[cfg(not(target_arch = "x86_64"))]
+    fn detected() -> Self {
+        Self::Portable
+    }
+}
+
+/// Runs `kernel` with the widest vectors of this processor.
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    match Vectors::chosen() {
+        // SAFETY: no more is chosen than was detected.
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx512 => unsafe { x86::avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Vectors::Avx2 => unsafe { x86::avx2(kernel) },
+        _ => kernel.run::<Portable>(),
+    }
 }
 
 /// Whether the vectors that [`dispatch`] picks come with 32 registers.

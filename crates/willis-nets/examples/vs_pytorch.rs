@@ -1,12 +1,17 @@
-//! The Rust side of `benches/vs_pytorch/compare.py`: reads one JSON object per line that names an operation, its sizes and what to
+//! The Rust side of the comparisons in `benches/vs_pytorch`: reads one JSON object per line that names an operation, its sizes and what to
 //! do with it, does it, and answers with one JSON line. Both sides make the same inputs from the same integers.
 
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
+use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
+use willis_nets::layers::{Init, Statistics};
 use willis_nets::ops::{self, ConvOptions, Corners};
+use willis_nets::segformer3d::{OFFICIAL_NAMES, SegFormer3dConfig};
+use willis_nets::weights::{Precision, Weights};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -35,6 +40,9 @@ enum Operation {
     InstanceNorm { channels: usize, side: usize },
     Linear { rows: usize, inputs: usize, outputs: usize },
     Attention { queries: usize, keys: usize, heads: usize, head_dim: usize },
+    Segformer3d { side: usize },
+    Distance { mask: String, shape: [usize; 3], spacing_mm: [f64; 3] },
+    Skeleton { mask: String, shape: [usize; 3] },
     Copy { length: usize },
     Gemm { side: usize },
 }
@@ -43,7 +51,7 @@ fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
         let seconds = request.operation.run(&request);
-        println!("{}", serde_json::json!({ "seconds": seconds }));
+        println!("{}", serde_json::json!({ "seconds": seconds, "peak_mib": peak_mib() }));
         std::io::stdout().flush().expect("writable stdout");
     }
 }
@@ -65,6 +73,18 @@ fn fan(inputs: usize) -> f32 {
 impl Operation {
     fn run(&self, request: &Request) -> Vec<f64> {
         match *self {
+            Operation::Segformer3d { side } => segformer3d(request, side),
+            Operation::Distance { ref mask, shape, spacing_mm } => {
+                let mask = std::fs::read(mask).expect("a mask");
+                let distance = || squared_distance_mm2(&mask, shape, spacing_mm);
+                write(request, || distance().into_iter().flat_map(f32::to_le_bytes).collect());
+                repeat(request.rounds, || drop(distance()))
+            }
+            Operation::Skeleton { ref mask, shape } => {
+                let mask = std::fs::read(mask).expect("a mask");
+                write(request, || skeletonize(&mask, shape));
+                repeat(request.rounds, || drop(skeletonize(&mask, shape)))
+            }
             Operation::Conv { inputs, outputs, side, kernel, stride, padding, groups } => {
                 let options = ConvOptions { groups, ..ConvOptions::cubic(stride, padding) };
                 let weight = [outputs, inputs / groups, kernel, kernel, kernel];
@@ -145,13 +165,51 @@ fn time<const D: usize, const W: usize, const E: usize>(
     let grads = (y.clone() * weights).sum().backward();
     let mut parts = vec![y.into_data()];
     parts.extend([x.grad(&grads).map(|g| g.into_data()), w.grad(&grads).map(|g| g.into_data())].into_iter().flatten());
-    let all: Vec<u8> = parts
-        .into_iter()
-        .flat_map(|data| data.try_to_vec::<f32>().expect("f32 results"))
-        .flat_map(f32::to_le_bytes)
-        .collect();
-    std::fs::write(request.output.as_ref().expect("a path to write to"), all).expect("a writable path");
+    let values = parts.into_iter().flat_map(|data| data.try_to_vec::<f32>().expect("f32 results"));
+    write(request, || values.flat_map(f32::to_le_bytes).collect());
     Vec::new()
+}
+
+/// Writes results where the request asks for them.
+fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
+    if let Some(path) = &request.output {
+        std::fs::write(path, results()).expect("a writable path");
+    }
+}
+
+/// The published net on `4 x side^3`; `check` writes its weights beside the logits, for the other side to take.
+fn segformer3d(request: &Request, side: usize) -> Vec<f64> {
+    let training = request.phase == "step";
+    let config = SegFormer3dConfig {
+        statistics: if training { Statistics::Own } else { Statistics::Stored },
+        ..SegFormer3dConfig::default()
+    };
+    let net = config.init(&mut Init::new(7, &Device::flex()));
+    if let Some(path) = &request.output {
+        let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
+        let bytes = weights.to_bytes(Precision::F32).expect("weights can be written");
+        std::fs::write(format!("{path}.safetensors"), bytes).expect("a writable path");
+    }
+    let shape = [1, 4, side, side, side];
+    if training {
+        let net = net.train();
+        let x = tensor(shape, 1, 1.0, &Device::flex().autodiff());
+        return repeat(request.rounds, || drop(net.forward(x.clone()).backward()));
+    }
+    let x = tensor(shape, 1, 1.0, &Device::flex());
+    write(request, || {
+        let logits = net.forward(x.clone()).into_data().try_to_vec::<f32>().expect("f32 logits");
+        logits.into_iter().flat_map(f32::to_le_bytes).collect()
+    });
+    repeat(request.rounds, || drop(net.forward(x.clone()).into_data()))
+}
+
+/// Largest resident memory of this process so far, MiB; 0 where the system does not tell.
+fn peak_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
+    kib.unwrap_or(0.0) / 1024.0
 }
 
 fn repeat(rounds: usize, mut run: impl FnMut()) -> Vec<f64> {
@@ -160,6 +218,8 @@ fn repeat(rounds: usize, mut run: impl FnMut()) -> Vec<f64> {
         run();
         start.elapsed().as_secs_f64()
     };
-    once(&mut run);
+    if rounds > 0 {
+        once(&mut run);
+    }
     (0..rounds).map(|_| once(&mut run)).collect()
 }

@@ -8,6 +8,7 @@
 
 mod correlate;
 mod layout;
+mod pointwise;
 mod reduce;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,9 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
     if y.is_empty() {
         return;
     }
+    if pointwise::applies(shape) {
+        return pointwise::forward(shape, x, w, bias, y);
+    }
     Correlation {
         batch: shape.batch,
         groups: shape.groups,
@@ -133,6 +137,9 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
 /// As [`forward`].
 pub fn input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
+    if pointwise::applies(shape) {
+        return pointwise::input_gradient(shape, w, dy, dx);
+    }
     transposed(shape, w, None, dy, dx);
 }
 
@@ -202,6 +209,9 @@ pub fn weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw: &mut [f32
     shape.check(x.len(), dw.len(), dy.len());
     if dy.is_empty() {
         return dw.fill(0.0);
+    }
+    if pointwise::applies(shape) {
+        return pointwise::weight_gradient(shape, x, dy, dw);
     }
     Reduction {
         batch: shape.batch,

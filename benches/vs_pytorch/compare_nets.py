@@ -1,0 +1,115 @@
+"""Times our SegFormer3D against the same net in PyTorch with the same weights, and prints a Markdown table.
+
+Used as compare.py is. Logits are compared first. PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
+Memory is the largest resident set of a process that does nothing else, above what it had before the first run.
+"""
+
+import json
+import resource
+import statistics
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import torch
+
+from compare import THREADS, Willis, values
+from segformer3d import SegFormer3D
+
+TURNS = 5
+
+
+def load_safetensors(path):
+    data = open(path, "rb").read()
+    length = struct.unpack("<Q", data[:8])[0]
+    tensors = {}
+    for name, entry in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__":
+            start, end = entry["data_offsets"]
+            array = np.frombuffer(data[8 + length + start : 8 + length + end], np.float32).reshape(entry["shape"])
+            tensors[name] = torch.from_numpy(array.copy())
+    return tensors
+
+
+def step(net, x):
+    y = net(x)
+    y.backward(torch.ones_like(y))
+    net.zero_grad()
+
+
+def forward(net, x):
+    with torch.no_grad():
+        return net(x)
+
+
+def seconds(run):
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def memory(phase, side):
+    """Runs in a process of its own."""
+    torch.set_num_threads(THREADS)
+    net = SegFormer3D().train(phase == "step")
+    x = values([1, 4] + [side] * 3, 1)
+    peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak()
+    for _ in range(2):
+        (step if phase == "step" else forward)(net, x)
+    print(peak() - before)
+
+
+def main():
+    torch.set_num_threads(THREADS)
+    willis = Willis()
+    print("| SegFormer3D | willis, s | PyTorch eager | ratio | channels last | ratio | compiled | ratio | willis, MiB | PyTorch | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    for side, phase in [(64, "forward"), (64, "step"), (96, "forward"), (96, "step"), (128, "forward"), (128, "step")]:
+        op = dict(name="segformer3d", side=side)
+        net = SegFormer3D()
+        with tempfile.NamedTemporaryFile() as file:
+            willis.ask(op, "forward", 0, file.name)
+            ours = np.fromfile(file.name, np.float32)
+            missing = net.load_state_dict(load_safetensors(file.name + ".safetensors"), strict=False).missing_keys
+        assert all("num_batches_tracked" in key for key in missing), missing
+        x = values([1, 4] + [side] * 3, 1)
+        expected = forward(net.eval(), x).numpy().ravel()
+        worst = np.abs(ours - expected).max() / np.abs(expected).max()
+        assert worst < 1e-4, f"logits differ by {worst:.1e}"
+        net.train(phase == "step")
+        run = step if phase == "step" else forward
+        last = SegFormer3D().train(phase == "step").to(memory_format=torch.channels_last_3d)
+        x_last = x.to(memory_format=torch.channels_last_3d)
+        rivals = [lambda: run(net, x), lambda: run(last, x_last)]
+        try:
+            compiled = torch.compile(net)
+            run(compiled, x)
+            rivals.append(lambda: run(compiled, x))
+        except Exception as error:
+            print(f"not compiled: {type(error).__name__}", file=sys.stderr)
+        for rival in rivals:
+            rival()
+        ours, theirs = [], [[] for _ in rivals]
+        for _ in range(TURNS):
+            ours += willis.ask(op, phase, 1)
+            for rival, times in zip(rivals, theirs):
+                times.append(seconds(rival))
+        a = statistics.median(ours)
+        row = f"| {phase} 4×{side}³ | {a:.3f} "
+        for times in theirs + [None] * (3 - len(theirs)):
+            row += f"| {statistics.median(times):.3f} | {a / statistics.median(times):.2f} " if times else "| n/a | n/a "
+        fresh = Willis()
+        fresh.ask(dict(name="segformer3d", side=32), "forward", 0)
+        before = fresh.peak_mib
+        fresh.ask(op, phase, 1)
+        mine = fresh.peak_mib - before
+        other = float(subprocess.run([sys.executable, __file__, phase, str(side)], capture_output=True, text=True).stdout)
+        print(row + f"| {mine:.0f} | {other:.0f} | {mine / other:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    memory(sys.argv[1], int(sys.argv[2])) if len(sys.argv) > 1 else main()

@@ -1,0 +1,79 @@
+//! Convolution of single voxels (kernel 1, stride 1): matrix products over runs of voxels.
+
+use rayon::prelude::*;
+use std::ops::Range;
+
+use super::Conv3dShape;
+use crate::matrix::{Matrix, MatrixMut, product};
+use crate::shared::Disjoint;
+
+/// Runs of voxels per item of the batch; a constant, so that sums over voxels do not depend on the number of threads.
+const RUNS: usize = 16;
+
+/// Whether these products compute a convolution.
+pub(super) fn applies(shape: &Conv3dShape) -> bool {
+    (shape.kernel, shape.stride, shape.padding, shape.groups) == ([1; 3], [1; 3], [0; 3], 1)
+}
+
+/// `y = w x + bias`.
+pub(super) fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
+    mix(shape, Matrix::of_rows(w, shape.in_channels), bias, x, y);
+}
+
+/// `dx = w^T dy`.
+pub(super) fn input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
+    mix(shape, Matrix::of_rows(w, shape.in_channels).transposed(), None, dy, dx);
+}
+
+/// `to = w from + bias` for every voxel; w `[targets, sources]`.
+fn mix(shape: &Conv3dShape, w: Matrix<'_>, bias: Option<&[f32]>, from: &[f32], to: &mut [f32]) {
+    let [targets, sources] = w.size;
+    let volume: usize = shape.input.iter().product();
+    let run = volume.div_ceil(RUNS).next_multiple_of(16);
+    let runs = volume.div_ceil(run);
+    let to = Disjoint::new(to);
+    (0..shape.batch * runs).into_par_iter().for_each(|task| {
+        let (item, start) = (task / runs, task % runs * run);
+        let length = run.min(volume - start);
+        let from =
+            Matrix { values: &from[item * sources * volume + start..], size: [sources, length], strides: [volume, 1] };
+        // A block of channels at a time, so that a task borrows no voxels of another one.
+        let mut block = vec![0.0; targets * length];
+        if let Some(bias) = bias {
+            block.chunks_exact_mut(length).zip(bias).for_each(|(row, &bias)| row.fill(bias));
+        }
+        product(w, from, 1.0, bias.is_some(), MatrixMut::of_rows(&mut block, length));
+        for (channel, row) in block.chunks_exact(length).enumerate() {
+            // SAFETY: tasks differ in item or run of voxels, so their pieces never overlap.
+            unsafe { to.slice((item * targets + channel) * volume + start, length) }.copy_from_slice(row);
+        }
+    });
+}
+
+/// A run of voxels of one item, `[channels, run]`.
+fn voxels(values: &[f32], channels: usize, item: usize, run: Range<usize>, volume: usize) -> Matrix<'_> {
+    Matrix {
+        values: &values[item * channels * volume + run.start..],
+        size: [channels, run.len()],
+        strides: [volume, 1],
+    }
+}
+
+/// `dw = dy x^T`, summed over batch and voxels.
+pub(super) fn weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    let volume: usize = shape.input.iter().product();
+    let run = volume.div_ceil(RUNS).next_multiple_of(16);
+    let runs = volume.div_ceil(run);
+    let part = |task: usize| {
+        let (item, start) = (task / runs, task % runs * run);
+        let length = run.min(volume - start);
+        let mut sum = vec![0.0; dw.len()];
+        let dy = voxels(dy, shape.out_channels, item, start..start + length, volume);
+        let x = voxels(x, shape.in_channels, item, start..start + length, volume);
+        product(dy, x.transposed(), 1.0, false, MatrixMut::of_rows(&mut sum, shape.in_channels));
+        sum
+    };
+    let parts: Vec<Vec<f32>> = (0..shape.batch * runs).into_par_iter().map(part).collect();
+    dw.fill(0.0);
+    parts.iter().for_each(|part| dw.iter_mut().zip(part).for_each(|(sum, value)| *sum += value));
+}

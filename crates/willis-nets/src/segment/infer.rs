@@ -5,10 +5,12 @@ use std::sync::Arc;
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use willis_core::Site;
 use willis_core::image::{HarmonisedVolume, Image, VesselMap};
 use willis_core::space::{Index, Shape, VoxelPoint};
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
+use crate::Switch;
 use crate::loss::segmentation::{CHANNELS, CLASSES};
 
 /// How a volume is cut into windows.
@@ -19,11 +21,13 @@ pub struct SegmentConfig {
     pub window: usize,
     /// Share of a window that the next one covers again, 0 to 0.9.
     pub overlap: f64,
+    /// Whether a window is also seen mirrored left to right, and the two answers averaged; doubles the time.
+    pub mirror: Switch,
 }
 
 impl Default for SegmentConfig {
     fn default() -> Self {
-        Self { window: 64, overlap: 0.25 }
+        Self { window: 64, overlap: 0.25, mirror: Switch::Off }
     }
 }
 
@@ -66,7 +70,7 @@ pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &Segme
                 if is_flat(&channels[..window.iter().product()]) {
                     continue;
                 }
-                let found = run(net, channels, window);
+                let found = run(net, channels, window, config.mirror);
                 for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - z) {
                     for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - y) {
                         for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - x) {
@@ -147,11 +151,44 @@ fn is_flat(image: &[f32]) -> bool {
 }
 
 /// Probabilities and sites of a window.
-fn run(net: &SegmentNet, channels: Vec<f32>, window: [usize; 3]) -> Maps {
+fn run(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Switch) -> Maps {
     let [d, h, w] = window;
-    let x = Tensor::from_data(TensorData::new(channels, [1, IN_CHANNELS, d, h, w]), &net.device());
+    let voxels = d * h * w;
+    let views = if mirror == Switch::On { 2 } else { 1 };
+    if mirror == Switch::On {
+        let mirrored = mirrored(&channels, w);
+        channels.extend(mirrored);
+    }
+    let x = Tensor::from_data(TensorData::new(channels, [views, IN_CHANNELS, d, h, w]), &net.device());
     let logits = net.forward(x).into_data().convert::<f32>();
-    decode(logits.as_slice::<f32>().expect("logits were just converted to f32"), d * h * w)
+    let logits = logits.as_slice::<f32>().expect("logits were just converted to f32");
+    if mirror == Switch::Off {
+        return decode(logits, voxels);
+    }
+    let (plain, other) = logits.split_at(CHANNELS * voxels);
+    decode(&averaged(plain, other, voxels, w), voxels)
+}
+
+/// The input of the mirrored head: rows reversed, and the coordinate to the left with the other sign.
+fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
+    let mut mirrored = channels.to_vec();
+    mirrored.chunks_exact_mut(width).for_each(<[f32]>::reverse);
+    let voxels = channels.len() / IN_CHANNELS;
+    mirrored[voxels..2 * voxels].iter_mut().for_each(|x| *x = -*x);
+    mirrored
+}
+
+/// Mean of the logits of a window and of its mirror image, whose rows run the other way and whose sites are on the other side.
+fn averaged(plain: &[f32], other: &[f32], voxels: usize, width: usize) -> Vec<f32> {
+    let mut mean = plain.to_vec();
+    mean.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {
+        let swapped = Site::from_mask_value(channel as u8).map_or(channel, |site| site.mirror().mask_value().into());
+        let other = &other[swapped * voxels..][..voxels];
+        for (mean, other) in mean.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
+            mean.iter_mut().zip(other.iter().rev()).for_each(|(a, b)| *a = 0.5 * (*a + b));
+        }
+    });
+    mean
 }
 
 /// Logits `[15, N]` to probabilities of vessel and aneurysm, and the most probable site.
@@ -224,7 +261,7 @@ mod tests {
     #[test]
     fn any_shape_is_segmented_and_any_thread_count_gives_the_same() {
         let net = tiny();
-        let config = SegmentConfig { window: 32, overlap: 0.25 };
+        let config = SegmentConfig { window: 32, ..SegmentConfig::default() };
         let image = image(Shape::new(20, 40, 33));
         let with_threads = |threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -235,6 +272,25 @@ mod tests {
         assert!(maps.vessel.iter().chain(&maps.aneurysm).all(|p| (0.0..=1.0).contains(p)));
         assert!(maps.vessel.iter().any(|&p| p > 0.0));
         assert_eq!(maps, with_threads(3));
+    }
+
+    #[test]
+    fn a_mirrored_head_gives_the_mirrored_answer() {
+        let net = tiny();
+        let config = SegmentConfig { window: 32, mirror: Switch::On, ..SegmentConfig::default() };
+        let image = image(Shape::new(32, 32, 32));
+        let mut mirror = image.clone();
+        mirror.voxels.chunks_exact_mut(32).for_each(<[f32]>::reverse);
+        let (maps, mut other) = (segment_image(&net, &image, &config), segment_image(&net, &mirror, &config));
+        other.vessel.chunks_exact_mut(32).for_each(<[f32]>::reverse);
+        other.site.chunks_exact_mut(32).for_each(<[u8]>::reverse);
+        let same = maps.vessel.iter().zip(&other.vessel).all(|(a, b)| (a - b).abs() < 1e-4);
+        assert!(
+            same && maps.vessel != segment_image(&net, &image, &SegmentConfig { mirror: Switch::Off, ..config }).vessel
+        );
+        for (site, other) in maps.site.iter().zip(&other.site) {
+            assert_eq!(*other, Site::from_mask_value(*site).map_or(0, |site| site.mirror().mask_value()));
+        }
     }
 
     #[test]

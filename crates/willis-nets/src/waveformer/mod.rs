@@ -7,12 +7,62 @@
 
 mod attention;
 mod block;
+mod decoder;
 mod encoder;
 pub mod haar;
 
 pub use encoder::{StageOutput, WaveformerConfig, WaveformerEncoder};
 
+use burn::module::Module;
+use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+
+use crate::layers::{Bias, Conv3d, Init};
+use crate::ops::ConvOptions;
+use decoder::{Decoder, ResBlock};
+
+/// Parameter path prefixes here and in the official state dict, where they differ; the first that fits counts.
+pub const OFFICIAL_NAMES: [(&str, &str); 39] = [
+    ("image.conv1.", "encoder1.layer.conv1.conv."),
+    ("image.conv2.", "encoder1.layer.conv2.conv."),
+    ("image.conv3.", "encoder1.layer.conv3.conv."),
+    ("decoder.skips.0.conv1.", "encoder2.layer.conv1.conv."),
+    ("decoder.skips.0.conv2.", "encoder2.layer.conv2.conv."),
+    ("decoder.skips.1.conv1.", "encoder3.layer.conv1.conv."),
+    ("decoder.skips.1.conv2.", "encoder3.layer.conv2.conv."),
+    ("decoder.skips.2.conv1.", "encoder4.layer.conv1.conv."),
+    ("decoder.skips.2.conv2.", "encoder4.layer.conv2.conv."),
+    ("decoder.calibration.", "encoder10."),
+    ("decoder.wavelet.0.conv_lf_block.", "decoder2.conv_lf_block.conv."),
+    ("decoder.wavelet.0.conv_block.conv1.", "decoder2.conv_block.conv1.conv."),
+    ("decoder.wavelet.0.conv_block.conv2.", "decoder2.conv_block.conv2.conv."),
+    ("decoder.wavelet.0.conv_block.conv3.", "decoder2.conv_block.conv3.conv."),
+    ("decoder.wavelet.0.", "decoder2."),
+    ("decoder.wavelet.1.conv_lf_block.", "decoder3.conv_lf_block.conv."),
+    ("decoder.wavelet.1.conv_block.conv1.", "decoder3.conv_block.conv1.conv."),
+    ("decoder.wavelet.1.conv_block.conv2.", "decoder3.conv_block.conv2.conv."),
+    ("decoder.wavelet.1.conv_block.conv3.", "decoder3.conv_block.conv3.conv."),
+    ("decoder.wavelet.1.", "decoder3."),
+    ("decoder.wavelet.2.conv_lf_block.", "decoder4.conv_lf_block.conv."),
+    ("decoder.wavelet.2.conv_block.conv1.", "decoder4.conv_block.conv1.conv."),
+    ("decoder.wavelet.2.conv_block.conv2.", "decoder4.conv_block.conv2.conv."),
+    ("decoder.wavelet.2.conv_block.conv3.", "decoder4.conv_block.conv3.conv."),
+    ("decoder.wavelet.2.", "decoder4."),
+    ("decoder.up.0.depthwise.", "learnable_up3.conv1.1."),
+    ("decoder.up.0.mix.0.", "learnable_up3.conv3."),
+    ("decoder.up.0.shortcut.", "learnable_up3.res_conv.1."),
+    ("decoder.up.0.", "learnable_up3."),
+    ("decoder.up.1.depthwise.", "learnable_up4.conv1.1."),
+    ("decoder.up.1.mix.0.", "learnable_up4.conv3.0."),
+    ("decoder.up.1.mix.1.", "learnable_up4.conv3.2."),
+    ("decoder.up.1.shortcut.", "learnable_up4.res_conv.1."),
+    ("decoder.up.1.", "learnable_up4."),
+    ("decoder.full.transposed.", "decoder1.transp_conv.conv."),
+    ("decoder.full.block.conv1.", "decoder1.conv_block.conv1.conv."),
+    ("decoder.full.block.conv2.", "decoder1.conv_block.conv2.conv."),
+    ("decoder.full.block.conv3.", "decoder1.conv_block.conv3.conv."),
+    ("out.", "out.conv.conv."),
+];
 
 /// Whether the slips of the published code are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,4 +115,115 @@ pub enum MergeOffsets {
     Repeated,
     /// 000 001 010 011 100 101 110 111.
     Product,
+}
+
+/// The whole net.
+#[derive(Module, Debug)]
+pub struct Waveformer {
+    waveformer_encoder: WaveformerEncoder,
+    /// Features of the image itself.
+    image: ResBlock,
+    decoder: Decoder,
+    out: Conv3d,
+}
+
+impl Waveformer {
+    /// A net with initial parameters; `refined` weighs the sub-bands before they are used.
+    ///
+    /// # Panics
+    /// As [`WaveformerConfig::init`].
+    pub fn new(config: &WaveformerConfig, classes: usize, refined: bool, init: &mut Init) -> Self {
+        Self {
+            waveformer_encoder: config.init(init),
+            image: ResBlock::new(config.in_channels, config.embed_dim, init),
+            decoder: Decoder::new(config, refined, init),
+            out: Conv3d::new(config.embed_dim, classes, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+        }
+    }
+
+    /// x `[B, in, D, H, W]` of the size the net was made for -> logits `[B, classes, D, H, W]`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let stages = self.waveformer_encoder.forward(x.clone());
+        self.out.forward(self.decoder.forward(stages, self.image.forward(x)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+    use crate::golden;
+    use crate::weights::Weights;
+
+    const PROBES: [usize; 7] = [0, 1, 112_347, 262_144, 393_216, 655_360, 786_431];
+
+    fn check(quirks: Quirks, multi_scale: bool, refined: bool, mean: f64, deviation: f64, values: [f64; 7]) {
+        let device = Device::flex();
+        let config = WaveformerConfig { multi_scale, ..WaveformerConfig::published(1, 64, quirks) };
+        let net = golden::fill(Waveformer::new(&config, 3, refined, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
+        let logits = net.forward(golden::input([1, 1, 64, 64, 64], &device));
+        golden::check(logits, mean, deviation, PROBES.into_iter().zip(values), 1e-3);
+    }
+
+    #[test]
+    fn the_published_net_has_the_published_number_of_parameters() {
+        let config = WaveformerConfig::published(4, 128, Quirks::OFFICIAL);
+        let count = |refined| Waveformer::new(&config, 4, refined, &mut Init::new(0, &Device::flex())).num_params();
+        assert_eq!(count(false), 17_167_546);
+        assert_eq!(count(true), 17_167_546 + 78_576);
+    }
+
+    #[test]
+    fn official_names_are_the_published_ones() {
+        let config = WaveformerConfig::published(1, 16, Quirks::OFFICIAL);
+        let net = Waveformer::new(&config, 3, true, &mut Init::new(0, &Device::flex()));
+        let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
+        for name in [
+            "waveformer_encoder.block1.0.attn.relative_position_bias_table",
+            "encoder1.layer.conv3.conv.weight",
+            "encoder10.fc2.bias",
+            "decoder4.conv_lf_block.conv.weight",
+            "decoder2.hf_ref.2.conv2.bias",
+            "decoder3.conv_block.conv3.conv.weight",
+            "learnable_up4.conv1.1.weight",
+            "learnable_up4.norm.weight",
+            "learnable_up3.conv3.weight",
+            "decoder1.transp_conv.conv.weight",
+            "decoder1.conv_block.conv1.conv.weight",
+            "out.conv.conv.bias",
+        ] {
+            assert!(weights.get(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn logits_of_the_published_code() {
+        let quirks = Quirks::OFFICIAL;
+        let values = [-0.118035, -0.650825, -0.160237, -0.643882, -0.665978, 2.226145, 1.712722];
+        check(quirks, true, false, 0.3317925, 1.0228056, values);
+        let values = [0.062707, -0.521298, -0.052175, -0.670431, -0.921454, 1.436905, 1.261091];
+        check(quirks, false, false, 0.3349838, 1.0239457, values);
+        let values = [-0.255291, -0.590012, -0.052332, -0.546174, -0.700209, 2.003114, 1.686999];
+        check(quirks, true, true, 0.3316511, 1.0223271, values);
+    }
+
+    #[test]
+    fn logits_with_the_window_reverse_mended() {
+        let quirks = Quirks { window_reverse: WindowReverse::Permuted, ..Quirks::OFFICIAL };
+        let values = [0.349818, -0.525806, -0.374310, -0.590754, -0.698989, 2.051249, 1.348974];
+        check(quirks, true, false, 0.3336607, 1.0225098, values);
+        let values = [0.304857, -0.454235, -0.441927, -0.446026, -0.752748, 1.909968, 1.368405];
+        check(quirks, true, true, 0.3334955, 1.0224169, values);
+    }
+
+    #[test]
+    fn logits_with_all_slips_mended() {
+        let values = [0.457066, -0.856614, -0.356177, -0.784672, -0.572938, 1.986499, 1.331331];
+        check(Quirks::FIXED, true, false, 0.3326702, 1.0218148, values);
+        let values = [0.467596, -0.760967, -0.413621, -0.687121, -0.594866, 1.833138, 1.339932];
+        check(Quirks::FIXED, true, true, 0.3321964, 1.0219443, values);
+        let values = [-0.321681, -0.742770, -0.559126, -0.943273, -0.808558, 1.671624, 1.483360];
+        check(Quirks::FIXED, false, false, 0.3339546, 1.0207246, values);
+    }
 }

@@ -1,0 +1,259 @@
+//! Three parallel decoders that undo the wavelet transforms of the first three stages, and the residual blocks around them.
+//!
+//! Letters: C channels of the first stage, R side of the image.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::activation::{leaky_relu, relu, sigmoid};
+
+use super::encoder::{StageOutput, WaveformerConfig};
+use super::haar::{self, Details};
+use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
+use crate::ops::{self, ConvOptions, Corners};
+
+/// Instance norm without parameters.
+fn standardise(x: Tensor<5>) -> Tensor<5> {
+    let (channels, device) = (x.dims()[1], x.device().inner());
+    ops::instance_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
+}
+
+fn pointwise(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
+    Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), bias, init)
+}
+
+fn cubic(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
+    Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(1, 1), bias, init)
+}
+
+fn depthwise(channels: usize, init: &mut Init) -> Conv3d {
+    let options = ConvOptions { groups: channels, ..ConvOptions::cubic(1, 1) };
+    Conv3d::new(channels, channels, 3, options, Bias::Yes, init)
+}
+
+/// Two convolutions with norms beside a shortcut.
+#[derive(Module, Debug)]
+pub(super) struct ResBlock {
+    conv1: Conv3d,
+    conv2: Conv3d,
+    /// The shortcut's, where the number of channels changes.
+    conv3: Option<Conv3d>,
+}
+
+impl ResBlock {
+    pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
+        Self {
+            conv1: cubic(inputs, outputs, Bias::No, init),
+            conv2: cubic(outputs, outputs, Bias::No, init),
+            conv3: (inputs != outputs).then(|| pointwise(inputs, outputs, Bias::No, init)),
+        }
+    }
+
+    /// x `[B, inputs, D, H, W]` -> `[B, outputs, D, H, W]`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        const SLOPE: f64 = 0.01;
+        let h = leaky_relu(standardise(self.conv1.forward(x.clone())), SLOPE);
+        let h = standardise(self.conv2.forward(h));
+        let shortcut = match &self.conv3 {
+            Some(conv) => standardise(conv.forward(x)),
+            None => x,
+        };
+        leaky_relu(h + shortcut, SLOPE)
+    }
+}
+
+/// The bottleneck's "channel calibration": a narrow path gated per channel, added to a projection.
+#[derive(Module, Debug)]
+pub(super) struct Calibration {
+    reduce: Conv3d,
+    conv: Conv3d,
+    expand: Conv3d,
+    residual: Conv3d,
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Calibration {
+    pub fn new(channels: usize, init: &mut Init) -> Self {
+        let narrow = channels / 4;
+        Self {
+            reduce: pointwise(channels, narrow, Bias::Yes, init),
+            conv: cubic(narrow, narrow, Bias::Yes, init),
+            expand: pointwise(narrow, channels, Bias::Yes, init),
+            residual: pointwise(channels, channels, Bias::Yes, init),
+            fc1: Linear::new(channels, narrow, init),
+            fc2: Linear::new(narrow, channels, init),
+        }
+    }
+
+    /// x `[B, C, D, H, W]` -> the same shape.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let [batch, channels, ..] = x.dims();
+        let h = relu(standardise(self.reduce.forward(x.clone())));
+        let h = relu(standardise(self.conv.forward(h)));
+        let h = standardise(self.expand.forward(h));
+        let mean = h.clone().reshape([batch, channels, h.shape().num_elements() / (batch * channels)]).mean_dim(2);
+        let gate = sigmoid(self.fc2.forward(relu(self.fc1.forward(mean.reshape([batch, channels])))));
+        relu(h * gate.reshape([batch, channels, 1, 1, 1]) + self.residual.forward(x))
+    }
+}
+
+/// Weighs the sub-bands of one level, voxel by voxel.
+#[derive(Module, Debug)]
+struct Refinement {
+    conv1: Conv3d,
+    norm: SpaceNorm,
+    conv2: Conv3d,
+}
+
+impl Refinement {
+    fn new(channels: usize, init: &mut Init) -> Self {
+        Self {
+            conv1: depthwise(channels, init),
+            norm: SpaceNorm::new(channels, Statistics::Own, init),
+            conv2: pointwise(channels, channels, Bias::Yes, init),
+        }
+    }
+
+    /// Sub-bands `[B, D, H, W, C]` -> the same shapes.
+    fn forward(&self, details: Details) -> Details {
+        details.map(|band| {
+            let first = band.clone().permute([0, 4, 1, 2, 3]);
+            let weight = sigmoid(self.conv2.forward(relu(self.norm.forward(self.conv1.forward(first)))));
+            band * weight.permute([0, 2, 3, 4, 1])
+        })
+    }
+}
+
+/// From the bottleneck to one stage's resolution through that stage's sub-bands.
+#[derive(Module, Debug)]
+pub(super) struct WaveletDecoder {
+    conv_lf_block: Conv3d,
+    hf_ref: Option<Vec<Refinement>>,
+    conv_block: ResBlock,
+}
+
+impl WaveletDecoder {
+    /// Of a stage (0 to 2).
+    pub fn new(config: &WaveformerConfig, stage: usize, refined: bool, init: &mut Init) -> Self {
+        let (bottleneck, channels) = (config.channels(3), config.channels(stage));
+        Self {
+            conv_lf_block: cubic(bottleneck, channels, Bias::No, init),
+            hf_ref: refined.then(|| (0..3 - stage).map(|_| Refinement::new(channels, init)).collect()),
+            conv_block: ResBlock::new(2 * channels, channels, init),
+        }
+    }
+
+    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the skip's shape.
+    pub fn forward(&self, bottleneck: Tensor<5>, details: Vec<Details>, skip: Tensor<5>) -> Tensor<5> {
+        let mut low = self.conv_lf_block.forward(bottleneck).permute([0, 2, 3, 4, 1]);
+        for (level, details) in details.into_iter().enumerate() {
+            let details = match &self.hf_ref {
+                Some(refinements) => refinements[level].forward(details),
+                None => details,
+            };
+            low = haar::inverse(low, details);
+        }
+        self.conv_block.forward(Tensor::cat(vec![low.permute([0, 4, 1, 2, 3]), skip], 1))
+    }
+}
+
+/// Interpolation to the first stage's resolution and width, beside a shortcut.
+#[derive(Module, Debug)]
+pub(super) struct Upsampling {
+    depthwise: Conv3d,
+    norm: SpaceNorm,
+    conv2: Conv3d,
+    /// One or two 1x1 convolutions with GELU between.
+    mix: Vec<Conv3d>,
+    shortcut: Conv3d,
+}
+
+impl Upsampling {
+    /// From the width of a stage to that of the first; two mixing layers where the way is far.
+    pub fn new(channels: usize, outputs: usize, layers: usize, init: &mut Init) -> Self {
+        let mix = match layers {
+            1 => vec![pointwise(2 * channels, outputs, Bias::Yes, init)],
+            _ => {
+                vec![pointwise(2 * channels, channels, Bias::Yes, init), pointwise(channels, outputs, Bias::Yes, init)]
+            }
+        };
+        Self {
+            depthwise: depthwise(channels, init),
+            norm: SpaceNorm::new(channels, Statistics::Own, init),
+            conv2: pointwise(channels, 2 * channels, Bias::Yes, init),
+            mix,
+            shortcut: pointwise(channels, outputs, Bias::Yes, init),
+        }
+    }
+
+    /// x `[B, C', d, h, w]` -> `[B, C, size...]`.
+    pub fn forward(&self, x: Tensor<5>, size: [usize; 3]) -> Tensor<5> {
+        let large = ops::resize_trilinear(x, size, Corners::Aligned);
+        let h = self.norm.forward(self.depthwise.forward(large.clone()));
+        let h = self.mix.iter().fold(self.conv2.forward(h), |h, conv| conv.forward(ops::gelu(h)));
+        h + self.shortcut.forward(large)
+    }
+}
+
+/// The way back to the image's resolution.
+#[derive(Module, Debug)]
+pub(super) struct FullResolution {
+    /// Transposed convolution `[3C, C, 2, 2, 2]`, without bias.
+    transposed: Conv3d,
+    block: ResBlock,
+}
+
+impl FullResolution {
+    pub fn new(channels: usize, init: &mut Init) -> Self {
+        // A transposed convolution's weight has inputs first, as if it were a convolution from C to 3C.
+        let transposed = Conv3d::new(channels, 3 * channels, 2, ConvOptions::cubic(2, 0), Bias::No, init);
+        Self { transposed, block: ResBlock::new(2 * channels, channels, init) }
+    }
+
+    /// x `[B, 3C, R/2, ...]`, skip `[B, C, R, ...]` -> `[B, C, R, ...]`.
+    pub fn forward(&self, x: Tensor<5>, skip: Tensor<5>) -> Tensor<5> {
+        let weight = self.transposed.weight.val();
+        let bias = Tensor::zeros([weight.dims()[1]], &x.device().inner());
+        let up = ops::conv_transpose3d(x, weight, bias);
+        self.block.forward(Tensor::cat(vec![up, skip], 1))
+    }
+}
+
+/// Everything after the encoder but the first and the last convolution.
+#[derive(Module, Debug)]
+pub(super) struct Decoder {
+    /// Skips of the first three stages.
+    pub skips: Vec<ResBlock>,
+    pub calibration: Calibration,
+    /// Of the first three stages.
+    pub wavelet: Vec<WaveletDecoder>,
+    /// From the second and third stage to the first one's resolution.
+    pub up: Vec<Upsampling>,
+    pub full: FullResolution,
+}
+
+impl Decoder {
+    pub fn new(config: &WaveformerConfig, refined: bool, init: &mut Init) -> Self {
+        let c = config.embed_dim;
+        let skips = (0..3).map(|stage| ResBlock::new(config.channels(stage), config.channels(stage), init)).collect();
+        let wavelet = (0..3).map(|stage| WaveletDecoder::new(config, stage, refined, init)).collect();
+        let up = vec![Upsampling::new(2 * c, c, 1, init), Upsampling::new(4 * c, c, 2, init)];
+        let calibration = Calibration::new(config.channels(3), init);
+        Self { skips, calibration, wavelet, up, full: FullResolution::new(c, init) }
+    }
+
+    /// Outputs of the four stages and the image's own features `[B, C, R, ...]` -> `[B, C, R, ...]`.
+    pub fn forward(&self, stages: [StageOutput; 4], image: Tensor<5>) -> Tensor<5> {
+        let [first, second, third, fourth] = stages;
+        let bottleneck = self.calibration.forward(fourth.features);
+        let size: [usize; 3] = first.features.dims()[2..].try_into().expect("five axes");
+        let decoded = |stage: usize, output: StageOutput| {
+            let skip = self.skips[stage].forward(output.features);
+            self.wavelet[stage].forward(bottleneck.clone(), output.details, skip)
+        };
+        let deep = self.up[1].forward(decoded(2, third), size);
+        let middle = self.up[0].forward(decoded(1, second), size);
+        let joined = Tensor::cat(vec![deep, middle, decoded(0, first)], 1);
+        self.full.forward(joined, image)
+    }
+}

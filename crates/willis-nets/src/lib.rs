@@ -2,6 +2,8 @@
 
 pub mod akorn;
 pub mod asl;
+pub mod catalogue;
+pub mod checkpoint;
 pub mod examine;
 pub mod film;
 pub mod gat;

@@ -46,6 +46,12 @@ pub enum WeightsError {
         /// Path of the tensor.
         name: String,
     },
+    /// Several things do not fit.
+    #[error("the weights do not fit the net; check the configuration\n{mismatch}")]
+    Mismatch {
+        /// All of them.
+        mismatch: crate::checkpoint::Mismatch,
+    },
     /// The header does not say which net the weights are of.
     #[error("weights carry no valid net configuration; write them with `willis train`")]
     Configuration {

@@ -51,6 +51,9 @@ pub enum Command {
     /// The algorithms on their own: files in, files out.
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// The backbones on their own, with published weights.
+    #[command(subcommand)]
+    Net(NetCommand),
     /// Print the configuration.
     #[command(after_help = "Example:\n  willis config --resolved > willis.toml")]
     Config(ConfigArgs),
@@ -342,6 +345,50 @@ pub enum VolumeCommand {
     /// Nyúl histogram standardisation.
     #[command(subcommand)]
     Nyul(NyulCommand),
+}
+
+/// `willis net ...`
+#[derive(Debug, Subcommand)]
+pub enum NetCommand {
+    /// The backbones there are.
+    List,
+    /// Layers, parameters, multiplications, seconds and memory of a backbone.
+    #[command(
+        after_help = "Example:\n  willis net describe waveformer --size 64\n\nThe net runs once on a cube of that size."
+    )]
+    Describe {
+        /// Name, as `willis net list` gives it.
+        net: String,
+        /// Side of the cube; the configuration's when absent.
+        #[arg(long)]
+        size: Option<usize>,
+        /// JSON file with what differs from the published configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// What stdout carries.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Logits of a backbone for an array.
+    #[command(
+        after_help = "Example:\n  willis net run segformer3d --weights pytorch_model.bin --input x.npy --output logits.npy\n\nWeights: safetensors or PyTorch, under the official names; `module.` and `model.` are stripped. The configuration's keys are\nin_channels, num_classes, size, attention_scale (\"heads\" | \"head_dim\"), quirks (\"official\" | \"fixed\"), multi_scale, hf_refinement."
+    )]
+    Run {
+        /// Name, as `willis net list` gives it.
+        net: String,
+        /// Checkpoint.
+        #[arg(long, value_name = "FILE")]
+        weights: PathBuf,
+        /// `[C, D, H, W]` or `[B, C, D, H, W]`, .npy.
+        #[arg(long, value_name = "X.npy")]
+        input: PathBuf,
+        /// `[B, classes, D, H, W]`, .npy.
+        #[arg(long, value_name = "Y.npy")]
+        output: PathBuf,
+        /// JSON file with what differs from the published configuration; size is the input's when absent.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
 }
 
 /// `willis volume nyul ...`

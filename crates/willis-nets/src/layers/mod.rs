@@ -65,7 +65,7 @@ impl Linear {
     /// x `[..., in]` -> `[..., out]`.
     pub fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
         let bias = self.bias.as_ref().map(Param::val);
-        burn::tensor::module::linear(x, self.weight.val().transpose(), bias)
+        ops::linear(x, self.weight.val(), bias)
     }
 }
 

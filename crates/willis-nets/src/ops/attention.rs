@@ -6,11 +6,13 @@ use burn::tensor::Tensor;
 use willis_kernels::attention::{AttentionShape, backward, forward};
 
 use super::kernel::{Kernel, apply2, filled, on_cpu};
+use super::work::count;
 
 /// `softmax(scale q k^T) v` per head.
 ///
 /// # Shapes      q `[B, N, H d]`, key_value `[B, M, 2 H d]` (keys, then values) -> `[B, N, H d]`
 pub fn attention(q: Tensor<3>, key_value: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
+    count(2 * q.shape().num_elements() * key_value.dims()[1]);
     if !on_cpu(&q) {
         return portable(q, key_value, heads, scale);
     }

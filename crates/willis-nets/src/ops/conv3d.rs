@@ -7,6 +7,7 @@ use willis_kernels::conv3d::{
 };
 
 use super::kernel::{Kernel, apply3, filled, on_cpu};
+use super::work::count;
 
 /// Stride, padding and groups of a convolution; dilation is always one here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,9 +31,6 @@ impl ConvOptions {
 ///
 /// # Shapes      x `[B, C, D, H, W]`, weight `[K, C / groups, d, h, w]`, bias `[K]` -> `[B, K, D', H', W']`
 pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<5> {
-    if !on_cpu(&x) {
-        return portable(x, weight, bias, options);
-    }
     let [batch, in_channels, depth, height, width] = x.dims();
     let [out_channels, _, kd, kh, kw] = weight.dims();
     let shape = Conv3dShape {
@@ -46,6 +44,10 @@ pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options:
         dilation: [1; 3],
         groups: options.groups,
     };
+    count(shape.output_len() * shape.weight_len() / out_channels);
+    if !on_cpu(&x) {
+        return portable(x, weight, bias, options);
+    }
     let bias = bias.unwrap_or_else(|| Tensor::zeros([out_channels], &x.device().inner()));
     apply3(Convolution(shape), x, weight, bias)
 }
@@ -90,6 +92,7 @@ pub fn conv_transpose3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>) -> Ten
     let [batch, in_channels, depth, height, width] = x.dims();
     let [_, out_channels, kd, kh, kw] = weight.dims();
     let kernel = [kd, kh, kw];
+    count(x.shape().num_elements() * out_channels * kd * kh * kw);
     if !on_cpu(&x) {
         let options = burn::tensor::ops::ConvTransposeOptions::new(kernel, [0; 3], [0; 3], [1; 3], 1);
         return burn::tensor::module::conv_transpose3d(x, weight, Some(bias), options);

@@ -8,14 +8,18 @@ mod attention;
 mod conv3d;
 mod given;
 mod kernel;
+mod linear;
 mod norm;
 mod pool;
 mod resize;
+mod work;
 
 pub use activation::{gelu, softmax};
 pub use attention::attention;
 pub use conv3d::{ConvOptions, conv_transpose3d, conv3d};
 pub use given::with_gradient;
+pub use linear::linear;
 pub use norm::{instance_norm, layer_norm};
 pub use pool::max_pool3d;
 pub use resize::{Corners, resize_trilinear};
+pub use work::multiplications;

@@ -7,7 +7,7 @@ use burn::tensor::activation::relu;
 use super::SegFormer3dConfig;
 use super::encoder::Tokens;
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
-use crate::ops::{ConvOptions, Corners, resize_trilinear};
+use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
 
 /// Brings the four stages to one width and to the finest stage's grid, and fuses them.
 #[derive(Module, Debug)]
@@ -88,6 +88,6 @@ impl Fuse {
     fn part(&self, x: Tensor<3>, position: usize) -> Tensor<3> {
         let dim = x.dims()[2];
         let weight = self.conv.weight.val().narrow(1, position * dim, dim).reshape([dim, dim]);
-        burn::tensor::module::linear(x, weight.transpose(), None)
+        ops::linear(x, weight, None)
     }
 }

@@ -128,8 +128,7 @@ impl FeedForward {
         // A 1x1x1 convolution is a linear map of each token.
         let weight = self.pwconv.weight.val();
         let [hidden, channels, ..] = weight.dims();
-        let weight = weight.reshape([hidden, channels]).transpose();
-        let h = burn::tensor::module::linear(x, weight, self.pwconv.bias.as_ref().map(|b| b.val()));
+        let h = ops::linear(x, weight.reshape([hidden, channels]), self.pwconv.bias.as_ref().map(|b| b.val()));
         let h = ops::gelu(self.norm1.forward(h));
         let h = self.dwconv.forward(h.permute([0, 4, 1, 2, 3])).permute([0, 2, 3, 4, 1]);
         self.fc.forward(ops::gelu(self.norm2.forward(h)))

@@ -4,6 +4,7 @@ mod cohort;
 mod demo;
 mod evaluate;
 mod maps;
+mod net;
 mod predict;
 mod prepare;
 mod progress;
@@ -47,6 +48,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Cohort(command) => cohort::run(&command, &progress),
         Command::Train(command) => train::run(&command, &progress),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Net(command) => net::run(&command),
         Command::Volume(command) => volume::run(&command),
         Command::Config(args) => {
             let config = Config::load(args.config.as_deref())?;

@@ -1,0 +1,227 @@
+//! Published checkpoints: safetensors files and PyTorch's own, brought to plain f32 tensors under their official names.
+
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use pytorch_reader::{DType, PytorchReader};
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use crate::weights::{Weights, WeightsError};
+
+/// Why a checkpoint cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file system refused.
+    #[error("cannot read checkpoint {}; check the path", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is neither.
+    #[error("{} is no readable safetensors or PyTorch checkpoint ({reason}); download it again", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// What the reader said.
+        reason: String,
+    },
+}
+
+/// Keys under which training scripts put a state dict, and wrappers that add a prefix to each name.
+const WRAPPERS: [&str; 4] = ["model_state_dict.", "state_dict.", "model.", "module."];
+/// Buffers that a net makes itself.
+const BUFFERS: [&str; 2] = ["num_batches_tracked", "relative_position_index"];
+
+/// Every real-valued tensor of a checkpoint, under its name without wrappers. Whole numbers (counters, index tables) are left out.
+///
+/// # Errors    [`CheckpointError`]
+pub fn read(path: &Path) -> Result<Weights, CheckpointError> {
+    let safe = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+    let tensors = if safe { safetensors(path)? } else { pytorch(path)? };
+    let mut weights = Weights::default();
+    for (name, shape, values) in unwrapped(tensors) {
+        if !BUFFERS.iter().any(|buffer| name.ends_with(buffer)) {
+            weights.insert(name, shape, values);
+        }
+    }
+    Ok(weights)
+}
+
+/// Name, shape and values.
+type Entry = (String, Vec<usize>, Vec<f32>);
+
+/// Keeps what lies under a wrapper, where anything does, and drops the wrapper from the names.
+fn unwrapped(mut entries: Vec<Entry>) -> Vec<Entry> {
+    for wrapper in WRAPPERS {
+        if entries.iter().any(|(name, ..)| name.starts_with(wrapper)) {
+            let inner = |(name, shape, values): Entry| Some((name.strip_prefix(wrapper)?.to_string(), shape, values));
+            entries = entries.into_iter().filter_map(inner).collect();
+        }
+    }
+    entries
+}
+
+fn safetensors(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
+    let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })?;
+    let file = SafeTensors::deserialize(&bytes).map_err(|error| format(path, &error))?;
+    let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let data = view.data();
+        let values = match view.dtype() {
+            Dtype::F64 => reals(data, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
+            Dtype::F32 => reals(data, f32::from_le_bytes),
+            Dtype::F16 => reals(data, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => reals(data, |b| bf16::from_le_bytes(b).to_f32()),
+            _ => return None,
+        };
+        Some((name.to_string(), view.shape().to_vec(), values))
+    };
+    Ok(file.iter().filter_map(entry).collect())
+}
+
+fn pytorch(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
+    let reader = PytorchReader::new(path).map_err(|error| format(path, &error))?;
+    let mut entries = Vec::new();
+    for (name, tensor) in reader.into_tensors() {
+        let is_real = matches!(tensor.dtype(), DType::F64 | DType::F32 | DType::F16 | DType::BF16);
+        if !is_real {
+            continue;
+        }
+        let data = tensor.read().map_err(|error| format(path, &error))?;
+        let values = match tensor.dtype() {
+            DType::F64 => reals(&data, |b: [u8; 8]| f64::from_ne_bytes(b) as f32),
+            DType::F32 => reals(&data, f32::from_ne_bytes),
+            DType::F16 => reals(&data, |b| f16::from_ne_bytes(b).to_f32()),
+            _ => reals(&data, |b| bf16::from_ne_bytes(b).to_f32()),
+        };
+        entries.push((name, tensor.shape().to_vec(), values));
+    }
+    Ok(entries)
+}
+
+fn reals<const N: usize>(data: &[u8], real: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    data.as_chunks().0.iter().map(|&bytes| real(bytes)).collect()
+}
+
+fn format(path: &Path, error: &dyn std::error::Error) -> CheckpointError {
+    CheckpointError::Format { path: path.to_path_buf(), reason: error.to_string() }
+}
+
+/// How a checkpoint differs from what a net needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// In the net only.
+    pub missing: Vec<String>,
+    /// In the checkpoint only.
+    pub unexpected: Vec<String>,
+    /// In both: name, shape in the net, shape in the checkpoint.
+    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+}
+
+impl Mismatch {
+    /// Between a net's own weights and given ones.
+    pub fn between(net: &Weights, given: &Weights) -> Self {
+        let shape_in = |weights: &Weights, name: &str| {
+            weights.shapes().find(|(other, _)| *other == name).map(|(_, shape)| shape.to_vec())
+        };
+        let mut mismatch = Self::default();
+        for (name, expected) in net.shapes() {
+            match shape_in(given, name) {
+                None => mismatch.missing.push(name.to_string()),
+                Some(got) if got != expected => mismatch.misshapen.push((name.to_string(), expected.to_vec(), got)),
+                Some(_) => {}
+            }
+        }
+        let unknown = given.shapes().filter(|(name, _)| shape_in(net, name).is_none());
+        mismatch.unexpected = unknown.map(|(name, _)| name.to_string()).collect();
+        mismatch
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
+    }
+}
+
+impl std::fmt::Display for Mismatch {
+    /// One line per kind; of many names the first ten.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut line = |what: &str, names: &[String]| {
+            if names.is_empty() {
+                return Ok(());
+            }
+            let rest = names.len().saturating_sub(10);
+            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+            writeln!(f, "{} {what}: {}{more}", names.len(), names[..names.len() - rest].join(", "))
+        };
+        line("missing", &self.missing)?;
+        line("unexpected", &self.unexpected)?;
+        let shapes: Vec<String> = self
+            .misshapen
+            .iter()
+            .map(|(name, expected, got)| format!("{name} is {got:?}, expected {expected:?}"))
+            .collect();
+        line("misshapen", &shapes)
+    }
+}
+
+impl From<Mismatch> for WeightsError {
+    fn from(mismatch: Mismatch) -> Self {
+        Self::Mismatch { mismatch }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::Precision;
+
+    fn weights(names: &[(&str, &[usize])]) -> Weights {
+        let mut weights = Weights::default();
+        for (name, shape) in names {
+            weights.insert(*name, shape.to_vec(), vec![0.5; shape.iter().product()]);
+        }
+        weights
+    }
+
+    #[test]
+    fn wrappers_and_buffers_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        let wrapped = [
+            ("model.module.a.weight", &[2, 3][..]),
+            ("model.module.a.num_batches_tracked", &[1]),
+            ("optimizer.state", &[4]),
+        ];
+        weights(&wrapped).save(&path, Precision::F16).unwrap();
+        let read = read(&path).unwrap();
+        assert_eq!(read.shapes().collect::<Vec<_>>(), [("a.weight", &[2, 3][..])]);
+    }
+
+    #[test]
+    fn files_that_are_no_checkpoint_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.safetensors", "a.pt"] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, b"no checkpoint").unwrap();
+            assert!(read(&path).unwrap_err().to_string().contains(name));
+        }
+        assert!(read(&folder.path().join("none.pt")).is_err());
+    }
+
+    #[test]
+    fn differences_are_told_apart() {
+        let net = weights(&[("a", &[2]), ("b", &[3]), ("c", &[4])]);
+        let given = weights(&[("a", &[2]), ("b", &[5]), ("d", &[4])]);
+        let mismatch = Mismatch::between(&net, &given);
+        assert_eq!(
+            (mismatch.missing.as_slice(), mismatch.unexpected.as_slice()),
+            (&["c".into()][..], &["d".into()][..])
+        );
+        let text = mismatch.to_string();
+        assert!(text.contains("1 missing: c") && text.contains("b is [5], expected [3]"), "{text}");
+        assert!(Mismatch::between(&net, &net).is_empty());
+    }
+}

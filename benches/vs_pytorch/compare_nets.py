@@ -1,4 +1,4 @@
-"""Times our SegFormer3D against the same net in PyTorch with the same weights, and prints a Markdown table.
+"""Times our backbones against the same nets in PyTorch with the same weights, and prints a Markdown table.
 
 Used as compare.py is. Logits are compared first. PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
 Memory is the largest resident set of a process that does nothing else, above what it had before the first run.
@@ -18,6 +18,7 @@ import torch
 
 from compare import THREADS, Willis, values
 from segformer3d import SegFormer3D
+from waveformer import WaveFormer
 
 TURNS = 5
 
@@ -51,10 +52,14 @@ def seconds(run):
     return time.perf_counter() - start
 
 
-def memory(phase, side):
+def peer(name, side):
+    return SegFormer3D() if name == "segformer3d" else WaveFormer(side)
+
+
+def memory(name, phase, side):
     """Runs in a process of its own."""
     torch.set_num_threads(THREADS)
-    net = SegFormer3D().train(phase == "step")
+    net = peer(name, side).train(phase == "step")
     x = values([1, 4] + [side] * 3, 1)
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     before = peak()
@@ -66,11 +71,13 @@ def memory(phase, side):
 def main():
     torch.set_num_threads(THREADS)
     willis = Willis()
-    print("| SegFormer3D | willis, s | PyTorch eager | ratio | channels last | ratio | compiled | ratio | willis, MiB | PyTorch | ratio |")
+    print("| net | willis, s | PyTorch eager | ratio | channels last | ratio | compiled | ratio | willis, MiB | PyTorch | ratio |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for side, phase in [(64, "forward"), (64, "step"), (96, "forward"), (96, "step"), (128, "forward"), (128, "step")]:
-        op = dict(name="segformer3d", side=side)
-        net = SegFormer3D()
+    rows = [("segformer3d", side) for side in (64, 96, 128)] + [("waveformer", side) for side in (64, 96)]
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    for name, side, phase in [(n, s, p) for n, s in rows for p in ("forward", "step") if wanted in n]:
+        op = dict(name="net", net=name, side=side)
+        net = peer(name, side)
         with tempfile.NamedTemporaryFile() as file:
             willis.ask(op, "forward", 0, file.name)
             ours = np.fromfile(file.name, np.float32)
@@ -82,7 +89,7 @@ def main():
         assert worst < 1e-4, f"logits differ by {worst:.1e}"
         net.train(phase == "step")
         run = step if phase == "step" else forward
-        last = SegFormer3D().train(phase == "step").to(memory_format=torch.channels_last_3d)
+        last = peer(name, side).train(phase == "step").to(memory_format=torch.channels_last_3d)
         x_last = x.to(memory_format=torch.channels_last_3d)
         rivals = [lambda: run(net, x), lambda: run(last, x_last)]
         try:
@@ -99,17 +106,17 @@ def main():
             for rival, times in zip(rivals, theirs):
                 times.append(seconds(rival))
         a = statistics.median(ours)
-        row = f"| {phase} 4×{side}³ | {a:.3f} "
+        row = f"| {name} {phase} 4×{side}³ | {a:.3f} "
         for times in theirs + [None] * (3 - len(theirs)):
             row += f"| {statistics.median(times):.3f} | {a / statistics.median(times):.2f} " if times else "| n/a | n/a "
         fresh = Willis()
-        fresh.ask(dict(name="segformer3d", side=32), "forward", 0)
+        fresh.ask(dict(name="net", net=name, side=32), "forward", 0)
         before = fresh.peak_mib
         fresh.ask(op, phase, 1)
         mine = fresh.peak_mib - before
-        other = float(subprocess.run([sys.executable, __file__, phase, str(side)], capture_output=True, text=True).stdout)
+        other = float(subprocess.run([sys.executable, __file__, name, phase, str(side)], capture_output=True, text=True).stdout)
         print(row + f"| {mine:.0f} | {other:.0f} | {mine / other:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
-    memory(sys.argv[1], int(sys.argv[2])) if len(sys.argv) > 1 else main()
+    memory(sys.argv[1], sys.argv[2], int(sys.argv[3])) if len(sys.argv) > 3 else main()

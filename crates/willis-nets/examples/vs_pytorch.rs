@@ -4,14 +4,12 @@
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
-use willis_nets::layers::{Init, Statistics};
+use willis_nets::catalogue::{Backbone, NetConfig, QuirksName};
 use willis_nets::ops::{self, ConvOptions, Corners};
-use willis_nets::segformer3d::{OFFICIAL_NAMES, SegFormer3dConfig};
-use willis_nets::weights::{Precision, Weights};
+use willis_nets::weights::Precision;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -40,7 +38,7 @@ enum Operation {
     InstanceNorm { channels: usize, side: usize },
     Linear { rows: usize, inputs: usize, outputs: usize },
     Attention { queries: usize, keys: usize, heads: usize, head_dim: usize },
-    Segformer3d { side: usize },
+    Net { net: String, side: usize },
     Distance { mask: String, shape: [usize; 3], spacing_mm: [f64; 3] },
     Skeleton { mask: String, shape: [usize; 3] },
     Copy { length: usize },
@@ -73,7 +71,7 @@ fn fan(inputs: usize) -> f32 {
 impl Operation {
     fn run(&self, request: &Request) -> Vec<f64> {
         match *self {
-            Operation::Segformer3d { side } => segformer3d(request, side),
+            Operation::Net { ref net, side } => backbone(request, net, side),
             Operation::Distance { ref mask, shape, spacing_mm } => {
                 let mask = std::fs::read(mask).expect("a mask");
                 let distance = || squared_distance_mm2(&mask, shape, spacing_mm);
@@ -177,31 +175,24 @@ fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
     }
 }
 
-/// The published net on `4 x side^3`; `check` writes its weights beside the logits, for the other side to take.
-fn segformer3d(request: &Request, side: usize) -> Vec<f64> {
+/// A backbone on `4 x side^3`; with an output path its weights and its logits are written there, for the other side to take.
+fn backbone(request: &Request, name: &str, side: usize) -> Vec<f64> {
+    let backbone = Backbone::from_name(name).expect("a backbone of the catalogue");
+    let config = NetConfig { size: side, quirks: QuirksName::Fixed, ..backbone.published() };
     let training = request.phase == "step";
-    let config = SegFormer3dConfig {
-        statistics: if training { Statistics::Own } else { Statistics::Stored },
-        ..SegFormer3dConfig::default()
-    };
-    let net = config.init(&mut Init::new(7, &Device::flex()));
+    let device = if training { Device::flex().autodiff() } else { Device::flex() };
+    let net = backbone.build(&config, 7, &device).expect("a size it takes");
+    let x = tensor([1, 4, side, side, side], 1, 1.0, &device);
     if let Some(path) = &request.output {
-        let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
-        let bytes = weights.to_bytes(Precision::F32).expect("weights can be written");
-        std::fs::write(format!("{path}.safetensors"), bytes).expect("a writable path");
-    }
-    let shape = [1, 4, side, side, side];
-    if training {
-        let net = net.train();
-        let x = tensor(shape, 1, 1.0, &Device::flex().autodiff());
-        return repeat(request.rounds, || drop(net.forward(x.clone()).backward()));
-    }
-    let x = tensor(shape, 1, 1.0, &Device::flex());
-    write(request, || {
+        let weights = net.weights().to_bytes(Precision::F32).expect("weights can be written");
+        std::fs::write(format!("{path}.safetensors"), weights).expect("a writable path");
         let logits = net.forward(x.clone()).into_data().try_to_vec::<f32>().expect("f32 logits");
-        logits.into_iter().flat_map(f32::to_le_bytes).collect()
-    });
-    repeat(request.rounds, || drop(net.forward(x.clone()).into_data()))
+        write(request, || logits.into_iter().flat_map(f32::to_le_bytes).collect());
+    }
+    repeat(request.rounds, || {
+        let logits = net.forward(x.clone());
+        if training { drop(logits.backward()) } else { drop(logits.into_data()) }
+    })
 }
 
 /// Largest resident memory of this process so far, MiB; 0 where the system does not tell.

@@ -97,61 +97,85 @@ impl PoolShape {
     }
 }
 
-/// Largest value of each window and where it was: `argmax` is an index into the window's own volume, the first of
-/// equals; a NaN wins. Overwrites `y` and `argmax`.
+/// Largest value of each window; a NaN wins. Overwrites `y`.
 ///
 /// # Shapes
-/// x `[B, C, D, H, W]` -> y and argmax `[B, C, D', H', W']`
+/// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
 /// # Panics
 /// If a slice's length differs from `shape`, an extent is zero or the padding exceeds half the window.
-pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32], argmax: &mut [u32]) {
+pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     shape.check(x.len(), y.len());
-    assert_eq!(argmax.len(), y.len(), "one index per output");
     let [depth, height, width] = shape.output();
     if y.is_empty() {
         return;
     }
     let volume: usize = shape.input.iter().product();
-    let planes = y.par_chunks_mut(height * width).zip(argmax.par_chunks_mut(height * width));
-    planes.enumerate().for_each(|(plane, (y, argmax))| {
+    y.par_chunks_mut(height * width).enumerate().for_each_init(Vec::new, |column_max, (plane, y)| {
         let x = &x[plane / depth * volume..][..volume];
-        for (row, (y, argmax)) in y.chunks_mut(width).zip(argmax.chunks_mut(width)).enumerate() {
-            y.fill(f32::NEG_INFINITY);
-            let first = [0, 1].map(|axis: usize| shape.window(axis, [plane % depth, row][axis]).start);
-            for (column, index) in argmax.iter_mut().enumerate() {
-                *index =
-                    ((first[0] * shape.input[1] + first[1]) * shape.input[2] + shape.window(2, column).start) as u32;
-            }
-            shape.taps(plane % depth, row, width, |columns, start| {
-                let outputs = y[columns.clone()].iter_mut().zip(&mut argmax[columns]);
-                let indices = (start..).step_by(shape.stride[2]);
-                for ((best, index), from) in outputs.zip(indices) {
-                    let value = x[from];
-                    if value > *best || (value.is_nan() && !best.is_nan()) {
-                        (*best, *index) = (value, from as u32);
-                    }
+        for (row, y) in y.chunks_mut(width).enumerate() {
+            // The rows of the windows first, all columns at once; then the columns of each window.
+            column_max.clear();
+            column_max.resize(shape.input[2], f32::NEG_INFINITY);
+            for source_z in shape.window(0, plane % depth) {
+                for source_y in shape.window(1, row) {
+                    let from = &x[(source_z * shape.input[1] + source_y) * shape.input[2]..][..shape.input[2]];
+                    column_max.iter_mut().zip(from).for_each(|(best, &value)| *best = larger(*best, value));
                 }
-            });
+            }
+            y.fill(f32::NEG_INFINITY);
+            for tap in 0..shape.kernel[2] {
+                let columns = shape.columns(tap, width);
+                if !columns.is_empty() {
+                    let start = columns.start * shape.stride[2] + tap - shape.padding[2];
+                    let from = column_max[start..].iter().step_by(shape.stride[2]);
+                    y[columns].iter_mut().zip(from).for_each(|(best, &value)| *best = larger(*best, value));
+                }
+            }
         }
     });
 }
 
-/// Gradient of the input of [`max_forward`]: each output's gradient goes to its largest voxel; overwrites `dx`.
+/// The larger of two values; a NaN is larger than all.
+#[inline(always)]
+fn larger(a: f32, b: f32) -> f32 {
+    if b > a || b.is_nan() { b } else { a }
+}
+
+/// Gradient of the input of [`max_forward`] from its output: each output's gradient goes to the first of its window's largest
+/// voxels; overwrites `dx`.
 ///
 /// # Shapes
-/// argmax and dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
+/// x as there, y and dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
 /// # Panics
-/// As [`max_forward`], or if an index of `argmax` lies outside a volume.
-pub fn max_backward(shape: &PoolShape, argmax: &[u32], dy: &[f32], dx: &mut [f32]) {
+/// As [`max_forward`].
+pub fn max_backward(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), dy.len());
-    assert_eq!(argmax.len(), dy.len(), "one index per output");
+    assert_eq!([x.len(), y.len()], [dx.len(), dy.len()], "lengths of x and y");
     dx.fill(0.0);
     if dy.is_empty() {
         return;
     }
     let [input, output] = [shape.input, shape.output()].map(|extents| extents.iter().product::<usize>());
-    let volumes = dx.par_chunks_mut(input).zip(dy.par_chunks(output)).zip(argmax.par_chunks(output));
-    volumes.for_each(|((dx, dy), argmax)| dy.iter().zip(argmax).for_each(|(dy, &index)| dx[index as usize] += dy));
+    let [_, height, width] = shape.output();
+    let volumes =
+        dx.par_chunks_mut(input).zip(x.par_chunks(input)).zip(y.par_chunks(output)).zip(dy.par_chunks(output));
+    volumes.for_each(|(((dx, x), y), dy)| {
+        let mut left: Vec<Option<f32>> = Vec::new();
+        for (row, (y, dy)) in y.chunks(width).zip(dy.chunks(width)).enumerate() {
+            left.clear();
+            left.extend(dy.iter().copied().map(Some));
+            shape.taps(row / height, row % height, width, |columns, start| {
+                let indices = (start..).step_by(shape.stride[2]);
+                for ((left, y), from) in left[columns.clone()].iter_mut().zip(&y[columns]).zip(indices) {
+                    if (x[from] == *y || x[from].is_nan())
+                        && let Some(dy) = left.take()
+                    {
+                        dx[from] += dy;
+                    }
+                }
+            });
+        }
+    });
 }
 
 /// Average of each window; overwrites `y`.
@@ -223,10 +247,10 @@ mod tests {
             padding: [0, 0, padding],
         };
         let x = [1.0, 5.0, -2.0, -3.0];
-        let (mut y, mut argmax, mut dx) = (vec![0.0; 2], vec![0; 2], vec![0.0; 4]);
-        max_forward(&line(0), &x, &mut y, &mut argmax);
-        assert_eq!((y.as_slice(), argmax.as_slice()), (&[5.0, -2.0][..], &[1, 2][..]));
-        max_backward(&line(0), &argmax, &[10.0, 20.0], &mut dx);
+        let (mut y, mut dx) = (vec![0.0; 2], vec![0.0; 4]);
+        max_forward(&line(0), &x, &mut y);
+        assert_eq!(y, [5.0, -2.0]);
+        max_backward(&line(0), &x, &y, &[10.0, 20.0], &mut dx);
         assert_eq!(dx, [0.0, 10.0, 20.0, 0.0]);
         let mut y = vec![0.0; 3];
         average_forward(&line(1), Divisor::Window, &x, &mut y);
@@ -238,10 +262,12 @@ mod tests {
     #[test]
     fn nan_wins_and_all_negative_infinity_stays_inside() {
         let shape = PoolShape { volumes: 1, input: [1, 1, 4], kernel: [1, 1, 2], stride: [1, 1, 2], padding: [0; 3] };
-        let (mut y, mut argmax) = (vec![0.0; 2], vec![9; 2]);
-        max_forward(&shape, &[f32::NAN, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY], &mut y, &mut argmax);
+        let x = [f32::NAN, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
+        let (mut y, mut dx) = (vec![0.0; 2], vec![9.0; 4]);
+        max_forward(&shape, &x, &mut y);
         assert!(y[0].is_nan() && y[1] == f32::NEG_INFINITY);
-        assert_eq!(argmax, [0, 2]);
+        max_backward(&shape, &x, &y, &[1.0, 2.0], &mut dx);
+        assert_eq!(dx, [1.0, 0.0, 2.0, 0.0]);
     }
 
     prop_compose! {
@@ -279,15 +305,15 @@ mod tests {
         fn pooling_matches_the_definition(shape in any_shape()) {
             let x: Vec<f32> = (0..shape.input_len()).map(|index| (index * 71 % 101) as f32 - 50.0).collect();
             let dy: Vec<f32> = (0..shape.output_len()).map(|index| (index * 29 % 17) as f32 - 8.0).collect();
-            let (mut y, mut argmax, mut dx) = (vec![0.0; dy.len()], vec![0; dy.len()], vec![0.0; x.len()]);
+            let (mut y, mut dx) = (vec![0.0; dy.len()], vec![0.0; x.len()]);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
-            max_forward(&shape, &x, &mut y, &mut argmax);
+            max_forward(&shape, &x, &mut y);
             for (index, &got) in y.iter().enumerate() {
                 let expected = window(&shape, &x, index).into_iter().fold(f32::NEG_INFINITY, f32::max);
                 prop_assert_eq!(got, expected);
             }
             if y.iter().all(|value| value.is_finite()) {
-                max_backward(&shape, &argmax, &dy, &mut dx);
+                max_backward(&shape, &x, &y, &dy, &mut dx);
                 prop_assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-2);
             }
             for divisor in [Divisor::Window, Divisor::Inside] {

@@ -1,7 +1,5 @@
 //! Maximum pooling.
 
-use std::sync::OnceLock;
-
 use burn::tensor::Tensor;
 use willis_kernels::pool::{PoolShape, max_backward, max_forward};
 
@@ -22,7 +20,7 @@ pub fn max_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
         stride: [side; 3],
         padding: [0; 3],
     };
-    apply1(MaxPool { batch, channels, shape, argmax: OnceLock::new() }, x)
+    apply1(MaxPool { batch, channels, shape }, x)
 }
 
 /// The same by a maximum along three axes.
@@ -41,16 +39,6 @@ struct MaxPool {
     batch: usize,
     channels: usize,
     shape: PoolShape,
-    /// Where each maximum was, kept from the forward pass for the backward pass.
-    argmax: OnceLock<Vec<u32>>,
-}
-
-impl MaxPool {
-    fn run(&self, x: &[f32]) -> (Vec<f32>, Vec<u32>) {
-        let mut argmax = vec![0; self.shape.output_len()];
-        let y = filled(self.shape.output_len(), |y| max_forward(&self.shape, x, y, &mut argmax));
-        (y, argmax)
-    }
 }
 
 impl Kernel<1> for MaxPool {
@@ -59,14 +47,11 @@ impl Kernel<1> for MaxPool {
     }
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
-        let (y, argmax) = self.run(x);
-        self.argmax.get_or_init(|| argmax);
-        y
+        filled(self.shape.output_len(), |y| max_forward(&self.shape, x, y))
     }
 
-    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        let argmax = self.argmax.get_or_init(|| self.run(x).1);
-        [needs[0].then(|| filled(x.len(), |dx| max_backward(&self.shape, argmax, grad, dx)))]
+    fn backward(&self, [x]: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(x.len(), |dx| max_backward(&self.shape, x, y, grad, dx)))]
     }
 }
 

@@ -40,9 +40,17 @@ impl Logistic {
     /// # Panics
     /// if the table has other columns than the one fitted (programmer error).
     pub fn predict(&self, table: &Table) -> Vec<f64> {
+        self.log_odds(table).into_iter().map(sigmoid).collect()
+    }
+
+    /// Log odds of each row.
+    ///
+    /// # Panics
+    /// as [`Self::predict`]
+    pub fn log_odds(&self, table: &Table) -> Vec<f64> {
         assert_eq!(table.n_columns(), self.weights.len(), "columns as fitted");
         let logit = |row| self.standardise(row).zip(&self.weights).map(|(x, w)| x * w).sum::<f64>() + self.intercept;
-        table.rows().map(|row| sigmoid(logit(row))).collect()
+        table.rows().map(logit).collect()
     }
 
     fn standardise<'a>(&'a self, row: &'a [f32]) -> impl Iterator<Item = f64> + 'a {

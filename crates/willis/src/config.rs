@@ -128,6 +128,10 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.harmonise.validate().map_err(|e| e.to_string())?;
         self.trace.validate().map_err(|e| e.to_string())?;
+        let linear_share = self.train.stack.linear_share;
+        if !(0.0..=1.0).contains(&linear_share) {
+            return Err(format!("train.stack.linear_share is {linear_share}; it must lie between 0 and 1"));
+        }
         let prevalence = self.predict.prevalence;
         if prevalence > 0.0 && prevalence < 1.0 {
             return Ok(());

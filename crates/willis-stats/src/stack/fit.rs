@@ -6,12 +6,12 @@ use super::features::{
     CANDIDATE_PROBABILITIES, PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows,
     present_columns, present_row, site_columns, site_rows, with_logits,
 };
-use super::model::{Member, StackModel, ranked};
+use super::model::{Member, StackModel, blend, ranked};
 use super::{StackCase, StackConfig, StackError, StackFit};
 use crate::boosting::{Booster, cross_fit};
 use crate::calibration::{CalibrationError, Platt};
 use crate::folds::stratified_group_k_fold;
-use crate::logistic::Logistic;
+use crate::logistic::{Logistic, sigmoid};
 use crate::metrics::challenge_score;
 use crate::table::Table;
 
@@ -85,6 +85,7 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
     let labels: Vec<[bool; SITE_COUNT + 1]> =
         cases.iter().map(|case| std::array::from_fn(|c| *case.sites.get(c).unwrap_or(&case.present))).collect();
     let out_of_fold = fourteen(&site.out_of_fold, &any.out_of_fold);
+    let out_of_fold_boosted = fourteen(&site.out_of_fold_boosted, &any.out_of_fold_boosted);
     let out_of_fold_logistic = fourteen(&site.out_of_fold_logistic, &any.out_of_fold_logistic);
     Ok(StackFit {
         model: StackModel { candidate: candidate.member, site: site.member, present: any.member },
@@ -92,6 +93,7 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
         score: challenge_score(&out_of_fold, &labels),
         score_logistic: challenge_score(&out_of_fold_logistic, &labels),
         out_of_fold,
+        out_of_fold_boosted,
         out_of_fold_logistic,
     })
 }
@@ -108,6 +110,7 @@ struct Task<'a> {
 struct Fitted {
     member: Member,
     out_of_fold: Vec<f64>,
+    out_of_fold_boosted: Vec<f64>,
     out_of_fold_logistic: Vec<f64>,
 }
 
@@ -121,33 +124,41 @@ impl Task<'_> {
             return Err(failed(CalibrationError::OneClass { positives, negatives }));
         }
         let cross = cross_fit(self.table, self.labels, self.folds, &rising, &config.boosting)?;
-        let calibration = Platt::fit(&cross.margins, self.labels).map_err(failed)?;
         let linear = with_logits(self.table, self.n_probabilities);
+        let log_odds = self.linear_out_of_fold(&linear, config.logistic_c);
+        let blended: Vec<f64> =
+            cross.margins.iter().zip(&log_odds).map(|(b, l)| blend(*b, *l, config.linear_share)).collect();
+        let calibration = Platt::fit(&blended, self.labels).map_err(failed)?;
+        let boosted = Platt::fit(&cross.margins, self.labels).map_err(failed)?;
         let member = Member {
             booster: Booster::fit(self.table, self.labels, &rising, cross.rounds, &config.boosting)?,
             calibration,
             logistic: Logistic::fit(&linear, self.labels, config.logistic_c),
+            linear_share: config.linear_share,
+            n_probabilities: self.n_probabilities,
             prevalence: positives as f64 / self.labels.len() as f64,
         };
         Ok(Fitted {
             member,
-            out_of_fold: cross.margins.iter().map(|margin| calibration.apply(*margin)).collect(),
-            out_of_fold_logistic: self.logistic_out_of_fold(&linear, config.logistic_c),
+            out_of_fold: blended.iter().map(|margin| calibration.apply(*margin)).collect(),
+            out_of_fold_boosted: cross.margins.iter().map(|margin| boosted.apply(*margin)).collect(),
+            out_of_fold_logistic: log_odds.into_iter().map(sigmoid).collect(),
         })
     }
 
-    fn logistic_out_of_fold(&self, table: &Table, c: f64) -> Vec<f64> {
-        let mut probabilities = vec![0.0; table.n_rows()];
+    /// Log odds of the logistic regression, each row by the fold that left it out.
+    fn linear_out_of_fold(&self, table: &Table, c: f64) -> Vec<f64> {
+        let mut log_odds = vec![0.0; table.n_rows()];
         let n_folds = self.folds.iter().max().map_or(0, |last| last + 1);
         for fold in 0..n_folds {
             let (test, train): (Vec<usize>, Vec<usize>) = (0..table.n_rows()).partition(|row| self.folds[*row] == fold);
             let labels: Vec<bool> = train.iter().map(|row| self.labels[*row]).collect();
             let model = Logistic::fit(&table.select(&train), &labels, c);
-            for (row, p) in test.iter().zip(model.predict(&table.select(&test))) {
-                probabilities[*row] = p;
+            for (row, value) in test.iter().zip(model.log_odds(&table.select(&test))) {
+                log_odds[*row] = value;
             }
         }
-        probabilities
+        log_odds
     }
 }
 
@@ -259,7 +270,7 @@ mod tests {
     fn other_models_are_refused() {
         let json = fit(&cases(60), &quick()).unwrap().model.to_json().unwrap();
         let text = String::from_utf8(json).unwrap();
-        for (find, put) in [("\"schema\":2", "\"schema\":9"), ("best_here", "beast_here")] {
+        for (find, put) in [("\"schema\":3", "\"schema\":9"), ("best_here", "beast_here")] {
             let other = text.replacen(find, put, 1);
             assert!(matches!(StackModel::from_json(other.as_bytes()), Err(StackError::Incompatible { .. })), "{put}");
         }

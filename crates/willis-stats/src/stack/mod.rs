@@ -2,8 +2,8 @@
 //!
 //! Three gradient boosters: one over candidates, whose probability ranks them; then, over those probabilities, one for
 //! (series, site) rows shared by all sites and one over series for "aneurysm present".
-//! Each is calibrated on its own out-of-fold scores and accompanied by a logistic regression, the baseline of every
-//! comparison. The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the series.
+//! Each is averaged, in log odds, with a logistic regression over the same features, which is also the baseline of every
+//! comparison, and calibrated on its own out-of-fold scores. The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the series.
 
 pub mod features;
 mod fit;
@@ -46,11 +46,13 @@ pub struct StackConfig {
     pub boosting: BoostConfig,
     /// Inverse penalty of the logistic regression.
     pub logistic_c: f64,
+    /// Share of the logistic regression's log odds beside the booster's: 0 is boosting alone.
+    pub linear_share: f64,
 }
 
 impl Default for StackConfig {
     fn default() -> Self {
-        Self { folds: 5, boosting: BoostConfig::default(), logistic_c: 1.0 }
+        Self { folds: 5, boosting: BoostConfig::default(), logistic_c: 1.0, linear_share: 0.5 }
     }
 }
 
@@ -61,11 +63,13 @@ pub struct StackFit {
     pub model: StackModel,
     /// Out-of-fold probability of each candidate of each series.
     pub out_of_fold_candidates: Vec<Vec<f64>>,
-    /// Out-of-fold probabilities of the boosters: one row per series, "aneurysm present" last.
+    /// Out-of-fold probabilities: one row per series, "aneurysm present" last.
     pub out_of_fold: Vec<[f64; SITE_COUNT + 1]>,
-    /// The same of the logistic regressions.
+    /// The same of the boosters alone, calibrated.
+    pub out_of_fold_boosted: Vec<[f64; SITE_COUNT + 1]>,
+    /// The same of the logistic regressions alone.
     pub out_of_fold_logistic: Vec<[f64; SITE_COUNT + 1]>,
-    /// Score of the boosters' out-of-fold probabilities.
+    /// Score of the out-of-fold probabilities.
     pub score: ChallengeScore,
     /// Score of the logistic regressions' out-of-fold probabilities.
     pub score_logistic: ChallengeScore,

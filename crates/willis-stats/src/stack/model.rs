@@ -5,8 +5,8 @@ use willis_core::{Candidate, Candidates, Modality, SITE_COUNT};
 
 use super::StackError;
 use super::features::{
-    PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows, present_columns, present_row,
-    site_columns, site_rows, with_logits,
+    CANDIDATE_PROBABILITIES, PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows,
+    present_columns, present_row, site_columns, site_rows, with_logits,
 };
 use crate::boosting::{Booster, TRAINER};
 use crate::calibration::{Platt, shift_prevalence};
@@ -28,17 +28,29 @@ pub struct StackModel {
 #[derive(Debug, Clone)]
 pub(super) struct Member {
     pub booster: Booster,
-    /// From the booster's log odds to probabilities.
+    /// From the blended log odds to probabilities.
     pub calibration: Platt,
     pub logistic: Logistic,
+    /// Share of the logistic regression's log odds beside the booster's.
+    pub linear_share: f64,
+    /// Leading columns that are probabilities.
+    pub n_probabilities: usize,
     /// Share of positives among the rows of the fit.
     pub prevalence: f64,
 }
 
 impl Member {
     fn predict(&self, table: &Table) -> Result<Vec<f64>, StackError> {
-        Ok(self.booster.margins(table)?.into_iter().map(|margin| self.calibration.apply(margin)).collect())
+        let boosted = self.booster.margins(table)?;
+        let linear = self.logistic.log_odds(&with_logits(table, self.n_probabilities));
+        let margins = boosted.iter().zip(&linear).map(|(b, l)| blend(*b, *l, self.linear_share));
+        Ok(margins.map(|margin| self.calibration.apply(margin)).collect())
     }
+}
+
+/// Weighted mean of two log odds.
+pub(super) fn blend(boosted: f64, linear: f64, linear_share: f64) -> f64 {
+    (1.0 - linear_share) * boosted + linear_share * linear
 }
 
 /// The candidates with the calibrated probability that each is an aneurysm, most probable first.
@@ -131,14 +143,14 @@ impl StackModel {
             return Err(StackError::Incompatible { expected, got });
         }
         Ok(Self {
-            candidate: document.candidate.member(&candidate_columns())?,
-            site: document.site.member(&site_columns())?,
-            present: document.present.member(&present_columns())?,
+            candidate: document.candidate.member(&candidate_columns(), CANDIDATE_PROBABILITIES)?,
+            site: document.site.member(&site_columns(), SITE_PROBABILITIES)?,
+            present: document.present.member(&present_columns(), PRESENT_PROBABILITIES)?,
         })
     }
 }
 
-const SCHEMA: u32 = 2;
+const SCHEMA: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Document {
@@ -153,6 +165,7 @@ struct Document {
 struct MemberDocument {
     columns: Vec<String>,
     prevalence: f64,
+    linear_share: f64,
     calibration: Platt,
     logistic: Logistic,
     booster: serde_json::Value,
@@ -163,20 +176,21 @@ impl MemberDocument {
         Ok(Self {
             columns,
             prevalence: member.prevalence,
+            linear_share: member.linear_share,
             calibration: member.calibration,
             logistic: member.logistic.clone(),
             booster: serde_json::from_slice(&member.booster.to_json()?)?,
         })
     }
 
-    fn member(self, columns: &[String]) -> Result<Member, StackError> {
+    fn member(self, columns: &[String], n_probabilities: usize) -> Result<Member, StackError> {
         let booster = Booster::from_json(&serde_json::to_vec(&self.booster)?)?;
-        let Self { logistic, calibration, prevalence, .. } = self;
+        let Self { logistic, calibration, prevalence, linear_share, .. } = self;
         let widths = [logistic.means.len(), logistic.deviations.len(), logistic.weights.len(), booster.n_columns()];
         if self.columns != columns || widths.iter().any(|n| *n != columns.len()) {
             let list = |names: &[String]| format!("the columns {}", names.join(", "));
             return Err(StackError::Incompatible { expected: list(columns), got: list(&self.columns) });
         }
-        Ok(Member { booster, calibration, logistic, prevalence })
+        Ok(Member { booster, calibration, logistic, linear_share, n_probabilities, prevalence })
     }
 }

@@ -221,7 +221,7 @@ fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesD
         let value = figure(&all).map_or("n/a".into(), |v| format!("{v:.3}"));
         let interval = bootstrap::interval(cases.len(), 0, SAMPLES, figure);
         let interval = interval.map_or("n/a".into(), |i| format!("{:.3} to {:.3}", i.lo, i.hi));
-        println!("  {name:46} {value}  ({interval})");
+        println!("  {name:56} {value}  ({interval})");
     };
     let labels: Vec<[bool; COLUMN_COUNT]> =
         cases.iter().map(|c| std::array::from_fn(|i| *c.sites.get(i).unwrap_or(&c.present))).collect();
@@ -231,8 +231,11 @@ fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesD
         challenge_score(&rows, &labels)
     };
     println!("{} left-out series, out of fold, with 95 % intervals:", cases.len());
-    for (name, rows) in [("boosted trees", &fitted.out_of_fold), ("logistic regression", &fitted.out_of_fold_logistic)]
-    {
+    for (name, rows) in [
+        ("stack", &fitted.out_of_fold),
+        ("boosted trees alone", &fitted.out_of_fold_boosted),
+        ("logistic regression alone", &fitted.out_of_fold_logistic),
+    ] {
         line(&format!("{name}: score of the defined columns"), &|sample| scored(rows, sample).score_of_defined);
         line(&format!("{name}: AUC of aneurysm present"), &|sample| scored(rows, sample).auc[SITE_COUNT]);
     }

@@ -27,7 +27,7 @@ pub struct SegmentConfig {
 
 impl Default for SegmentConfig {
     fn default() -> Self {
-        Self { window: 64, overlap: 0.25, mirror: Switch::Off }
+        Self { window: 64, overlap: 0.25, mirror: Switch::On }
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use willis_core::files::hash::sha256_hex;
 use willis_core::files::{case, tensors};
 use willis_core::{Affine, Grid, HarmonisedVolume, Image, Point, Shape, Spacing, TrainingCase, VesselMap, Volume};
 use willis_nets::segment::{SegmentConfig, SegmentNet, segment};
@@ -35,8 +36,11 @@ impl MapMaker<'_> {
         Ok((case, map))
     }
 
+    /// A file for each net and way of running it.
     fn path(&self, case: &Path) -> PathBuf {
-        case.join(format!("map-{}.safetensors", &self.sha256[..12]))
+        let config = serde_json::to_string(self.config).expect("plain structs of numbers and names always serialise");
+        let key = sha256_hex(format!("{} {config}", self.sha256).as_bytes());
+        case.join(format!("map-{}.safetensors", &key[..12]))
     }
 }
 

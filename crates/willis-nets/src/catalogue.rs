@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::Mismatch;
 use crate::layers::Init;
+use crate::resenc::{self, ResEnc, ResEncConfig};
 use crate::segformer3d::{self, AttentionScale, SegFormer3d, SegFormer3dConfig};
 use crate::waveformer::{self, Quirks, Waveformer, WaveformerConfig};
 use crate::weights::{Weights, WeightsError};
@@ -17,6 +18,8 @@ pub enum Backbone {
     Segformer3d,
     /// WaveFormer.
     Waveformer,
+    /// Residual-encoder U-Net.
+    Resenc,
 }
 
 /// Which slips of the published code a net keeps.
@@ -85,13 +88,14 @@ pub enum NetError {
 
 impl Backbone {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Segformer3d, Self::Waveformer];
+    pub const ALL: [Self; 3] = [Self::Segformer3d, Self::Waveformer, Self::Resenc];
 
     /// What users type.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Segformer3d => "segformer3d",
             Self::Waveformer => "waveformer",
+            Self::Resenc => "resenc",
         }
     }
 
@@ -100,6 +104,7 @@ impl Backbone {
         match self {
             Self::Segformer3d => "hierarchical transformer, all-MLP decoder (Perera et al., CVPR-W 2024)",
             Self::Waveformer => "windowed attention on wavelet scales, wavelet decoders (Al Hasan et al., MICCAI 2025)",
+            Self::Resenc => "residual-encoder U-Net, nnU-Net's ResEnc-L (Isensee et al., MICCAI 2024)",
         }
     }
 
@@ -110,11 +115,12 @@ impl Backbone {
 
     /// The configuration of the published net.
     pub fn published(self) -> NetConfig {
-        let num_classes = match self {
-            Self::Segformer3d => 3,
-            Self::Waveformer => 4,
+        let (in_channels, num_classes, size) = match self {
+            Self::Segformer3d => (4, 3, 128),
+            Self::Waveformer => (4, 4, 128),
+            Self::Resenc => (1, 1, 64),
         };
-        NetConfig { num_classes, ..NetConfig::default() }
+        NetConfig { in_channels, num_classes, size, ..NetConfig::default() }
     }
 
     /// A net with initial parameters.
@@ -122,7 +128,7 @@ impl Backbone {
     /// # Errors    [`NetError`]
     pub fn build(self, config: &NetConfig, seed: u64, device: &Device) -> Result<Net, NetError> {
         let multiple = match self {
-            Self::Segformer3d => 32,
+            Self::Segformer3d | Self::Resenc => 32,
             Self::Waveformer => 16,
         };
         let size = config.size;
@@ -154,6 +160,10 @@ impl Backbone {
                 };
                 Net::Waveformer(Box::new(Waveformer::new(&inner, config.num_classes, config.hf_refinement, init)))
             }
+            Self::Resenc => {
+                let config = ResEncConfig::published(config.in_channels, config.num_classes);
+                Net::Resenc(Box::new(config.init(init)), config)
+            }
         })
     }
 }
@@ -165,6 +175,8 @@ pub enum Net {
     Segformer3d(Box<SegFormer3d>),
     /// WaveFormer.
     Waveformer(Box<Waveformer>),
+    /// Residual-encoder U-Net with its sizes.
+    Resenc(Box<ResEnc>, ResEncConfig),
 }
 
 impl Net {
@@ -182,6 +194,7 @@ impl Net {
         match self {
             Self::Segformer3d(net) => net.forward(x),
             Self::Waveformer(net) => net.forward(x),
+            Self::Resenc(net, _) => net.forward(x),
         }
     }
 
@@ -190,6 +203,7 @@ impl Net {
         match self {
             Self::Segformer3d(net) => Weights::of(net.as_ref()).renamed(&segformer3d::OFFICIAL_NAMES),
             Self::Waveformer(net) => Weights::of(net.as_ref()).renamed(&waveformer::OFFICIAL_NAMES),
+            Self::Resenc(net, config) => Weights::of(net.as_ref()).renamed(&borrowed(&config.official_names())),
         }
     }
 
@@ -197,6 +211,7 @@ impl Net {
     ///
     /// # Errors    [`WeightsError::Mismatch`] with everything that does not fit
     pub fn with_weights(self, given: Weights) -> Result<Self, WeightsError> {
+        let given = if matches!(self, Self::Resenc(..)) { resenc::canonical(&given) } else { given };
         let mismatch = Mismatch::between(&self.weights(), &given);
         if !mismatch.is_empty() {
             return Err(mismatch.into());
@@ -204,8 +219,16 @@ impl Net {
         Ok(match self {
             Self::Segformer3d(net) => Self::Segformer3d(Box::new(renamed(*net, given, &segformer3d::OFFICIAL_NAMES)?)),
             Self::Waveformer(net) => Self::Waveformer(Box::new(renamed(*net, given, &waveformer::OFFICIAL_NAMES)?)),
+            Self::Resenc(net, config) => {
+                let net = renamed(*net, given, &borrowed(&config.official_names()))?;
+                Self::Resenc(Box::new(net), config)
+            }
         })
     }
+}
+
+fn borrowed(names: &[(String, String)]) -> Vec<(&str, &str)> {
+    names.iter().map(|(ours, official)| (ours.as_str(), official.as_str())).collect()
 }
 
 fn renamed<M: Module>(net: M, given: Weights, names: &[(&str, &str)]) -> Result<M, WeightsError> {

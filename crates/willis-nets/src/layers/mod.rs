@@ -141,6 +141,33 @@ impl Conv3d {
     }
 }
 
+/// Transposed 3D convolution whose kernel is its stride: every voxel becomes a block.
+#[derive(Module, Debug)]
+pub struct ConvTranspose3d {
+    /// `[in, out, s, s, s]`.
+    pub weight: Param<Tensor<5>>,
+    /// `[out]`.
+    pub bias: Option<Param<Tensor<1>>>,
+}
+
+impl ConvTranspose3d {
+    /// Weights of deviation `sqrt(2 / fan_out)`, bias 0.
+    pub fn new(inputs: usize, outputs: usize, stride: usize, bias: Bias, init: &mut Init) -> Self {
+        let fan_out = stride.pow(3) * outputs;
+        Self {
+            weight: init.normal([inputs, outputs, stride, stride, stride], (2.0 / fan_out as f64).sqrt()),
+            bias: (bias == Bias::Yes).then(|| init.constant([outputs], 0.0)),
+        }
+    }
+
+    /// x `[B, in, D, H, W]` -> `[B, out, sD, sH, sW]`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let outputs = self.weight.dims()[1];
+        let bias = self.bias.as_ref().map_or_else(|| Tensor::zeros([outputs], &x.device().inner()), Param::val);
+        ops::conv_transpose3d(x, self.weight.val(), bias)
+    }
+}
+
 /// Norm over space: by stored statistics (batch norm as it is evaluated) or by the volume's own (instance norm).
 #[derive(Module, Debug)]
 pub struct SpaceNorm {

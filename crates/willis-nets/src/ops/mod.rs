@@ -20,6 +20,6 @@ pub use conv3d::{ConvOptions, conv_transpose3d, conv3d};
 pub use given::with_gradient;
 pub use linear::linear;
 pub use norm::{instance_norm, layer_norm};
-pub use pool::max_pool3d;
+pub use pool::{average_pool3d, max_pool3d};
 pub use resize::{Corners, resize_trilinear};
 pub use work::multiplications;

@@ -1,7 +1,7 @@
-//! Maximum pooling.
+//! Maximum and average over cubes of voxels.
 
 use burn::tensor::Tensor;
-use willis_kernels::pool::{PoolShape, max_backward, max_forward};
+use willis_kernels::pool::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
 
 use super::kernel::{Kernel, apply1, filled, on_cpu};
 
@@ -12,15 +12,17 @@ pub fn max_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable(x, side);
     }
-    let [batch, channels, depth, height, width] = x.dims();
-    let shape = PoolShape {
-        volumes: batch * channels,
-        input: [depth, height, width],
-        kernel: [side; 3],
-        stride: [side; 3],
-        padding: [0; 3],
-    };
-    apply1(MaxPool { batch, channels, shape }, x)
+    apply1(MaxPool(Cubes::new(&x, side)), x)
+}
+
+/// Mean over cubes of `side` voxels that do not overlap; voxels left over at the far borders are dropped.
+///
+/// # Shapes      x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
+pub fn average_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
+    if !on_cpu(&x) {
+        return portable_average(x, side);
+    }
+    apply1(AveragePool(Cubes::new(&x, side)), x)
 }
 
 /// The same by a maximum along three axes.
@@ -34,24 +36,69 @@ fn portable(x: Tensor<5>, side: usize) -> Tensor<5> {
     volumes.reshape([batch, channels, d, h, w])
 }
 
+/// The same as [`average_pool3d`] by means along three axes.
+fn portable_average(x: Tensor<5>, side: usize) -> Tensor<5> {
+    let [batch, channels, depth, height, width] = x.dims();
+    let [d, h, w] = [depth / side, height / side, width / side];
+    let x = x.slice([0..batch, 0..channels, 0..d * side, 0..h * side, 0..w * side]);
+    let rows: Tensor<2> = x.reshape([batch * channels * d * side * h * side * w, side]).mean_dim(1);
+    let planes: Tensor<3> = rows.reshape([batch * channels * d * side * h, side, w]).mean_dim(1);
+    let volumes: Tensor<3> = planes.reshape([batch * channels * d, side, h * w]).mean_dim(1);
+    volumes.reshape([batch, channels, d, h, w])
+}
+
+/// Cubes side by side.
 #[derive(Debug)]
-struct MaxPool {
+struct Cubes {
     batch: usize,
     channels: usize,
     shape: PoolShape,
 }
 
-impl Kernel<1> for MaxPool {
+impl Cubes {
+    fn new(x: &Tensor<5>, side: usize) -> Self {
+        let [batch, channels, depth, height, width] = x.dims();
+        let (kernel, stride, padding) = ([side; 3], [side; 3], [0; 3]);
+        let shape = PoolShape { volumes: batch * channels, input: [depth, height, width], kernel, stride, padding };
+        Self { batch, channels, shape }
+    }
+
     fn output_shape(&self) -> Vec<usize> {
         [&[self.batch, self.channels][..], &self.shape.output()].concat()
     }
+}
+
+#[derive(Debug)]
+struct MaxPool(Cubes);
+
+impl Kernel<1> for MaxPool {
+    fn output_shape(&self) -> Vec<usize> {
+        self.0.output_shape()
+    }
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
-        filled(self.shape.output_len(), |y| max_forward(&self.shape, x, y))
+        filled(self.0.shape.output_len(), |y| max_forward(&self.0.shape, x, y))
     }
 
     fn backward(&self, [x]: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(x.len(), |dx| max_backward(&self.shape, x, y, grad, dx)))]
+        [needs[0].then(|| filled(x.len(), |dx| max_backward(&self.0.shape, x, y, grad, dx)))]
+    }
+}
+
+#[derive(Debug)]
+struct AveragePool(Cubes);
+
+impl Kernel<1> for AveragePool {
+    fn output_shape(&self) -> Vec<usize> {
+        self.0.output_shape()
+    }
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        filled(self.0.shape.output_len(), |y| average_forward(&self.0.shape, Divisor::Window, x, y))
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(x.len(), |dx| average_backward(&self.0.shape, Divisor::Window, grad, dx)))]
     }
 }
 
@@ -61,7 +108,8 @@ mod tests {
     use crate::ops::kernel::tests::assert_same;
 
     #[test]
-    fn values_and_gradients_equal_the_portable_form() {
+    fn values_and_gradients_equal_the_portable_forms() {
+        assert_same([2, 3, 4, 6, 7], |[x, _, _]| average_pool3d(x, 2), |[x, _, _]| portable_average(x, 2));
         assert_same([2, 3, 4, 6, 7], |[x, _, _]| max_pool3d(x, 2), |[x, _, _]| portable(x, 2));
     }
 }

@@ -8,14 +8,9 @@ use burn::tensor::activation::{leaky_relu, relu, sigmoid};
 
 use super::encoder::{StageOutput, WaveformerConfig};
 use super::haar::{self, Details};
-use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
+use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions, Corners};
-
-/// Instance norm without parameters.
-fn standardise(x: Tensor<5>) -> Tensor<5> {
-    let (channels, device) = (x.dims()[1], x.device().inner());
-    ops::instance_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
-}
+use crate::sparse::plain_standardise as standardise;
 
 fn pointwise(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
     Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), bias, init)
@@ -198,23 +193,19 @@ impl Upsampling {
 /// The way back to the image's resolution.
 #[derive(Module, Debug)]
 pub(super) struct FullResolution {
-    /// Transposed convolution `[3C, C, 2, 2, 2]`, without bias.
-    transposed: Conv3d,
+    transposed: ConvTranspose3d,
     block: ResBlock,
 }
 
 impl FullResolution {
     pub fn new(channels: usize, init: &mut Init) -> Self {
-        // A transposed convolution's weight has inputs first, as if it were a convolution from C to 3C.
-        let transposed = Conv3d::new(channels, 3 * channels, 2, ConvOptions::cubic(2, 0), Bias::No, init);
+        let transposed = ConvTranspose3d::new(3 * channels, channels, 2, Bias::No, init);
         Self { transposed, block: ResBlock::new(2 * channels, channels, init) }
     }
 
     /// x `[B, 3C, R/2, ...]`, skip `[B, C, R, ...]` -> `[B, C, R, ...]`.
     pub fn forward(&self, x: Tensor<5>, skip: Tensor<5>) -> Tensor<5> {
-        let weight = self.transposed.weight.val();
-        let bias = Tensor::zeros([weight.dims()[1]], &x.device().inner());
-        let up = ops::conv_transpose3d(x, weight, bias);
+        let up = self.transposed.forward(x);
         self.block.forward(Tensor::cat(vec![up, skip], 1))
     }
 }

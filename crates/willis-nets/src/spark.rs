@@ -1,0 +1,172 @@
+//! S3D, SparK's form for 3D images: a convolutional encoder sees a quarter of a volume's cells, tokens fill the rest, and the
+//! segmentation decoder paints the whole.
+//!
+//! Source: Wald et al., CVPR 2025, arXiv:2410.23132. We differ where asked: masked voxels are zero before the first convolution, which
+//! else sees one voxel across each border.
+
+use burn::module::{Module, Param};
+use burn::tensor::Tensor;
+
+use crate::layers::{Bias, Conv3d, Init};
+use crate::ops::ConvOptions;
+use crate::resenc::{ResEnc, ResEncConfig};
+use crate::sparse::{Active, plain_standardise};
+
+/// Whether the encoder's input is masked too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InputMask {
+    /// It is: nothing masked can influence anything seen.
+    On,
+    /// It is not, as in the published trainer.
+    Off,
+}
+
+/// The pre-training net around a backbone.
+#[derive(Module, Debug)]
+pub struct S3d {
+    net: ResEnc,
+    /// Of every stage but the finest.
+    densify_projs: Vec<Conv3d>,
+    /// `[1, C, 1, 1, 1]` per stage, finest first.
+    mask_tokens: Vec<Param<Tensor<5>>>,
+}
+
+impl S3d {
+    /// Around a net with initial parameters.
+    pub fn new(config: &ResEncConfig, init: &mut Init) -> Self {
+        let conv = |&channels: &usize, init: &mut Init| {
+            Conv3d::new(channels, channels, 3, ConvOptions::cubic(1, 1), Bias::Yes, init)
+        };
+        Self {
+            net: config.init(init),
+            densify_projs: config.features[1..].iter().map(|channels| conv(channels, init)).collect(),
+            mask_tokens: config.features.iter().map(|&channels| init.normal([1, channels, 1, 1, 1], 0.02)).collect(),
+        }
+    }
+
+    /// Parameter path prefixes here and in the official state dict, where they differ.
+    pub fn official_names(config: &ResEncConfig) -> Vec<(String, String)> {
+        let mut names: Vec<(String, String)> =
+            config.official_names().into_iter().map(|(ours, official)| (format!("net.{ours}"), official)).collect();
+        names.extend([("net.".to_string(), String::new())]);
+        let proj = |i: usize| (format!("densify_projs.{i}."), format!("densify_projs.{}.", i + 1));
+        names.extend((0..config.features.len() - 1).map(proj));
+        names
+    }
+
+    /// What the encoder makes of the seen cells, finest stage first.
+    pub fn encode(&self, x: Tensor<5>, active: &Active, input: InputMask) -> Vec<Tensor<5>> {
+        let x = if input == InputMask::On { active.keep(x) } else { x };
+        self.net.encode(x, Some(active))
+    }
+
+    /// Reconstruction of a volume: x `[B, in, D, H, W]` -> `[B, classes, D, H, W]`.
+    pub fn forward(&self, x: Tensor<5>, active: &Active, input: InputMask) -> Tensor<5> {
+        let stages = self.encode(x, active, input);
+        let dense = stages.into_iter().enumerate().map(|(level, features)| {
+            let filled = active.fill(active.standardise(features), self.mask_tokens[level].val());
+            match level {
+                0 => filled,
+                _ => self.densify_projs[level - 1].forward(filled),
+            }
+        });
+        self.net.decode(dense.collect())
+    }
+
+    /// The pre-trained backbone.
+    pub fn into_backbone(self) -> ResEnc {
+        self.net
+    }
+}
+
+/// Mean squared error over the masked voxels of a volume standardised as a whole (S3D's target).
+///
+/// # Shapes    reconstruction and x `[B, C, D, H, W]` -> `[1]`
+pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) -> Tensor<1> {
+    let target = plain_standardise(x);
+    let all = Tensor::ones(target.dims(), &target.device().inner());
+    let hidden = all.clone() - active.keep(all);
+    let error = (reconstruction - target).square() * hidden.clone();
+    error.sum() / hidden.sum().clamp_min(1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use crate::weights::Weights;
+    use burn::tensor::Device;
+
+    /// The mask of the golden values: of 64 cells the 48 with the smallest numbers are masked.
+    fn golden_mask() -> Vec<bool> {
+        let mut order: Vec<(f64, usize)> = golden::stream("mask").take(64).zip(0..).collect();
+        order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut flags = vec![true; 64];
+        order[..48].iter().for_each(|&(_, cell)| flags[cell] = false);
+        flags
+    }
+
+    fn filled(net: S3d, config: &ResEncConfig) -> S3d {
+        let names = S3d::official_names(config);
+        let names: Vec<(&str, &str)> = names.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        // The prefix "net." has no counterpart to be found by on the way back, so values are made by name in place.
+        let official = |ours: &str| {
+            let found = names.iter().find_map(|(a, b)| Some(format!("{b}{}", ours.strip_prefix(a)?)));
+            found.unwrap_or_else(|| ours.to_string())
+        };
+        Weights::of(&net).map(|name, shape| golden::parameter(&official(name), shape)).apply(net).unwrap()
+    }
+
+    #[test]
+    fn golden_values() {
+        let device = Device::flex();
+        let flags = golden_mask();
+        let masked: Vec<usize> = (0..64).filter(|&cell| !flags[cell]).take(10).collect();
+        assert_eq!(masked, [1, 2, 3, 4, 5, 6, 7, 9, 11, 12]);
+        let config = ResEncConfig::published(1, 1);
+        let net = filled(S3d::new(&config, &mut Init::new(0, &device)), &config);
+        let active = Active::new(&flags, 1, [4; 3], &device);
+        let x = golden::input([1, 1, 64, 64, 64], &device);
+        let stages = net.encode(x.clone(), &active, InputMask::Off);
+        let probes = [(0, -0.015297), (1, -0.003590), (1_198_372, -0.005936), (2_796_202, 1.608310)];
+        golden::check(stages[0].clone(), 0.1682946, 0.5063556, probes, 1e-3);
+        golden::check(stages[5].clone(), 1.5895324, 1.5398794, [(0, 0.659824), (1, 1.732769), (365, 0.745613)], 1e-3);
+        let rows = [
+            (InputMask::Off, 0.3078322, 0.5994747, [0.234289, -0.684607, 0.017705, -0.010235]),
+            (InputMask::On, 0.3069595, 0.5993757, [0.224124, -0.322415, 0.014280, -0.009304]),
+        ];
+        for (input, mean, deviation, values) in rows {
+            let probes = [0, 37_449, 131_072, 262_143].into_iter().zip(values);
+            golden::check(net.forward(x.clone(), &active, input), mean, deviation, probes, 1e-3);
+        }
+    }
+
+    #[test]
+    fn nothing_masked_influences_anything_seen() {
+        let device = Device::flex();
+        let config = ResEncConfig { features: vec![4, 8, 8], blocks: vec![1, 2, 1], ..ResEncConfig::published(1, 1) };
+        let net = S3d::new(&config, &mut Init::new(3, &device));
+        let flags: Vec<bool> = (0..64).map(|cell| cell % 3 == 0).collect();
+        let active = Active::new(&flags, 1, [4; 3], &device);
+        let x = golden::input([1, 1, 16, 16, 16], &device);
+        let other = active.keep(x.clone()) + (x.clone() - active.keep(x.clone())) * 100.0 + 0.0;
+        let run = |x| net.encode(x, &active, InputMask::On);
+        for (a, b) in run(x.clone()).into_iter().zip(run(other.clone())) {
+            a.into_data().assert_eq(&b.into_data(), true);
+        }
+        let leaky = |x| net.encode(x, &active, InputMask::Off).remove(0).into_data();
+        assert_ne!(leaky(x), leaky(other));
+    }
+
+    #[test]
+    fn the_error_is_of_masked_voxels_only() {
+        let device = Device::flex();
+        let active = Active::new(&[true, false, true, true, true, true, true, true], 1, [2; 3], &device);
+        let x = golden::input([1, 1, 4, 4, 4], &device);
+        let right = plain_standardise(x.clone());
+        let error = |y| masked_error(y, x.clone(), &active).into_scalar::<f32>();
+        assert!(error(right.clone()).abs() < 1e-6);
+        assert!(error(right.clone() + active.keep(Tensor::ones([1, 1, 4, 4, 4], &device))).abs() < 1e-6);
+        assert!((error(right + 2.0) - 4.0).abs() < 1e-4);
+    }
+}

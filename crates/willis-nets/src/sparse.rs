@@ -1,0 +1,159 @@
+//! Encoders that see only some cells of a volume: what is masked is zero after every operation that could move or create values,
+//! and takes no part in statistics.
+//!
+//! Source: Tian et al., ICLR 2023, arXiv:2301.03580 (sparse convolution by masking); Wald et al., CVPR 2025, arXiv:2410.23132 (3D).
+
+use burn::tensor::{Device, Tensor, TensorData};
+use rand::{Rng, RngExt};
+
+use crate::layers::SpaceNorm;
+use crate::ops;
+
+/// The cells an encoder may see; all cells of a volume are of one size.
+#[derive(Debug, Clone)]
+pub struct Active {
+    /// 1 where it may, `[B, 1, gd, gh, gw]`.
+    cells: Tensor<5>,
+}
+
+impl Active {
+    /// From flags of the cells, item by item in C order.
+    ///
+    /// # Panics    if the flags do not fill the grids (programmer error)
+    pub fn new(flags: &[bool], batch: usize, grid: [usize; 3], device: &Device) -> Self {
+        let values: Vec<f32> = flags.iter().map(|&flag| f32::from(flag)).collect();
+        let shape = [batch, 1, grid[0], grid[1], grid[2]];
+        Self { cells: Tensor::from_data(TensorData::new(values, shape), device) }
+    }
+
+    /// A random choice of the same number of cells in every item: `masked_share` of them, rounded down, are masked.
+    pub fn draw(masked_share: f64, batch: usize, grid: [usize; 3], rng: &mut impl Rng, device: &Device) -> Self {
+        let cells: usize = grid.iter().product();
+        let masked = (masked_share * cells as f64) as usize;
+        let one = |_| {
+            let mut order: Vec<(f64, usize)> = (0..cells).map(|cell| (rng.random::<f64>(), cell)).collect();
+            order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            let mut flags = vec![true; cells];
+            order[..masked].iter().for_each(|&(_, cell)| flags[cell] = false);
+            flags
+        };
+        Self::new(&(0..batch).flat_map(one).collect::<Vec<bool>>(), batch, grid, device)
+    }
+
+    /// The mask at a resolution, `[B, 1, d, h, w]`; none where that is coarser than the cells, which counts as seen entirely.
+    ///
+    /// # Panics    if a finer resolution is no multiple of the grid (programmer error)
+    fn at(&self, size: [usize; 3]) -> Option<Tensor<5>> {
+        let [batch, _, gd, gh, gw] = self.cells.dims();
+        if (0..3).any(|axis| size[axis] < [gd, gh, gw][axis]) {
+            return None;
+        }
+        let [kd, kh, kw] = [size[0] / gd, size[1] / gh, size[2] / gw];
+        assert_eq!([kd * gd, kh * gh, kw * gw], size, "resolution in cells");
+        let repeated = self.cells.clone().reshape([batch * gd, 1, gh, 1, gw, 1]);
+        Some(repeated.expand([batch * gd, kd, gh, kh, gw, kw]).reshape([batch, 1, size[0], size[1], size[2]]))
+    }
+
+    fn fitting(&self, x: &Tensor<5>) -> Option<Tensor<5>> {
+        let [_, _, depth, height, width] = x.dims();
+        self.at([depth, height, width])
+    }
+
+    /// x with zeros where it may not be seen.
+    pub fn keep(&self, x: Tensor<5>) -> Tensor<5> {
+        match self.fitting(&x) {
+            Some(mask) => x * mask,
+            None => x,
+        }
+    }
+
+    /// Mean 0 and variance 1 per item and channel over what may be seen, zeros elsewhere.
+    ///
+    /// # Shapes    x `[B, C, D, H, W]`, zero where it may not be seen -> the same
+    pub fn standardise(&self, x: Tensor<5>) -> Tensor<5> {
+        const EPS: f64 = 1e-5;
+        let [batch, channels, depth, height, width] = x.dims();
+        let Some(mask) = self.fitting(&x) else { return plain_standardise(x) };
+        let volume = depth * height * width;
+        let mask = mask.reshape([batch, 1, volume]);
+        let seen = mask.clone().sum_dim(2).clamp_min(1.0);
+        let flat = x.reshape([batch, channels, volume]);
+        let centred = (flat.clone() - flat.sum_dim(2) / seen.clone()) * mask;
+        let variance = centred.clone().square().sum_dim(2) / seen;
+        (centred / (variance + EPS).sqrt()).reshape([batch, channels, depth, height, width])
+    }
+
+    /// The norm over what may be seen, zeros elsewhere.
+    pub fn norm(&self, norm: &SpaceNorm, x: Tensor<5>) -> Tensor<5> {
+        let channels = x.dims()[1];
+        let scale = norm.weight.val().reshape([1, channels, 1, 1, 1]);
+        let shift = norm.bias.val().reshape([1, channels, 1, 1, 1]);
+        self.keep(self.standardise(x) * scale + shift)
+    }
+
+    /// x, and the token where it may not be seen; token `[1, C, 1, 1, 1]`.
+    pub fn fill(&self, x: Tensor<5>, token: Tensor<5>) -> Tensor<5> {
+        match self.fitting(&x) {
+            Some(mask) => x * mask.clone() + token * (mask.neg() + 1.0),
+            None => x,
+        }
+    }
+}
+
+/// Instance norm without parameters.
+pub(crate) fn plain_standardise(x: Tensor<5>) -> Tensor<5> {
+    let (channels, device) = (x.dims()[1], x.device().inner());
+    ops::instance_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::golden;
+    use burn::tensor::Tolerance;
+    use rand::SeedableRng;
+    use rand_chacha::ChaCha8Rng;
+
+    #[test]
+    fn statistics_are_those_of_the_seen_voxels() {
+        let device = Device::flex();
+        let flags = [true, false, false, true, true, false, true, false];
+        let active = Active::new(&flags, 1, [2; 3], &device);
+        let x = golden::input([1, 2, 4, 4, 4], &device) * 3.0 + 1.0;
+        let y = active.standardise(active.keep(x.clone())).into_data().try_to_vec::<f32>().unwrap();
+        let x = x.into_data().try_to_vec::<f32>().unwrap();
+        let seen = |i: usize| flags[(i / 32 * 2 + i / 8 % 2) * 2 + i / 2 % 2];
+        for channel in 0..2 {
+            let values: Vec<f32> = (0..64).filter(|&i| seen(i)).map(|i| x[64 * channel + i]).collect();
+            let mean = values.iter().sum::<f32>() / values.len() as f32;
+            let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / values.len() as f32;
+            for i in 0..64 {
+                let expected = if seen(i) { (x[64 * channel + i] - mean) / (variance + 1e-5).sqrt() } else { 0.0 };
+                assert!((y[64 * channel + i] - expected).abs() < 1e-4, "{i}");
+            }
+        }
+    }
+
+    #[test]
+    fn coarser_scales_are_seen_entirely() {
+        let device = Device::flex();
+        let active = Active::new(&[false; 64], 1, [4; 3], &device);
+        let x = golden::input([1, 2, 2, 2, 2], &device);
+        active.keep(x.clone()).into_data().assert_eq(&x.clone().into_data(), true);
+        let token = Tensor::ones([1, 2, 1, 1, 1], &device);
+        active.fill(x.clone(), token.clone()).into_data().assert_eq(&x.into_data(), true);
+        let filled = active.fill(golden::input([1, 2, 4, 4, 4], &device), token);
+        filled.into_data().assert_approx_eq::<f32>(
+            &Tensor::<5>::ones([1, 2, 4, 4, 4], &device).into_data(),
+            Tolerance::absolute(1e-6),
+        );
+    }
+
+    #[test]
+    fn draws_mask_the_share_in_every_item() {
+        let mut rng = ChaCha8Rng::seed_from_u64(1);
+        let active = Active::draw(0.75, 3, [4; 3], &mut rng, &Device::flex());
+        let counts: Vec<f32> = active.cells.reshape([3, 64]).sum_dim(1).into_data().try_to_vec().unwrap();
+        assert_eq!(counts, [16.0; 3]);
+    }
+}

@@ -11,6 +11,7 @@ pub mod gat;
 mod golden;
 pub mod layers;
 pub mod loss;
+pub mod mim;
 pub mod ops;
 pub mod propose;
 pub mod resenc;

@@ -1,4 +1,4 @@
-//! GELU with the exact error function, its gradient, and softmax: loops that compilers turn into vector code.
+//! GELU with the exact error function, leaky ReLU, softmax, and their gradients: loops that compilers turn into vector code.
 
 use crate::simd::{Kernel, Lanes, dispatch};
 use rayon::prelude::*;
@@ -25,6 +25,22 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let (below, bell) = normal(x);
         dy * (below + x * INVERSE_ROOT_TWO_PI * bell)
     });
+}
+
+/// `y = x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
+///
+/// # Panics
+/// If the lengths differ.
+pub fn leaky_relu(slope: f32, x: &[f32], y: &mut [f32]) {
+    zip_map(x, x, y, |x, _| if x > 0.0 { x } else { slope * x });
+}
+
+/// Gradient of the input of [`leaky_relu`].
+///
+/// # Panics
+/// If the lengths differ.
+pub fn leaky_relu_backward(slope: f32, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    zip_map(x, dy, dx, |x, dy| if x > 0.0 { dy } else { slope * dy });
 }
 
 /// Softmax over rows of `width` floats (the last axis); overwrites `y`.

@@ -4,7 +4,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::leaky_relu;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
@@ -144,7 +143,7 @@ impl ResEnc {
 }
 
 fn lrelu(x: Tensor<5>) -> Tensor<5> {
-    leaky_relu(x, SLOPE)
+    ops::leaky_relu(x, SLOPE)
 }
 
 /// Convolution and instance norm.

@@ -1,4 +1,4 @@
-//! GELU and softmax.
+//! GELU, leaky ReLU and softmax.
 
 use burn::tensor::Tensor;
 use willis_kernels::activation as kernels;
@@ -14,6 +14,17 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     }
     let shape = x.dims().to_vec();
     apply1(Gelu { shape }, x)
+}
+
+/// `x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
+///
+/// # Shapes      any -> the same
+pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
+    if !on_cpu(&x) {
+        return burn::tensor::activation::leaky_relu(x, slope);
+    }
+    let shape = x.dims().to_vec();
+    apply1(LeakyRelu { shape, slope: slope as f32 }, x)
 }
 
 /// Softmax over the last axis.
@@ -47,6 +58,26 @@ impl Kernel<1> for Gelu {
 }
 
 #[derive(Debug)]
+struct LeakyRelu {
+    shape: Vec<usize>,
+    slope: f32,
+}
+
+impl Kernel<1> for LeakyRelu {
+    fn output_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        filled(x.len(), |y| kernels::leaky_relu(self.slope, x, y))
+    }
+
+    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(x.len(), |dx| kernels::leaky_relu_backward(self.slope, x, grad, dx)))]
+    }
+}
+
+#[derive(Debug)]
 struct Softmax {
     shape: Vec<usize>,
     width: usize,
@@ -74,6 +105,10 @@ mod tests {
     #[test]
     fn values_and_gradients_equal_burn_s() {
         assert_same([2, 3, 7], |[x, _, _]| gelu(x * 3.0), |[x, _, _]| burn::tensor::activation::gelu(x * 3.0));
+        for slope in [0.0, 0.01] {
+            let theirs = |[x, _, _]: [Tensor<3>; 3]| burn::tensor::activation::leaky_relu(x, slope);
+            assert_same([2, 3, 7], |[x, _, _]| leaky_relu(x, slope), theirs);
+        }
         assert_same([2, 3, 7], |[x, _, _]| softmax(x * 3.0), |[x, _, _]| burn::tensor::activation::softmax(x * 3.0, 2));
     }
 }

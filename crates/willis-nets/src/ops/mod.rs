@@ -14,7 +14,7 @@ mod pool;
 mod resize;
 mod work;
 
-pub use activation::{gelu, softmax};
+pub use activation::{gelu, leaky_relu, softmax};
 pub use attention::attention;
 pub use conv3d::{ConvOptions, conv_transpose3d, conv3d};
 pub use given::with_gradient;

@@ -2,7 +2,6 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::relu;
 
 use super::SegFormer3dConfig;
 use super::encoder::Tokens;
@@ -54,7 +53,7 @@ impl Decoder {
             resize_trilinear(fused.into_volume(), finest, Corners::Free)
         };
         let sum = part(first, 0) + part(second, 1) + part(third, 2) + part(fourth, 3);
-        relu(self.linear_fuse.norm.forward(sum))
+        ops::leaky_relu(self.linear_fuse.norm.forward(sum), 0.0)
     }
 
     /// Features `[B, dim, D, H, W]` -> logits `[B, classes, D, H, W]`.

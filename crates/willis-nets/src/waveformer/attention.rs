@@ -1,11 +1,11 @@
 //! Attention inside windows, with a learned bias per displacement.
 
 use burn::module::{Module, Param};
-use burn::tensor::activation::softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{RelativeIndex, WindowReverse};
 use crate::layers::{Init, Linear};
+use crate::ops;
 
 /// Sizes of [`WindowAttention`].
 #[derive(Debug, Clone)]
@@ -73,7 +73,7 @@ impl WindowAttention {
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
         let part = |i| qkv.clone().narrow(0, i, 1).reshape([n, self.heads, tokens, width]);
         let (q, k, v) = (part(0) * (width as f64).powf(-0.5), part(1), part(2));
-        let weights = softmax(q.matmul(k.swap_dims(2, 3)) + self.bias(tokens), 3);
+        let weights = ops::softmax(q.matmul(k.swap_dims(2, 3)) + self.bias(tokens));
         self.proj.forward(weights.matmul(v).swap_dims(1, 2).reshape([n, tokens, c]))
     }
 

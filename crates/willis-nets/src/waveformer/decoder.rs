@@ -4,12 +4,12 @@
 
 use burn::module::Module;
 use burn::tensor::Tensor;
-use burn::tensor::activation::{leaky_relu, relu, sigmoid};
+use burn::tensor::activation::sigmoid;
 
 use super::encoder::{StageOutput, WaveformerConfig};
 use super::haar::{self, Details};
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, Linear, SpaceNorm, Statistics};
-use crate::ops::{self, ConvOptions, Corners};
+use crate::ops::{self, ConvOptions, Corners, leaky_relu};
 use crate::sparse::plain_standardise as standardise;
 
 fn pointwise(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
@@ -23,6 +23,10 @@ fn cubic(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
 fn depthwise(channels: usize, init: &mut Init) -> Conv3d {
     let options = ConvOptions { groups: channels, ..ConvOptions::cubic(1, 1) };
     Conv3d::new(channels, channels, 3, options, Bias::Yes, init)
+}
+
+fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
+    leaky_relu(x, 0.0)
 }
 
 /// Two convolutions with norms beside a shortcut.

@@ -8,7 +8,7 @@ use super::Quirks;
 use super::block::{Block, BlockConfig, PatchMerging};
 use super::haar::Details;
 use crate::layers::{Bias, Conv3d, Init};
-use crate::ops::ConvOptions;
+use crate::ops::{self, ConvOptions};
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
@@ -167,9 +167,8 @@ fn channels_first(x: Tensor<5>) -> Tensor<5> {
 
 /// Layer norm without scale or shift, eps 1e-5.
 fn norm(x: Tensor<5>) -> Tensor<5> {
-    let centred = x.clone() - x.mean_dim(4);
-    let variance = centred.clone().square().mean_dim(4);
-    centred / (variance + 1e-5).sqrt()
+    let (channels, device) = (x.dims()[4], x.device().inner());
+    ops::layer_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
 }
 
 #[cfg(test)]

@@ -92,7 +92,7 @@ impl Operation {
             }
             Operation::ConvTransposed { inputs, outputs, side } => {
                 let shapes = ([1, inputs, side, side, side], [inputs, outputs, 2, 2, 2], [outputs]);
-                time(request, shapes, fan(inputs), |x, w, b| ops::conv_transpose3d(x, w, b))
+                time(request, shapes, fan(inputs), ops::conv_transpose3d)
             }
             Operation::MaxPool { channels, side } => {
                 time(request, ([1, channels, side, side, side], [1], [1]), 1.0, |x, _, _| ops::max_pool3d(x, 2))

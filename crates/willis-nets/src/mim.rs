@@ -379,7 +379,7 @@ mod tests {
         let prediction = net.paint(net.decode(latent, &visible));
         let probes = [(0, 0.965821), (126_390, 0.424552), (442_368, 0.948324), (884_735, -0.173273)];
         golden::check(prediction.clone(), 0.0391993, 1.0145595, probes, 1e-4);
-        let loss = reconstruction_error(prediction, x, &visible).into_scalar::<f32>();
+        let loss = f64::from(reconstruction_error(prediction, x, &visible).into_scalar::<f32>());
         assert!((loss - 2.0251479).abs() < 1e-4, "{loss}");
     }
 

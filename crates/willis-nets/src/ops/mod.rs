@@ -22,4 +22,5 @@ pub use linear::linear;
 pub use norm::{instance_norm, layer_norm};
 pub use pool::{average_pool3d, max_pool3d};
 pub use resize::{Corners, resize_trilinear};
+pub(crate) use work::count;
 pub use work::multiplications;

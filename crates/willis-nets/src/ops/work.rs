@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 static MULTIPLICATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// Counts multiply-accumulates of a convolution, linear layer or attention.
-pub(super) fn count(multiplications: usize) {
+pub(crate) fn count(multiplications: usize) {
     MULTIPLICATIONS.fetch_add(multiplications as u64, Ordering::Relaxed);
 }
 

@@ -72,6 +72,7 @@ impl WindowAttention {
         let width = c / self.heads;
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
         let part = |i| qkv.clone().narrow(0, i, 1).reshape([n, self.heads, tokens, width]);
+        ops::count(2 * n * tokens * tokens * c);
         let (q, k, v) = (part(0) * (width as f64).powf(-0.5), part(1), part(2));
         let weights = ops::softmax(q.matmul(k.swap_dims(2, 3)) + self.bias(tokens));
         self.proj.forward(weights.matmul(v).swap_dims(1, 2).reshape([n, tokens, c]))

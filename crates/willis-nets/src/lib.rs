@@ -13,6 +13,7 @@ pub mod layers;
 pub mod loss;
 pub mod mim;
 pub mod ops;
+pub mod pretrain;
 pub mod propose;
 pub mod resenc;
 pub mod segformer3d;

@@ -5,7 +5,7 @@
 //! else sees one voxel across each border.
 
 use burn::module::{Module, Param};
-use burn::tensor::Tensor;
+use burn::tensor::{Device, Tensor};
 
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::ConvOptions;
@@ -73,6 +73,11 @@ impl S3d {
         self.net.decode(dense.collect())
     }
 
+    /// Where the parameters live.
+    pub fn device(&self) -> Device {
+        self.mask_tokens[0].val().device()
+    }
+
     /// The pre-trained backbone.
     pub fn into_backbone(self) -> ResEnc {
         self.net
@@ -95,7 +100,6 @@ mod tests {
     use super::*;
     use crate::golden;
     use crate::weights::Weights;
-    use burn::tensor::Device;
 
     /// The mask of the golden values: of 64 cells the 48 with the smallest numbers are masked.
     fn golden_mask() -> Vec<bool> {

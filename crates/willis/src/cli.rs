@@ -42,6 +42,11 @@ pub enum Command {
     /// Make, check or split data sets in the RSNA 2025 layout.
     #[command(subcommand)]
     Cohort(CohortCommand),
+    /// Pre-train a backbone on volumes without labels.
+    #[command(
+        after_help = "Example:\n  willis pretrain --data phantoms -o runs/spark --steps 5000\n\nDIR is an RSNA-layout data set or any folder of series (DICOM folders, .zip, .nii, .nii.gz, .mha). RUN gets\nbackbone.safetensors, log.csv, epochs.csv and a picture per epoch: image, what the encoder saw, what the net painted.\nA killed run goes on from its checkpoint."
+    )]
+    Pretrain(PretrainArgs),
     /// Train a learned stage from a data set.
     #[command(subcommand)]
     Train(TrainCommand),
@@ -133,6 +138,46 @@ pub struct PredictArgs {
     /// Weights and configuration.
     #[command(flatten)]
     pub line: LineArgs,
+}
+
+/// `willis pretrain`
+#[derive(Debug, Args)]
+pub struct PretrainArgs {
+    /// Objective.
+    #[arg(long, value_enum, default_value = "spark")]
+    pub method: MethodName,
+    /// Net that is pre-trained.
+    #[arg(long, value_enum, default_value = "resenc")]
+    pub backbone: BackboneName,
+    /// RSNA-layout data set or folder of series.
+    #[arg(long, value_name = "DIR")]
+    pub data: PathBuf,
+    /// Run folder.
+    #[arg(short, long, value_name = "RUN")]
+    pub output: PathBuf,
+    /// Optimiser steps; the recipe's number when absent.
+    #[arg(long)]
+    pub steps: Option<usize>,
+    /// Seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// TOML file with what differs from the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Objectives of pre-training.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MethodName {
+    /// SparK's form for 3D images: masked cells are painted from the others.
+    Spark,
+}
+
+/// Nets that can be pre-trained.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackboneName {
+    /// Residual-encoder U-Net.
+    Resenc,
 }
 
 /// `willis cohort ...`

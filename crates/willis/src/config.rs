@@ -9,6 +9,7 @@ use willis_imaging::ingest::IngestConfig;
 use willis_imaging::trace::TraceConfig;
 use willis_imaging::trace::blob::BlobConfig;
 use willis_nets::examine::{ExamineConfig, ExamineTraining};
+use willis_nets::pretrain::PretrainConfig;
 use willis_nets::propose::{ProposeConfig, ProposeTraining};
 use willis_nets::segment::{SegmentConfig, SegmentTraining};
 use willis_stats::stack::StackConfig;
@@ -33,6 +34,8 @@ pub struct Config {
     pub examine: ExamineConfig,
     /// Stacking.
     pub predict: PredictConfig,
+    /// Pre-training; no prediction depends on it.
+    pub pretrain: PretrainConfig,
     /// Training of the learned stages; no prediction depends on it.
     pub train: TrainTables,
 }

@@ -7,6 +7,7 @@ mod maps;
 mod net;
 mod predict;
 mod prepare;
+mod pretrain;
 mod progress;
 mod train;
 mod volume;
@@ -46,6 +47,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo::run(&args, &progress),
         Command::Predict(args) => predict::run(&args, &progress),
         Command::Cohort(command) => cohort::run(&command, &progress),
+        Command::Pretrain(args) => pretrain::run(&args, &progress),
         Command::Train(command) => train::run(&command, &progress),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Net(command) => net::run(&command),

@@ -92,7 +92,7 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
     Ok(jobs)
 }
 
-fn is_data_set(path: &Path) -> bool {
+pub(super) fn is_data_set(path: &Path) -> bool {
     path.join("train.csv").is_file() && path.join("series").is_dir()
 }
 

@@ -1,0 +1,151 @@
+//! `willis pretrain`: a backbone learns from volumes without labels.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use image::{GrayImage, ImageFormat, Luma};
+use willis_core::files::{atomic::write_atomically, case};
+use willis_core::{Image, TrainingCase};
+use willis_imaging::harmonise::harmonise;
+use willis_imaging::ingest::ingest;
+use willis_nets::cpu;
+use willis_nets::pretrain::{Epoch, Panel, PretrainConfig, fit};
+use willis_nets::train::{TrainConfig, export};
+use willis_phantom::cohort;
+
+use super::predict::is_data_set;
+use super::prepare::prepare;
+use super::{Outcome, progress::Progress};
+use crate::cli::PretrainArgs;
+use crate::config::Config;
+
+/// Name of the pre-trained backbone in a run's folder.
+const BACKBONE: &str = "backbone.safetensors";
+/// Name of the reports in a run's folder.
+const EPOCHS: &str = "epochs.csv";
+const EPOCHS_HEADER: &str = "step,loss,probe_r2,spread";
+
+/// Runs the command.
+pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> {
+    let config = Config::load(args.config.as_deref())?;
+    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
+    let resolved = config.resolved();
+    write_atomically(&args.output.join("config.toml"), |file| file.write_all(resolved.as_bytes()))?;
+    let folders = volumes(&args.data, &config, &args.output.join("volumes"), progress)?;
+    let steps = args.steps.unwrap_or(config.pretrain.train.steps);
+    let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
+    let recipe = PretrainConfig { train, ..config.pretrain.clone() };
+
+    let bar = progress.bar("pretrain", steps as u64);
+    let mut failed = None;
+    let done = fit(
+        folders.len(),
+        |i| case::load(&folders[i]).ok().map(|case| case.image),
+        &recipe,
+        &args.output,
+        &cpu(),
+        |step| {
+            bar.set_position(step.step as u64);
+            bar.set_message(format!("loss {:.4}", step.loss));
+        },
+        |epoch| {
+            failed = failed.take().or(report(epoch, &args.output).err());
+            if epoch.collapsed() {
+                bar.suspend(|| {
+                    eprintln!("step {}: all cubes look the same to the encoder; it has collapsed", epoch.step)
+                });
+            }
+        },
+    )?;
+    bar.finish_and_clear();
+    if let Some(error) = failed {
+        return Err(error);
+    }
+    if done.finished {
+        export(&done.net, &args.output.join(BACKBONE), &[("config", &serde_json::to_string(&recipe.net)?)])?;
+    }
+    println!("{} of {steps} steps on {} volumes", done.step, folders.len());
+    if let Ok(epochs) = std::fs::read_to_string(args.output.join(EPOCHS)) {
+        print!("{epochs}");
+    }
+    Ok(Outcome::Done)
+}
+
+/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of series, kept in `cache`.
+fn volumes(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
+    if is_data_set(data) {
+        let cases = prepare(&cohort::read(data)?, config, 1, progress)?;
+        return Ok(cases.into_iter().map(|case| case.folder).collect());
+    }
+    let entries = std::fs::read_dir(data).with_context(|| data.display().to_string())?;
+    let mut inputs = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+    inputs.sort();
+    let bar = progress.bar("prepare", inputs.len() as u64);
+    let mut folders = Vec::new();
+    for (number, input) in inputs.iter().enumerate() {
+        let folder = cache.join(format!("{number:06}"));
+        let done = if folder.join(case::FILE_NAME).exists() { Ok(()) } else { prepare_one(input, config, &folder) };
+        match done {
+            Ok(()) => folders.push(folder),
+            Err(error) => bar.suspend(|| eprintln!("left out: {}: {error:#}", input.display())),
+        }
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    ensure!(!folders.is_empty(), "no series of {} could be read", data.display());
+    Ok(folders)
+}
+
+fn prepare_one(input: &Path, config: &Config, folder: &Path) -> anyhow::Result<()> {
+    let volume = Arc::new(ingest(input, &config.ingest)?);
+    let image = harmonise(&volume, &config.harmonise)?.image;
+    let unlabelled = Image::filled(image.grid, 0u8);
+    let case = TrainingCase {
+        sites: unlabelled.clone(),
+        aneurysm: unlabelled,
+        lesions: Vec::new(),
+        meta: volume.meta.clone(),
+        image,
+    };
+    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    case::save(folder, &case)?;
+    Ok(())
+}
+
+/// Adds a row to the table of epochs, in place of later ones that a killed run left, and writes the picture.
+fn report(epoch: &Epoch, run: &Path) -> anyhow::Result<()> {
+    let path = run.join(EPOCHS);
+    let old = std::fs::read_to_string(&path).unwrap_or_default();
+    let step_of = |row: &str| row.split(',').next().and_then(|step| step.parse::<usize>().ok());
+    let mut rows: Vec<&str> = old.lines().filter(|row| step_of(row).is_some_and(|step| step < epoch.step)).collect();
+    let row = format!("{},{:.5},{:.4},{:.5}", epoch.step, epoch.loss, epoch.probe, epoch.spread);
+    rows.insert(0, EPOCHS_HEADER);
+    rows.push(&row);
+    let table = rows.join("\n") + "\n";
+    write_atomically(&path, |file| file.write_all(table.as_bytes()))?;
+    let panels = run.join("panels");
+    std::fs::create_dir_all(&panels).with_context(|| panels.display().to_string())?;
+    let mut png = std::io::Cursor::new(Vec::new());
+    picture(&epoch.panel).write_to(&mut png, ImageFormat::Png)?;
+    write_atomically(&panels.join(format!("step-{:06}.png", epoch.step)), |file| file.write_all(png.get_ref()))?;
+    Ok(())
+}
+
+/// The three slices side by side, four pixels a voxel; black is two deviations below the cube's mean, white three above.
+fn picture(panel: &Panel) -> GrayImage {
+    const ZOOM: u32 = 4;
+    const GAP: u32 = 8;
+    let side = panel.side as u32 * ZOOM;
+    let mut picture = GrayImage::from_pixel(3 * side + 2 * GAP, side, Luma([255]));
+    for (i, slice) in (0..).zip([&panel.image, &panel.masked, &panel.painted]) {
+        for y in 0..side {
+            for x in 0..side {
+                let value = slice[(y / ZOOM) as usize * panel.side + (x / ZOOM) as usize];
+                let grey = ((value + 2.0) / 5.0 * 255.0).clamp(0.0, 255.0) as u8;
+                picture.put_pixel(i * (side + GAP) + x, y, Luma([grey]));
+            }
+        }
+    }
+    picture
+}

@@ -316,6 +316,9 @@ pub enum TrainCommand {
         /// Folder with vessels.safetensors and graph.safetensors.
         #[arg(long, value_name = "DIR")]
         models: PathBuf,
+        /// Weights to start from, of a net of the same configuration; random ones when absent.
+        #[arg(long, value_name = "FILE")]
+        from: Option<PathBuf>,
         /// A plain 3D CNN instead of WaveFormer with AKOrN and FiLM: the baseline of the results table.
         #[arg(long)]
         plain: bool,

@@ -140,7 +140,7 @@ mod tests {
         let mut values = vec![f16::ZERO; STORED_CHANNELS * STORED_SIDE.pow(3)];
         values[(place[0] * STORED_SIDE + place[1]) * STORED_SIDE + place[2]] = f16::ONE;
         let offset_vox = place.map(|v| v as f32 - (STORED_SIDE / 2) as f32);
-        let truth = Truth { site: Some(Site::LeftMca), offset_vox, log_diameter: 1.0 };
+        let truth = Truth { site: Some(Site::LeftMca), offset_vox, log_diameter: 1.0, hit: true };
         Example { values, condition: [0.0; CONDITIONS], spacing_mm: [0.8; 3], truth }
     }
 

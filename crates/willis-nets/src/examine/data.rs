@@ -31,6 +31,14 @@ pub struct Truth {
     pub offset_vox: [f32; 3],
     /// Natural logarithm of the lesion's diameter in mm; 0 without a lesion.
     pub log_diameter: f32,
+    /// Whether the candidate lies near enough to the lesion to count as a hit. One that does not teaches that a lesion is near and
+    /// where, but not its site: it may lie on another artery.
+    pub hit: bool,
+}
+
+/// Whether a candidate this far from a lesion's centre counts as a hit.
+fn is_hit(distance_mm: f64, diameter_mm: f64) -> bool {
+    distance_mm <= (diameter_mm / 2.0).max(3.0)
 }
 
 /// A candidate as the classifier is trained on it.
@@ -76,17 +84,16 @@ fn example(
     let grid = map.vessel.grid;
     let patch = patch(map, centre, STORED_SIDE)?;
     let nearest = lesions.iter().min_by(|a, b| a.centre.distance_mm(centre).total_cmp(&b.centre.distance_mm(centre)));
-    let hit = nearest.filter(|lesion| {
-        let radius_mm = lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM) / 2.0;
-        lesion.centre.distance_mm(centre) <= radius_mm.max(3.0) + NEAR_MM
-    });
-    let truth = match hit {
+    let diameter_mm = |lesion: &Lesion| lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM);
+    let near = nearest.filter(|l| is_hit(l.centre.distance_mm(centre) - NEAR_MM, diameter_mm(l)));
+    let truth = match near {
         Some(lesion) => Truth {
             site: Some(lesion.site),
             offset_vox: offset(grid.affine.to_voxel(lesion.centre)?, patch.middle),
-            log_diameter: lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM).max(0.5).ln() as f32,
+            log_diameter: diameter_mm(lesion).max(0.5).ln() as f32,
+            hit: is_hit(lesion.centre.distance_mm(centre), diameter_mm(lesion)),
         },
-        None => Truth { site: None, offset_vox: [0.0; 3], log_diameter: 0.0 },
+        None => Truth { site: None, offset_vox: [0.0; 3], log_diameter: 0.0, hit: false },
     };
     let spacing_mm = grid.spacing().zyx().map(|mm| mm as f32);
     Some(Example { values: patch.values, condition: condition(meta, site, &grid, centre), spacing_mm, truth })
@@ -114,6 +121,7 @@ pub fn save(path: &Path, case: &ExamineCase) -> Result<(), FileError> {
         column("site", &[], &|e| vec![site(e)]),
         column("offset_vox", &[3], &|e| e.truth.offset_vox.to_vec()),
         column("log_diameter", &[], &|e| vec![e.truth.log_diameter]),
+        column("hit", &[], &|e| vec![f32::from(e.truth.hit)]),
     ];
     tensors::write(path, &Tensors { tensors: tensors.into(), ..Tensors::default() }, Precision::F16)
 }
@@ -138,6 +146,7 @@ fn case(mut tensors: BTreeMap<String, Tensor>) -> Option<ExamineCase> {
     let patches = take("patches", &[STORED_CHANNELS, STORED_SIDE, STORED_SIDE, STORED_SIDE])?;
     let (conditions, spacings) = (take("condition", &[CONDITIONS])?, take("spacing_mm", &[3])?);
     let (sites, offsets, diameters) = (take("site", &[])?, take("offset_vox", &[3])?, take("log_diameter", &[])?);
+    let hits = take("hit", &[])?;
     let voxels = STORED_CHANNELS * STORED_SIDE.pow(3);
     let examples = (0..count).map(|k| Example {
         values: patches[k * voxels..(k + 1) * voxels].iter().map(|&v| f16::from_f32(v)).collect(),
@@ -147,6 +156,7 @@ fn case(mut tensors: BTreeMap<String, Tensor>) -> Option<ExamineCase> {
             site: (sites[k] >= 0.0).then(|| Site::from_column(sites[k] as usize)).flatten(),
             offset_vox: std::array::from_fn(|i| offsets[3 * k + i]),
             log_diameter: diameters[k],
+            hit: hits[k] > 0.5,
         },
     });
     Some(ExamineCase { examples: examples.collect() })
@@ -173,23 +183,25 @@ mod tests {
         };
         let case = ExamineCase::new(
             &map(&[(centre, 2.0)]),
-            &[candidate(25.6), candidate(29.6)],
+            &[candidate(25.6), candidate(29.6), candidate(28.0)],
             &[lesion],
             &SeriesMeta::default(),
         );
         let truths: Vec<Truth> = case.examples.iter().map(|e| e.truth).collect();
-        assert_eq!(truths.len(), 3);
+        assert_eq!(truths.len(), 4);
         assert_eq!(truths[0].site, Some(Site::LeftMca));
         assert!((truths[0].offset_vox[2] + 2.0).abs() < 1e-4 && truths[0].offset_vox[0].abs() < 1e-4);
         assert!((truths[0].log_diameter - 4f32.ln()).abs() < 1e-6);
         assert_eq!(truths[1].site, None);
-        assert_eq!(truths[2].offset_vox.map(|v| v.abs() < 1e-4), [true; 3]);
+        assert_eq!((truths[2].site, truths[2].hit), (Some(Site::LeftMca), false));
+        assert!(truths[0].hit && truths[3].hit);
+        assert_eq!(truths[3].offset_vox.map(|v| v.abs() < 1e-4), [true; 3]);
 
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("case.safetensors");
         save(&path, &case).unwrap();
         let loaded = load(&path).unwrap();
-        assert_eq!(loaded.examples.len(), 3);
+        assert_eq!(loaded.examples.len(), 4);
         assert_eq!(loaded.examples[0].values, case.examples[0].values);
         assert_eq!(loaded.examples[1].truth, case.examples[1].truth);
         tensors::write(&path, &Tensors::default(), Precision::F32).unwrap();

@@ -14,6 +14,7 @@ use super::data::{ExamineCase, Example};
 use super::net::{ExamineNet, ExamineNetConfig, IN_CHANNELS, SIDE};
 use crate::asl::AsymmetricLoss;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, Trained, train};
+use crate::weights::{Weights, WeightsError};
 
 /// How the expert classifier is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,7 +26,7 @@ pub struct ExamineTraining {
     pub train: TrainConfig,
     /// Changes of the examples.
     pub augment: AugmentConfig,
-    /// Examples of a step; every second one is a lesion.
+    /// Examples of a step; every second one is a lesion, and every eighth one lies near a lesion but not in it.
     pub batch: usize,
     /// Loss of the class.
     pub class: AsymmetricLoss,
@@ -64,17 +65,21 @@ pub enum ExamineFitError {
         /// Examples that are not.
         others: usize,
     },
+    /// Initial weights do not fit.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
     /// The loop stopped.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
 
-/// Trains an expert classifier, or goes on with the run in `run_dir`; equal cases, configuration and seed give equal nets.
+/// Trains an expert classifier from `start` or from random weights, or goes on with the run in `run_dir`; equal cases, configuration and seed give equal nets.
 ///
 /// # Errors    [`ExamineFitError`]
 pub fn fit(
     cases: &[ExamineCase],
     training: &ExamineTraining,
+    start: Option<Weights>,
     run_dir: &Path,
     device: &Device,
     progress: impl FnMut(&Progress<'_>),
@@ -84,19 +89,29 @@ pub fn fit(
     if lesions.is_empty() || others.is_empty() {
         return Err(ExamineFitError::OneClass { lesions: lesions.len(), others: others.len() });
     }
+    let (hits, near): (Vec<&Example>, Vec<&Example>) = lesions.iter().partition(|e| e.truth.hit);
     let sample = |_: usize, rng: &mut ChaCha8Rng| -> Vec<Sample> {
         let draw = |i: usize| {
-            let pool = if i.is_multiple_of(2) { &lesions } else { &others };
+            let pool = match i % 8 {
+                6 if !near.is_empty() => &near,
+                0 | 2 | 4 | 6 if !hits.is_empty() => &hits,
+                0 | 2 | 4 | 6 => &lesions,
+                _ => &others,
+            };
             augment(pool[rng.random_range(0..pool.len())], &training.augment, rng)
         };
         (0..training.batch.max(1)).map(draw).collect()
     };
     let net = training.net.init(training.train.seed, device);
+    let net = match start {
+        Some(weights) => weights.apply(net)?,
+        None => net,
+    };
     let loss = |net: &ExamineNet, batch: Vec<Sample>| batch_loss(net, &batch, training);
     Ok(train(net, &training.train, run_dir, sample, loss, progress)?)
 }
 
-/// Class over all samples; site, centre and size over the lesions among them.
+/// Class over all samples; centre and size over the lesions among them; site over the hits among those.
 fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) -> Loss {
     let device = net.device();
     let count = batch.len();
@@ -108,12 +123,14 @@ fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) ->
     let output = net.forward(x, column(&|s| s.condition.to_vec(), CONDITIONS));
     let is_lesion = column(&|s| vec![f32::from(s.truth.site.is_some())], 1);
     let lesions = batch.iter().filter(|s| s.truth.site.is_some()).count().max(1) as f64;
+    let is_hit = column(&|s| vec![f32::from(s.truth.hit)], 1);
+    let hits = batch.iter().filter(|s| s.truth.hit).count().max(1) as f64;
 
     let class = training.class.forward(output.class_logit, is_lesion.clone().reshape([count])).mean();
     let sites: Vec<i32> = batch.iter().map(|s| s.truth.site.map_or(0, |site| site.column() as i32)).collect();
     let sites = Tensor::<2, Int>::from_data(TensorData::new(sites, [count, 1]), &device);
     let right = log_softmax(output.site_logits, 1).gather(1, sites);
-    let site = (right * is_lesion.clone()).sum().neg() / lesions;
+    let site = (right * is_hit).sum().neg() / hits;
     let offset = output.offset_vox - column(&|s| s.truth.offset_vox.to_vec(), 3);
     let offset = (smooth_l1(offset).sum_dim(1) * is_lesion.clone()).sum() / lesions;
     let diameter = output.log_diameter.reshape([count, 1]) - column(&|s| vec![s.truth.log_diameter], 1);
@@ -176,7 +193,7 @@ mod tests {
         let training = ExamineTraining { net, train, batch: 2, augment: AugmentConfig::NONE, ..Default::default() };
         let folder = tempfile::tempdir().unwrap();
         let mut losses = Vec::new();
-        fit(&[case()], &training, folder.path(), &Device::flex(), |p| losses.push(p.terms[0].1)).unwrap();
+        fit(&[case()], &training, None, folder.path(), &Device::flex(), |p| losses.push(p.terms[0].1)).unwrap();
         assert!(losses[24] < 0.3 * losses[0], "{losses:?}");
     }
 
@@ -185,7 +202,8 @@ mod tests {
         let mut case = case();
         case.examples.retain(|e| e.truth.site.is_some());
         let folder = tempfile::tempdir().unwrap();
-        let error = fit(&[case], &ExamineTraining::default(), folder.path(), &Device::flex(), |_| ()).unwrap_err();
+        let error =
+            fit(&[case], &ExamineTraining::default(), None, folder.path(), &Device::flex(), |_| ()).unwrap_err();
         assert!(matches!(error, ExamineFitError::OneClass { lesions: 1, others: 0 }));
     }
 }

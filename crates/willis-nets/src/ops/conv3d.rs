@@ -152,9 +152,9 @@ mod tests {
     type Convolve = fn(Tensor<5>, Tensor<5>, Option<Tensor<1>>, ConvOptions) -> Tensor<5>;
 
     /// Output and gradients of x, weight and bias of `sum(conv(x)^2)`.
-    fn run(convolve: Convolve, options: ConvOptions, channels: [usize; 2]) -> Vec<Vec<f32>> {
+    fn run(convolve: Convolve, options: ConvOptions, channels: [usize; 2], kernel: usize) -> Vec<Vec<f32>> {
         let device = Device::flex().autodiff();
-        let weight_shape = [channels[1], channels[0] / options.groups, 3, 3, 3];
+        let weight_shape = [channels[1], channels[0] / options.groups, kernel, kernel, kernel];
         let x = golden::input([2, channels[0], 5, 6, 7], &device).require_grad();
         let weight = golden::input(weight_shape, &device).require_grad();
         let bias = golden::input([channels[1]], &device).require_grad();
@@ -172,10 +172,14 @@ mod tests {
     #[test]
     fn output_and_gradients_equal_burn_s() {
         let depthwise = ConvOptions { groups: 4, ..ConvOptions::cubic(1, 1) };
-        for (options, channels) in
-            [(ConvOptions::cubic(1, 1), [3, 2]), (ConvOptions::cubic(2, 1), [2, 5]), (depthwise, [4, 4])]
-        {
-            for (ours, theirs) in run(conv3d, options, channels).iter().zip(run(portable, options, channels)) {
+        for (options, channels, kernel) in [
+            (ConvOptions::cubic(1, 1), [3, 2], 3),
+            (ConvOptions::cubic(2, 1), [2, 5], 3),
+            (depthwise, [4, 4], 3),
+            (ConvOptions::cubic(1, 0), [3, 5], 1),
+        ] {
+            let ours = run(conv3d, options, channels, kernel);
+            for (ours, theirs) in ours.iter().zip(run(portable, options, channels, kernel)) {
                 let shape = [ours.len()];
                 let ours = burn::tensor::TensorData::new(ours.clone(), shape);
                 let theirs = burn::tensor::TensorData::new(theirs, shape);

@@ -35,7 +35,9 @@ pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcom
     match command {
         TrainCommand::Vessels { train, from } => vessels(train, from.as_deref(), progress)?,
         TrainCommand::Graph { train, models } => graph(train, models, progress)?,
-        TrainCommand::Classifier { train, models, plain } => classifier(train, models, *plain, progress)?,
+        TrainCommand::Classifier { train, models, from, plain } => {
+            classifier(train, models, from.as_deref(), *plain, progress)?;
+        }
         TrainCommand::Stack { train, models } => stack(train, models, progress)?,
     }
     Ok(Outcome::Done)
@@ -145,7 +147,13 @@ fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     Ok(())
 }
 
-fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress) -> anyhow::Result<()> {
+fn classifier(
+    args: &TrainArgs,
+    models: &Path,
+    from: Option<&Path>,
+    plain: bool,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
     let (net, sha256) = weights::load_segment(models)?;
     let scorer = weights::load_propose(models)?;
@@ -165,8 +173,9 @@ fn classifier(args: &TrainArgs, models: &Path, plain: bool, progress: &Progress)
         recipe.net.backbone = Backbone::Plain;
         (recipe.net.oscillators, recipe.net.film) = (Switch::Off, Switch::Off);
     }
+    let initial = from.map(Weights::load).transpose()?;
     let bar = progress.bar("classifier", recipe.train.steps as u64);
-    let fitted = examine::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
+    let fitted = examine::fit(&cases, &recipe, initial, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
     if fitted.finished {
         let config = serde_json::to_string(&recipe.net)?;

@@ -77,3 +77,59 @@ pub(super) fn weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw: &m
     dw.fill(0.0);
     parts.iter().for_each(|part| dw.iter_mut().zip(part).for_each(|(sum, value)| *sum += value));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conv3d;
+
+    /// Many runs of voxels, more and fewer channels than a register holds.
+    #[test]
+    fn equals_the_plain_sums() {
+        for (batch, inputs, outputs, side) in [(3, 48, 1, 12), (2, 1, 7, 5), (2, 33, 17, 9)] {
+            let shape = Conv3dShape {
+                batch,
+                in_channels: inputs,
+                out_channels: outputs,
+                input: [side; 3],
+                kernel: [1; 3],
+                stride: [1; 3],
+                padding: [0; 3],
+                dilation: [1; 3],
+                groups: 1,
+            };
+            assert!(applies(&shape));
+            let wave =
+                |length: usize, speed: f64| (0..length).map(|i| (i as f64 * speed).sin() as f32).collect::<Vec<f32>>();
+            let (x, w, b) = (wave(shape.input_len(), 0.7), wave(shape.weight_len(), 1.1), wave(outputs, 2.0));
+            let dy = wave(shape.output_len(), 0.3);
+            let volume = side.pow(3);
+            let at = |values: &[f32], channels: usize, item: usize, channel: usize, voxel: usize| {
+                f64::from(values[(item * channels + channel) * volume + voxel])
+            };
+            let close = |got: f32, expected: f64| assert!((f64::from(got) - expected).abs() < 1e-3, "{got} {expected}");
+            let (mut y, mut dx, mut dw) = (vec![9.0; dy.len()], vec![9.0; x.len()], vec![9.0; w.len()]);
+            conv3d::forward(&shape, &x, &w, Some(&b), &mut y);
+            conv3d::input_gradient(&shape, &w, &dy, &mut dx);
+            conv3d::weight_gradient(&shape, &x, &dy, &mut dw);
+            for (item, voxel) in (0..batch).flat_map(|item| (0..volume).map(move |voxel| (item, voxel))) {
+                for o in 0..outputs {
+                    let sum: f64 =
+                        (0..inputs).map(|i| f64::from(w[o * inputs + i]) * at(&x, inputs, item, i, voxel)).sum();
+                    close(y[(item * outputs + o) * volume + voxel], sum + f64::from(b[o]));
+                }
+                for i in 0..inputs {
+                    let sum: f64 =
+                        (0..outputs).map(|o| f64::from(w[o * inputs + i]) * at(&dy, outputs, item, o, voxel)).sum();
+                    close(dx[(item * inputs + i) * volume + voxel], sum);
+                }
+            }
+            for (o, i) in (0..outputs).flat_map(|o| (0..inputs).map(move |i| (o, i))) {
+                let items = (0..batch).flat_map(|item| (0..volume).map(move |voxel| (item, voxel)));
+                let sum: f64 =
+                    items.map(|(item, voxel)| at(&dy, outputs, item, o, voxel) * at(&x, inputs, item, i, voxel)).sum();
+                close(dw[o * inputs + i], sum);
+            }
+        }
+    }
+}

@@ -16,7 +16,7 @@ use super::patch::{Patch, input, patch};
 pub struct ExamineConfig {
     /// Patches that go through the net together.
     pub batch: usize,
-    /// From this probability on, centre, diameter and site are taken from the classifier.
+    /// From this probability on, centre and diameter are taken from the classifier, and the site where anatomy names none.
     pub confident: f64,
     /// No centre is moved farther than this, mm.
     pub max_move_mm: f64,
@@ -26,7 +26,7 @@ pub struct ExamineConfig {
 
 impl Default for ExamineConfig {
     fn default() -> Self {
-        Self { batch: 4, confident: 0.5, max_move_mm: 6.0, merge_mm: 2.0 }
+        Self { batch: 4, confident: 0.3, max_move_mm: 6.0, merge_mm: 2.0 }
     }
 }
 
@@ -146,7 +146,7 @@ fn take(
     }
     candidate.diameter_mm = answer.diameter_mm;
     let best = (0..SITE_COUNT).max_by(|&a, &b| answer.sites[a].total_cmp(&answer.sites[b]));
-    candidate.site = best.and_then(Site::from_column).or(candidate.site);
+    candidate.site = candidate.site.or(best.and_then(Site::from_column));
 }
 
 #[cfg(test)]

@@ -130,11 +130,14 @@ pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Tabl
     Table::new(present_columns().len(), row)
 }
 
-/// Share of a candidate that belongs to a site: the expert's site probability; else all for the site that anatomy
-/// names; else one thirteenth.
+/// Share of a candidate that belongs to a site: half by the expert's site probabilities, half to the site that anatomy names;
+/// by one of them where the other is missing; else one thirteenth.
 fn site_share(candidate: &Candidate, site: Site) -> f64 {
     match (&candidate.evidence.site_probabilities, candidate.site) {
-        (Some(shares), _) => unit(f64::from(shares[site.column()])),
+        (Some(shares), Some(named)) => {
+            0.5 * unit(f64::from(shares[site.column()])) + 0.5 * f64::from(u8::from(named == site))
+        }
+        (Some(shares), None) => unit(f64::from(shares[site.column()])),
         (None, Some(named)) => f64::from(u8::from(named == site)),
         (None, None) => 1.0 / SITE_COUNT as f64,
     }

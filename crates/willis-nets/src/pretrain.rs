@@ -297,13 +297,14 @@ fn explained(features: &[Vec<f64>], places: &[[f64; 3]]) -> f64 {
     let ridge = (0.01 * trace / train.len() as f64).max(1e-9);
     (0..train.len()).for_each(|i| kernel[i][i] += ridge);
     let (mut left, mut all) = (0.0, 0.0);
-    for axis in 0..3 {
-        let centre = train.iter().map(|&i| places[i][axis]).sum::<f64>() / train.len() as f64;
-        let weights = solve(kernel.clone(), train.iter().map(|&i| places[i][axis] - centre).collect());
+    let axes: [Vec<f64>; 3] = std::array::from_fn(|axis| places.iter().map(|place| place[axis]).collect());
+    for along in &axes {
+        let centre = train.iter().map(|&i| along[i]).sum::<f64>() / train.len() as f64;
+        let weights = solve(kernel.clone(), train.iter().map(|&i| along[i] - centre).collect());
         for &i in &test {
             let guess: f64 = train.iter().zip(&weights).map(|(&j, w)| w * dot(i, j)).sum();
-            left += (places[i][axis] - centre - guess).powi(2);
-            all += (places[i][axis] - centre).powi(2);
+            left += (along[i] - centre - guess).powi(2);
+            all += (along[i] - centre).powi(2);
         }
     }
     1.0 - left / all.max(1e-12)

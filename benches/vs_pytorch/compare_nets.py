@@ -115,7 +115,8 @@ def main():
         fresh.ask(op, phase, 1)
         mine = fresh.peak_mib - before
         other = float(subprocess.run([sys.executable, __file__, name, phase, str(side)], capture_output=True, text=True).stdout)
-        print(row + f"| {mine:.0f} | {other:.0f} | {mine / other:.2f} |", flush=True)
+        ratio = f"{mine / other:.2f}" if other > 0 else "n/a"
+        print(row + f"| {mine:.0f} | {other:.0f} | {ratio} |", flush=True)
 
 
 if __name__ == "__main__":

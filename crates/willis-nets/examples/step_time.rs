@@ -6,7 +6,7 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use willis_nets::layers::Init;
 use willis_nets::loss::segmentation::{CHANNELS, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
-use willis_nets::loss::surrogate;
+use willis_nets::ops::with_gradient;
 use willis_nets::segment::SegmentNetConfig;
 
 #[global_allocator]
@@ -35,7 +35,7 @@ fn main() {
             let values = logits.clone().into_data();
             let values = values.as_slice::<f32>().expect("f32 logits");
             let loss = segmentation_loss(values, batch, target, &SegmentationLossConfig::default());
-            drop(surrogate(logits, loss.gradient).backward());
+            drop(with_gradient(logits, loss.gradient).backward());
         });
     }
 }

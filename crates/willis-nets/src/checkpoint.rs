@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use pytorch_reader::{DType, PytorchReader};
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::{SafeTensors, TensorView};
 
-use crate::weights::{Weights, WeightsError};
+use crate::weights::{Weights, WeightsError, real_values, reals};
 
 /// Why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -67,17 +67,8 @@ fn unwrapped(mut entries: Vec<Entry>) -> Vec<Entry> {
 fn safetensors(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
     let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })?;
     let file = SafeTensors::deserialize(&bytes).map_err(|error| format(path, &error))?;
-    let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
-        let data = view.data();
-        let values = match view.dtype() {
-            Dtype::F64 => reals(data, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
-            Dtype::F32 => reals(data, f32::from_le_bytes),
-            Dtype::F16 => reals(data, |b| f16::from_le_bytes(b).to_f32()),
-            Dtype::BF16 => reals(data, |b| bf16::from_le_bytes(b).to_f32()),
-            _ => return None,
-        };
-        Some((name.to_string(), view.shape().to_vec(), values))
-    };
+    let entry =
+        |(name, view): (&str, TensorView<'_>)| Some((name.to_string(), view.shape().to_vec(), real_values(&view)?));
     Ok(file.iter().filter_map(entry).collect())
 }
 
@@ -99,10 +90,6 @@ fn pytorch(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
         entries.push((name, tensor.shape().to_vec(), values));
     }
     Ok(entries)
-}
-
-fn reals<const N: usize>(data: &[u8], real: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    data.as_chunks().0.iter().map(|&bytes| real(bytes)).collect()
 }
 
 fn format(path: &Path, error: &dyn std::error::Error) -> CheckpointError {

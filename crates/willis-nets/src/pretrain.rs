@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use burn::tensor::{Device, Tensor, TensorData};
+use nalgebra::DMatrix;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -258,10 +259,9 @@ impl Probe {
     /// R² of the linear probe and mean deviation of the bottleneck's channels.
     fn score(&self, net: &S3d, side: usize) -> (f64, f64) {
         let device = net.device();
-        let everything = Active::new(&[true], 1, [1; 3], &device.clone().inner());
         let pooled = |cube: &Vec<f32>| -> Vec<f64> {
             let x = Tensor::<5>::from_data(TensorData::new(cube.clone(), [1, 1, side, side, side]), &device);
-            let bottleneck = net.encode(x, &everything, InputMask::Off).pop().expect("at least two stages");
+            let bottleneck = net.backbone().encode(x, None).pop().expect("at least two stages");
             let [_, channels, d, h, w] = bottleneck.dims();
             let means = bottleneck.reshape([channels, d * h * w]).mean_dim(1);
             let means: Vec<f32> =
@@ -282,51 +282,25 @@ impl Probe {
 
 /// R² over all axes of ridge regression from the even cubes to the odd ones, by the kernel form: there are fewer cubes than channels.
 fn explained(features: &[Vec<f64>], places: &[[f64; 3]]) -> f64 {
-    let (train, test): (Vec<usize>, Vec<usize>) = (0..features.len()).partition(|i| i.is_multiple_of(2));
-    if train.is_empty() || test.is_empty() {
+    let rows = |first: usize| (first..features.len()).step_by(2);
+    if rows(1).len() == 0 {
         return 0.0;
     }
-    let width = features[0].len();
-    let mean = |column: usize| train.iter().map(|&i| features[i][column]).sum::<f64>() / train.len() as f64;
-    let means: Vec<f64> = (0..width).map(mean).collect();
-    let dot = |a: usize, b: usize| -> f64 {
-        (0..width).map(|k| (features[a][k] - means[k]) * (features[b][k] - means[k])).sum()
-    };
-    let mut kernel: Vec<Vec<f64>> = train.iter().map(|&a| train.iter().map(|&b| dot(a, b)).collect()).collect();
-    let trace: f64 = (0..train.len()).map(|i| kernel[i][i]).sum();
-    let ridge = (0.01 * trace / train.len() as f64).max(1e-9);
-    (0..train.len()).for_each(|i| kernel[i][i] += ridge);
-    let (mut left, mut all) = (0.0, 0.0);
-    let axes: [Vec<f64>; 3] = std::array::from_fn(|axis| places.iter().map(|place| place[axis]).collect());
-    for along in &axes {
-        let centre = train.iter().map(|&i| along[i]).sum::<f64>() / train.len() as f64;
-        let weights = solve(kernel.clone(), train.iter().map(|&i| along[i] - centre).collect());
-        for &i in &test {
-            let guess: f64 = train.iter().zip(&weights).map(|(&j, w)| w * dot(i, j)).sum();
-            left += (along[i] - centre - guess).powi(2);
-            all += (along[i] - centre).powi(2);
-        }
+    let table =
+        |first: usize| DMatrix::from_fn(rows(first).len(), features[0].len(), |i, k| features[first + 2 * i][k]);
+    let targets = |first: usize| DMatrix::from_fn(rows(first).len(), 3, |i, axis| places[first + 2 * i][axis]);
+    let (mut train, mut test) = (table(0), table(1));
+    let (mut known, mut wanted) = (targets(0), targets(1));
+    for (fitted, other) in [(&mut train, &mut test), (&mut known, &mut wanted)] {
+        let means = fitted.row_mean();
+        fitted.row_iter_mut().chain(other.row_iter_mut()).for_each(|mut row| row -= &means);
     }
-    1.0 - left / all.max(1e-12)
-}
-
-/// Solution of a symmetric positive definite system by Gaussian elimination.
-fn solve(mut a: Vec<Vec<f64>>, mut b: Vec<f64>) -> Vec<f64> {
-    let n = b.len();
-    for k in 0..n {
-        let (above, below) = a.split_at_mut(k + 1);
-        let pivot = &above[k];
-        for (offset, row) in below.iter_mut().enumerate() {
-            let factor = row[k] / pivot[k];
-            row[k..].iter_mut().zip(&pivot[k..]).for_each(|(value, p)| *value -= factor * p);
-            b[k + 1 + offset] -= factor * b[k];
-        }
-    }
-    for k in (0..n).rev() {
-        let known: f64 = (k + 1..n).map(|j| a[k][j] * b[j]).sum();
-        b[k] = (b[k] - known) / a[k][k];
-    }
-    b
+    let mut kernel = &train * train.transpose();
+    let ridge = (0.01 * kernel.trace() / kernel.nrows() as f64).max(1e-9);
+    (0..kernel.nrows()).for_each(|i| kernel[(i, i)] += ridge);
+    let Some(factors) = kernel.cholesky() else { return 0.0 };
+    let guess = &test * train.transpose() * factors.solve(&known);
+    1.0 - (&wanted - guess).norm_squared() / wanted.norm_squared().max(1e-12)
 }
 
 #[cfg(test)]

@@ -78,6 +78,11 @@ impl S3d {
         self.mask_tokens[0].val().device()
     }
 
+    /// The backbone as it stands.
+    pub fn backbone(&self) -> &ResEnc {
+        &self.net
+    }
+
     /// The pre-trained backbone.
     pub fn into_backbone(self) -> ResEnc {
         self.net

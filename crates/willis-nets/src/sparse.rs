@@ -4,7 +4,6 @@
 //! Source: Tian et al., ICLR 2023, arXiv:2301.03580 (sparse convolution by masking); Wald et al., CVPR 2025, arXiv:2410.23132 (3D).
 
 use burn::tensor::{Device, Tensor, TensorData};
-use rand::{Rng, RngExt};
 
 use crate::layers::SpaceNorm;
 use crate::ops;
@@ -24,20 +23,6 @@ impl Active {
         let values: Vec<f32> = flags.iter().map(|&flag| f32::from(flag)).collect();
         let shape = [batch, 1, grid[0], grid[1], grid[2]];
         Self { cells: Tensor::from_data(TensorData::new(values, shape), device) }
-    }
-
-    /// A random choice of the same number of cells in every item: `masked_share` of them, rounded down, are masked.
-    pub fn draw(masked_share: f64, batch: usize, grid: [usize; 3], rng: &mut impl Rng, device: &Device) -> Self {
-        let cells: usize = grid.iter().product();
-        let masked = (masked_share * cells as f64) as usize;
-        let one = |_| {
-            let mut order: Vec<(f64, usize)> = (0..cells).map(|cell| (rng.random::<f64>(), cell)).collect();
-            order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-            let mut flags = vec![true; cells];
-            order[..masked].iter().for_each(|&(_, cell)| flags[cell] = false);
-            flags
-        };
-        Self::new(&(0..batch).flat_map(one).collect::<Vec<bool>>(), batch, grid, device)
     }
 
     /// The mask at a resolution, `[B, 1, d, h, w]`; none where that is coarser than the cells, which counts as seen entirely.
@@ -111,8 +96,6 @@ mod tests {
     use super::*;
     use crate::golden;
     use burn::tensor::Tolerance;
-    use rand::SeedableRng;
-    use rand_chacha::ChaCha8Rng;
 
     #[test]
     fn statistics_are_those_of_the_seen_voxels() {
@@ -147,13 +130,5 @@ mod tests {
             &Tensor::<5>::ones([1, 2, 4, 4, 4], &device).into_data(),
             Tolerance::absolute(1e-6),
         );
-    }
-
-    #[test]
-    fn draws_mask_the_share_in_every_item() {
-        let mut rng = ChaCha8Rng::seed_from_u64(1);
-        let active = Active::draw(0.75, 3, [4; 3], &mut rng, &Device::flex());
-        let counts: Vec<f32> = active.cells.reshape([3, 64]).sum_dim(1).into_data().try_to_vec().unwrap();
-        assert_eq!(counts, [16.0; 3]);
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use half::f16;
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
 
@@ -27,7 +27,7 @@ pub enum WeightsError {
     #[error("weights are not a valid safetensors file; fetch or train them again")]
     Format(#[from] safetensors::SafeTensorError),
     /// A value type that willis does not read.
-    #[error("tensor {name} has type {got}, expected F32 or F16; convert the weights")]
+    #[error("tensor {name} has type {got}, expected reals; convert the weights")]
     Type {
         /// Path of the tensor.
         name: String,
@@ -216,7 +216,7 @@ impl Weights {
         Ok(safetensors::serialize(views, metadata)?)
     }
 
-    /// Weights from the bytes of a safetensors file of F32 or F16 tensors.
+    /// Weights from the bytes of a safetensors file of reals.
     ///
     /// # Errors    `Format`, `Type`
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
@@ -224,12 +224,10 @@ impl Weights {
         let metadata = header.metadata().as_ref().and_then(|m| serde_json::from_str(m.get("willis")?).ok());
         let mut weights = Self { metadata: metadata.unwrap_or_default(), ..Self::default() };
         for (name, view) in SafeTensors::deserialize(bytes)?.iter() {
-            let data = view.data();
-            let values = match view.dtype() {
-                Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
-                Dtype::F16 => data.chunks_exact(2).map(|b| f16::from_le_bytes([b[0], b[1]]).to_f32()).collect(),
-                _ if name.ends_with("num_batches_tracked") => continue,
-                other => return Err(WeightsError::Type { name: name.to_string(), got: format!("{other:?}") }),
+            let values = match real_values(&view) {
+                Some(values) => values,
+                None if name.ends_with("num_batches_tracked") => continue,
+                None => return Err(WeightsError::Type { name: name.to_string(), got: format!("{:?}", view.dtype()) }),
             };
             weights.insert(name, view.shape().to_vec(), values);
         }
@@ -251,6 +249,23 @@ impl Weights {
         let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
         Self::from_bytes(&bytes)
     }
+}
+
+/// Values of a tensor of reals; none of whole numbers.
+pub(crate) fn real_values(view: &TensorView<'_>) -> Option<Vec<f32>> {
+    let data = view.data();
+    Some(match view.dtype() {
+        Dtype::F64 => reals(data, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
+        Dtype::F32 => reals(data, f32::from_le_bytes),
+        Dtype::F16 => reals(data, |b| f16::from_le_bytes(b).to_f32()),
+        Dtype::BF16 => reals(data, |b| bf16::from_le_bytes(b).to_f32()),
+        _ => return None,
+    })
+}
+
+/// Values of `N` bytes each.
+pub(crate) fn reals<const N: usize>(data: &[u8], real: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    data.as_chunks().0.iter().map(|&bytes| real(bytes)).collect()
 }
 
 /// Writes a file under a temporary name beside it and renames it.

@@ -143,7 +143,7 @@ fn conclude(
 }
 
 /// A head has some decimetres of traceable arteries in most sites; a volume without them is not what willis was made for.
-/// With the shipped weights 200 held-out phantoms show 10 to 13 sites, a real aorta 5.
+/// When the limit was set, 200 held-out phantoms showed 10 to 13 sites, a real aorta 5.
 fn why_abstain(map: &VesselMap, graph: &VesselGraph) -> Option<String> {
     const MIN_LENGTH_MM: f64 = 40.0;
     const MIN_SITES: usize = 8;

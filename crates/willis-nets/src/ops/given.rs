@@ -40,3 +40,17 @@ impl Kernel<1> for Given {
         [needs[0].then(|| self.gradient.iter().map(|g| g * grad[0]).collect())]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use burn::tensor::Device;
+
+    use super::*;
+
+    #[test]
+    fn the_scalar_carries_the_gradient() {
+        let x = Tensor::<1>::from_floats([1.0, 2.0], &Device::flex().autodiff()).require_grad();
+        let grads = with_gradient(x.clone(), vec![3.0, -4.0]).backward();
+        x.grad(&grads).unwrap().into_data().assert_eq(&TensorData::from([3.0f32, -4.0]), true);
+    }
+}

@@ -17,7 +17,7 @@ use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
 use crate::layers::Init;
 use crate::loss::segmentation::{SegmentationLossConfig, SegmentationTarget, segmentation_loss};
-use crate::loss::surrogate;
+use crate::ops::with_gradient;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
 use crate::weights::{Weights, WeightsError};
 
@@ -184,7 +184,7 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     let target = SegmentationTarget { sites: &sites, aneurysm: &aneurysm, tube: &tube };
     let loss = segmentation_loss(values, patches.len(), target, config);
     Loss {
-        tensor: surrogate(logits, loss.gradient),
+        tensor: with_gradient(logits, loss.gradient),
         value: loss.total,
         terms: vec![
             ("cross_entropy", loss.cross_entropy),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use image::{GrayImage, ImageFormat, Luma};
-use willis_core::files::{atomic::write_atomically, case};
+use willis_core::files::{atomic::write_atomically, case, hash::sha256_hex};
 use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
@@ -72,7 +72,8 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of series, kept in `cache`.
+/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of series, kept in `cache` under the hash
+/// of their path and of what made them.
 fn volumes(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
     if is_data_set(data) {
         let cases = prepare(&cohort::read(data)?, config, 1, progress)?;
@@ -83,8 +84,9 @@ fn volumes(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> a
     inputs.sort();
     let bar = progress.bar("prepare", inputs.len() as u64);
     let mut folders = Vec::new();
-    for (number, input) in inputs.iter().enumerate() {
-        let folder = cache.join(format!("{number:06}"));
+    for input in &inputs {
+        let recipe = serde_json::to_string(&(input, &config.ingest, &config.harmonise))?;
+        let folder = cache.join(&sha256_hex(recipe.as_bytes())[..12]);
         let done = if folder.join(case::FILE_NAME).exists() { Ok(()) } else { prepare_one(input, config, &folder) };
         match done {
             Ok(()) => folders.push(folder),

@@ -14,7 +14,7 @@ use crate::Switch;
 use crate::film::{Film, FilmConfig};
 use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
-use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder};
+use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
 use crate::weights::{Weights, WeightsError};
 
 /// Side of a patch, voxels.
@@ -215,11 +215,13 @@ enum Encoder {
 
 impl Encoder {
     /// Patch `[B, 5, 48, 48, 48]` -> `[B, M, 12, 12, 12]`.
+    ///
+    /// Both halves end in a norm, so that a modulation has the size of what it modulates: the tokens of a WaveFormer grow with depth.
     fn front(&self, x: Tensor<5>) -> Tensor<5> {
         match self {
             Self::Waveformer(net) => {
                 let tokens = net.stage(0, net.embed(x));
-                net.stage(1, net.merge(1, tokens)).permute([0, 4, 1, 2, 3])
+                norm(net.stage(1, net.merge(1, tokens))).permute([0, 4, 1, 2, 3])
             }
             Self::Plain(net) => net.front.iter().fold(x, |x, layer| layer.forward(x)),
         }
@@ -230,7 +232,7 @@ impl Encoder {
         match self {
             Self::Waveformer(net) => {
                 let tokens = net.stage(2, net.merge(2, mid.permute([0, 2, 3, 4, 1])));
-                net.stage(3, net.merge(3, tokens)).permute([0, 4, 1, 2, 3])
+                norm(net.stage(3, net.merge(3, tokens))).permute([0, 4, 1, 2, 3])
             }
             Self::Plain(net) => net.back.iter().fold(mid, |x, layer| layer.forward(x)),
         }

@@ -166,7 +166,7 @@ fn channels_first(x: Tensor<5>) -> Tensor<5> {
 }
 
 /// Layer norm without scale or shift, eps 1e-5.
-fn norm(x: Tensor<5>) -> Tensor<5> {
+pub(crate) fn norm(x: Tensor<5>) -> Tensor<5> {
     let (channels, device) = (x.dims()[4], x.device().inner());
     ops::layer_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
 }

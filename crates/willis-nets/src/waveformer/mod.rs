@@ -11,6 +11,7 @@ mod decoder;
 mod encoder;
 pub mod haar;
 
+pub(crate) use encoder::norm;
 pub use encoder::{StageOutput, WaveformerConfig, WaveformerEncoder};
 
 use burn::module::Module;

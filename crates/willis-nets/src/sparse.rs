@@ -3,7 +3,7 @@
 //!
 //! Source: Tian et al., ICLR 2023, arXiv:2301.03580 (sparse convolution by masking); Wald et al., CVPR 2025, arXiv:2410.23132 (3D).
 
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use crate::layers::SpaceNorm;
 use crate::ops;
@@ -13,6 +13,8 @@ use crate::ops;
 pub struct Active {
     /// 1 where it may, `[B, 1, gd, gh, gw]`.
     cells: Tensor<5>,
+    /// The same as flags.
+    flags: Vec<bool>,
 }
 
 impl Active {
@@ -22,7 +24,7 @@ impl Active {
     pub fn new(flags: &[bool], batch: usize, grid: [usize; 3], device: &Device) -> Self {
         let values: Vec<f32> = flags.iter().map(|&flag| f32::from(flag)).collect();
         let shape = [batch, 1, grid[0], grid[1], grid[2]];
-        Self { cells: Tensor::from_data(TensorData::new(values, shape), device) }
+        Self { cells: Tensor::from_data(TensorData::new(values, shape), device), flags: flags.to_vec() }
     }
 
     /// The mask at a resolution, `[B, 1, d, h, w]`; none where that is coarser than the cells, which counts as seen entirely.
@@ -52,6 +54,45 @@ impl Active {
         }
     }
 
+    /// Tokens with zeros where they may not be seen.
+    ///
+    /// # Shapes    x `[B, N, C]`, N the product of the grid -> the same
+    pub fn keep_tokens(&self, x: Tensor<3>, grid: [usize; 3]) -> Tensor<3> {
+        let [batch, tokens, _] = x.dims();
+        match self.at(grid) {
+            Some(mask) => x * mask.reshape([batch, tokens, 1]),
+            None => x,
+        }
+    }
+
+    /// Only those tokens that may be seen, in their order, for attention that must not look at the others; all of them where the grid
+    /// is coarser than the cells.
+    ///
+    /// # Shapes    x `[B, N, C]`, N the product of the grid -> `[B, M, C]`
+    /// # Panics    if the items of the batch have different numbers of seen cells (programmer error)
+    pub fn seen_tokens(&self, x: Tensor<3>, grid: [usize; 3]) -> Tensor<3> {
+        let [batch, tokens, channels] = x.dims();
+        let [_, _, gd, gh, gw] = self.cells.dims();
+        if (0..3).any(|axis| grid[axis] < [gd, gh, gw][axis]) {
+            return x;
+        }
+        let [kd, kh, kw] = [grid[0] / gd, grid[1] / gh, grid[2] / gw];
+        let cell_of = |token: usize| {
+            let [z, y, x] = [token / (grid[1] * grid[2]), token / grid[2] % grid[1], token % grid[2]];
+            (z / kd * gh + y / kh) * gw + x / kw
+        };
+        let seen = |item: &usize| {
+            let flags = &self.flags[item * gd * gh * gw..][..gd * gh * gw];
+            (0..tokens).filter(|&token| flags[cell_of(token)]).map(|token| (item * tokens + token) as i32).collect()
+        };
+        let rows: Vec<Vec<i32>> = (0..batch).map(|item| seen(&item)).collect();
+        let count = rows[0].len();
+        assert!(rows.iter().all(|row| row.len() == count), "as many seen cells in every item");
+        let rows = TensorData::new(rows.concat(), [batch * count]);
+        let rows = Tensor::<1, Int>::from_data(rows, &x.device());
+        x.reshape([batch * tokens, channels]).select(0, rows).reshape([batch, count, channels])
+    }
+
     /// Mean 0 and variance 1 per item and channel over what may be seen, zeros elsewhere.
     ///
     /// # Shapes    x `[B, C, D, H, W]`, zero where it may not be seen -> the same
@@ -68,8 +109,11 @@ impl Active {
         (centred / (variance + EPS).sqrt()).reshape([batch, channels, depth, height, width])
     }
 
-    /// The norm over what may be seen, zeros elsewhere.
+    /// The norm over what may be seen (or by its stored statistics), zeros elsewhere.
     pub fn norm(&self, norm: &SpaceNorm, x: Tensor<5>) -> Tensor<5> {
+        if norm.running_mean.is_some() {
+            return self.keep(norm.forward(x));
+        }
         let channels = x.dims()[1];
         let scale = norm.weight.val().reshape([1, channels, 1, 1, 1]);
         let shift = norm.bias.val().reshape([1, channels, 1, 1, 1]);
@@ -115,6 +159,21 @@ mod tests {
                 assert!((y[64 * channel + i] - expected).abs() < 1e-4, "{i}");
             }
         }
+    }
+
+    #[test]
+    fn tokens_are_kept_and_gathered_by_cell() {
+        let device = Device::flex();
+        let active = Active::new(&[true, false, false, true, false, false, false, false], 1, [2; 3], &device);
+        let tokens: Vec<f32> = (1..=64).map(|i| i as f32).collect();
+        let x = Tensor::<3>::from_data(TensorData::new(tokens, [1, 64, 1]), &device);
+        let values = |x: Tensor<3>| x.into_data().try_to_vec::<f32>().unwrap();
+        let seen = values(active.seen_tokens(x.clone(), [4; 3]));
+        // Cells (0, 0, 0) and (0, 1, 1) of two voxels a side.
+        assert_eq!(seen, [1., 2., 5., 6., 11., 12., 15., 16., 17., 18., 21., 22., 27., 28., 31., 32.]);
+        let kept: Vec<f32> = values(active.keep_tokens(x.clone(), [4; 3])).into_iter().filter(|v| *v != 0.0).collect();
+        assert_eq!(kept, seen);
+        assert_eq!(active.seen_tokens(x.narrow(1, 0, 1), [1; 3]).dims(), [1, 1, 1]);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub enum Command {
     Cohort(CohortCommand),
     /// Pre-train a backbone on volumes without labels.
     #[command(
-        after_help = "Example:\n  willis pretrain --data phantoms -o runs/spark --steps 5000\n\nDIR is an RSNA-layout data set or any folder of series (DICOM folders, .zip, .nii, .nii.gz, .mha). RUN gets\nbackbone.safetensors, log.csv, epochs.csv and a picture per epoch: image, what the encoder saw, what the net painted.\nA killed run goes on from its checkpoint."
+        after_help = "Example:\n  willis pretrain --data phantoms -o runs/spark --steps 5000\n  willis train vessels --data phantoms -o runs/vessels --encoder runs/spark/backbone.safetensors\n\nDIR is an RSNA-layout data set or any folder of series (DICOM folders, .zip, .nii, .nii.gz, .mha). RUN gets\nbackbone.safetensors, log.csv, epochs.csv and a picture per epoch: image, what the encoder saw, what the net painted.\nA killed run goes on from its checkpoint."
     )]
     Pretrain(PretrainArgs),
     /// Train a learned stage from a data set.
@@ -147,7 +147,7 @@ pub struct PretrainArgs {
     #[arg(long, value_enum, default_value = "spark")]
     pub method: MethodName,
     /// Net that is pre-trained.
-    #[arg(long, value_enum, default_value = "resenc")]
+    #[arg(long, value_enum, default_value = "segformer3d")]
     pub backbone: BackboneName,
     /// RSNA-layout data set or folder of series.
     #[arg(long, value_name = "DIR")]
@@ -169,14 +169,16 @@ pub struct PretrainArgs {
 /// Objectives of pre-training.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MethodName {
-    /// SparK's form for 3D images: masked cells are painted from the others.
+    /// SparK: masked cells are painted from the others, which are all that the encoder sees.
     Spark,
 }
 
 /// Nets that can be pre-trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackboneName {
-    /// Residual-encoder U-Net.
+    /// Encoder of the vessel net, for `train vessels --encoder`.
+    Segformer3d,
+    /// Residual-encoder U-Net, with its decoder (S3D).
     Resenc,
 }
 
@@ -298,6 +300,12 @@ pub enum TrainCommand {
         /// Weights to start from, of a net of the same configuration; random ones when absent.
         #[arg(long, value_name = "FILE")]
         from: Option<PathBuf>,
+        /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain`); the rest starts from random weights.
+        #[arg(long, value_name = "FILE", conflicts_with = "from")]
+        encoder: Option<PathBuf>,
+        /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
+        #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
+        layer_decay: f64,
     },
     /// Graph node scorer: GATv2 over the traced centrelines.
     Graph {

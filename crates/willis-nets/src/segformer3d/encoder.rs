@@ -6,6 +6,7 @@ use burn::tensor::Tensor;
 use super::{AttentionScale, SegFormer3dConfig};
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
 use crate::ops::{self, ConvOptions};
+use crate::sparse::Active;
 
 /// Attention in stage s sees keys reduced by this factor along every axis.
 const REDUCTION: [usize; 4] = [4, 2, 1, 1];
@@ -51,11 +52,13 @@ impl Encoder {
         }
     }
 
-    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first.
-    pub fn forward(&self, x: Tensor<5>) -> [Tokens; 4] {
+    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first; with `active` only of the cells that may be
+    /// seen, and zero elsewhere.
+    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> [Tokens; 4] {
         let stage = |x: Tensor<5>, embed: &PatchEmbed, blocks: &[Block], norm: &LayerNorm| {
-            let tokens = blocks.iter().fold(embed.forward(x), |tokens, block| block.forward(tokens));
-            tokens.map(|x| norm.forward(x))
+            let tokens = embed.forward(x).kept(active);
+            let tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, active));
+            tokens.map(|x| norm.forward(x)).kept(active)
         };
         let first = stage(x, &self.embed_1, &self.tf_block1, &self.norm1);
         let second = stage(first.clone().into_volume(), &self.embed_2, &self.tf_block2, &self.norm2);
@@ -86,6 +89,15 @@ impl Tokens {
         let [batch, _, channels] = self.x.dims();
         let [depth, height, width] = self.grid;
         self.x.swap_dims(1, 2).reshape([batch, channels, depth, height, width])
+    }
+
+    /// Zeros where they may not be seen.
+    fn kept(self, active: Option<&Active>) -> Self {
+        let grid = self.grid;
+        match active {
+            Some(active) => self.map(|x| active.keep_tokens(x, grid)),
+            None => self,
+        }
     }
 
     /// The same grid with other channels.
@@ -133,12 +145,17 @@ impl Block {
         }
     }
 
-    fn forward(&self, tokens: Tokens) -> Tokens {
+    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tokens {
         let grid = tokens.grid;
-        let x = tokens.x;
-        let x = x.clone() + self.attention.forward(Tokens { x: self.norm1.forward(x), grid });
-        let x = x.clone() + self.mlp.forward(Tokens { x: self.norm2.forward(x), grid });
-        Tokens { x, grid }
+        let tokens = tokens.map(|x| {
+            let normed = Tokens { x: self.norm1.forward(x.clone()), grid };
+            x + self.attention.forward(normed, active)
+        });
+        let tokens = tokens.map(|x| {
+            let normed = Tokens { x: self.norm2.forward(x.clone()), grid };
+            x + self.mlp.forward(normed, active)
+        });
+        tokens.kept(active)
     }
 }
 
@@ -174,11 +191,18 @@ impl Attention {
         }
     }
 
-    fn forward(&self, tokens: Tokens) -> Tensor<3> {
+    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tensor<3> {
         let query = self.query.forward(tokens.x.clone());
         let reduced = match (&self.sr, &self.sr_norm) {
-            (Some(conv), Some(norm)) => norm.forward(Tokens::from_volume(conv.forward(tokens.into_volume())).x),
-            _ => tokens.x,
+            (Some(conv), Some(norm)) => {
+                Tokens::from_volume(conv.forward(tokens.kept(active).into_volume())).map(|x| norm.forward(x))
+            }
+            _ => tokens,
+        };
+        let grid = reduced.grid;
+        let reduced = match active {
+            Some(active) => active.seen_tokens(reduced.x, grid),
+            None => reduced.x,
         };
         // The linear layer's output splits as [key or value, head, channel of the head].
         let mixed = ops::attention(query, self.key_value.forward(reduced), self.heads, 1.0 / self.divisor);
@@ -215,9 +239,13 @@ impl MixFfn {
         }
     }
 
-    fn forward(&self, tokens: Tokens) -> Tensor<3> {
-        let volume = tokens.map(|x| self.fc1.forward(x)).into_volume();
-        let volume = self.dwconv.bn.forward(self.dwconv.dwconv.forward(volume));
+    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tensor<3> {
+        let volume = tokens.map(|x| self.fc1.forward(x)).kept(active).into_volume();
+        let volume = self.dwconv.dwconv.forward(volume);
+        let volume = match active {
+            Some(active) => active.norm(&self.dwconv.bn, active.keep(volume)),
+            None => self.dwconv.bn.forward(volume),
+        };
         self.fc2.forward(Tokens::from_volume(ops::gelu(volume)).x)
     }
 }

@@ -125,7 +125,7 @@ impl SegFormer3d {
 
     /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> decoder features `[B, decoder_dim, D/4, H/4, W/4]`.
     pub fn features(&self, x: Tensor<5>) -> Tensor<5> {
-        self.segformer_decoder.features(self.segformer_encoder.forward(x))
+        self.segformer_decoder.features(self.segformer_encoder.forward(x, None))
     }
 }
 

@@ -1,6 +1,8 @@
 //! The vessel net: SegFormer3D for context, a light convolutional branch at full and half resolution for the wall of a
 //! 2 mm aneurysm, which a stride-4 grid cannot show.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -8,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
 use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
-use crate::segformer3d::{SegFormer3d, SegFormer3dConfig};
+use crate::segformer3d::{Encoder, SegFormer3d, SegFormer3dConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// Sizes of the vessel net.
@@ -66,6 +68,37 @@ impl SegmentNetConfig {
             full_out: ConvBlock::new(full, full, 1, init),
             head,
         }
+    }
+}
+
+/// Path of the backbone's encoder among the net's parameters.
+const ENCODER: &str = "backbone.segformer_encoder";
+
+impl SegmentNetConfig {
+    /// Random initial weights but for those of a pre-trained encoder.
+    ///
+    /// # Errors    the encoder has other parameters than this net's
+    pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
+        let init = &mut Init::new(seed, &Device::flex());
+        let fresh = self.init(init);
+        let checked = Weights::of(&encoder.clone().apply(Encoder::new(&self.backbone, init))?);
+        let mut weights = Weights::of(&fresh);
+        for (name, shape, values) in checked.iter() {
+            weights.insert(format!("{ENCODER}.{name}"), shape.to_vec(), values.to_vec());
+        }
+        Ok(weights)
+    }
+
+    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the next one's, and the last one's
+    /// `decay` times that of the rest of the net (Clark et al., arXiv:2003.10555).
+    pub fn encoder_rates(&self, decay: f64) -> BTreeMap<String, f64> {
+        let layers = (1..=4).zip(self.backbone.depths).flat_map(|(stage, depth)| {
+            let blocks = (0..depth).map(move |block| format!("{ENCODER}.tf_block{stage}.{block}."));
+            [format!("{ENCODER}.embed_{stage}.")].into_iter().chain(blocks)
+        });
+        let layers: Vec<String> = layers.collect();
+        let count = layers.len() as i32;
+        (0..).zip(layers).map(|(layer, path)| (path, decay.powi(count - layer))).collect()
     }
 }
 
@@ -179,6 +212,26 @@ pub(super) mod tests {
         weights.metadata.insert("config".into(), serde_json::to_string(&tiny()).unwrap());
         let read = Weights::of(&SegmentNet::from_bytes(&bytes(&weights)).unwrap());
         assert!(read.iter().eq(weights.iter()));
+    }
+
+    #[test]
+    fn a_pre_trained_encoder_is_taken_over_and_learns_more_slowly() {
+        let config = tiny();
+        let encoder = Weights::of(&Encoder::new(&config.backbone, &mut Init::new(8, &Device::flex())));
+        let weights = config.with_encoder(&encoder, 1).unwrap();
+        assert_eq!(weights.under("backbone.segformer_encoder."), encoder);
+        let fresh = Weights::of(&config.init(&mut Init::new(1, &Device::flex())));
+        assert_eq!(weights.under("head."), fresh.under("head."));
+        assert!(weights.apply(config.init(&mut Init::new(2, &Device::flex()))).is_ok());
+        assert!(config.with_encoder(&Weights::default(), 1).is_err());
+        let rates = config.encoder_rates(0.5);
+        // Four embeddings and four blocks.
+        assert_eq!(rates.len(), 8);
+        assert_eq!(rates["backbone.segformer_encoder.embed_1."], 0.5f64.powi(8));
+        assert_eq!(rates["backbone.segformer_encoder.tf_block4.0."], 0.5);
+        for path in rates.keys() {
+            assert!(fresh.shapes().any(|(name, _)| name.starts_with(path)), "{path}");
+        }
     }
 
     #[test]

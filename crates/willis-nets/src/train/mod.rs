@@ -8,6 +8,7 @@ mod checkpoint;
 mod optimiser;
 mod schedule;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -51,6 +52,17 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: f64,
+    /// Learning rates of parameters whose path starts so, as fractions of the full one, which the others have; 0 freezes.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub rates: BTreeMap<String, f64>,
+}
+
+impl TrainConfig {
+    /// Fraction of the learning rate for a parameter: that of the longest path in `rates` it starts with.
+    fn rate_of(&self, name: &str) -> f64 {
+        let fitting = self.rates.iter().filter(|(path, _)| name.starts_with(path.as_str()));
+        fitting.max_by_key(|(path, _)| path.len()).map_or(1.0, |(_, &rate)| rate)
+    }
 }
 
 impl Default for TrainConfig {
@@ -67,6 +79,7 @@ impl Default for TrainConfig {
             ema_decay: 0.99,
             accumulate: 1,
             checkpoint_seconds: 60.0,
+            rates: BTreeMap::new(),
         }
     }
 }
@@ -316,6 +329,23 @@ mod tests {
         let log = fs::read_to_string(folder.path().join(LOG)).unwrap();
         assert_eq!(log.lines().next(), Some("step,loss"));
         assert_eq!(log.lines().count(), 301);
+    }
+
+    #[test]
+    fn the_longest_path_sets_the_rate() {
+        let rates = [("weight", 0.5), ("we", 0.1)].map(|(path, rate)| (path.to_string(), rate));
+        let rated = TrainConfig { rates: rates.into(), ..config() };
+        assert_eq!([rated.rate_of("weight"), rated.rate_of("web"), rated.rate_of("bias")], [0.5, 0.1, 1.0]);
+        let folder = tempfile::tempdir().unwrap();
+        let frozen = TrainConfig { steps: 5, rates: [("weight".to_string(), 0.0)].into(), ..config() };
+        let trained = Weights::of(&run(&frozen, folder.path(), &mut Vec::new()).net);
+        let fresh = Weights::of(&Linear::new(2, 1, &mut Init::new(5, &Device::flex())));
+        let moved = |name: &str| {
+            let pairs = trained.get(name).unwrap().iter().zip(fresh.get(name).unwrap());
+            pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+        };
+        // The moving average of an unchanged value is that value but for rounding.
+        assert!(moved("weight") < 1e-6 && moved("bias") > 1e-3);
     }
 
     #[test]

@@ -23,6 +23,7 @@ impl State {
         let correct1 = 1.0 - BETA1.powi(self.step as i32);
         let correct2 = 1.0 - BETA2.powi(self.step as i32);
         for (name, shape, gradient) in gradient.iter() {
+            let learning_rate = learning_rate * config.rate_of(name);
             let decay = if shape.len() > 1 { learning_rate * config.weight_decay } else { 0.0 };
             let parts = (self.net.get_mut(name), self.first.get_mut(name), self.second.get_mut(name));
             let (Some(values), Some(first), Some(second)) = parts else { continue };

@@ -10,14 +10,15 @@ use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
 use willis_nets::cpu;
-use willis_nets::pretrain::{Epoch, Panel, PretrainConfig, fit};
-use willis_nets::train::{TrainConfig, export};
+use willis_nets::pretrain::{Epoch, Panel, PretrainBackbone, PretrainConfig, fit};
+use willis_nets::train::TrainConfig;
+use willis_nets::weights::Precision;
 use willis_phantom::cohort;
 
 use super::predict::is_data_set;
 use super::prepare::prepare;
 use super::{Outcome, progress::Progress};
-use crate::cli::PretrainArgs;
+use crate::cli::{BackboneName, PretrainArgs};
 use crate::config::Config;
 
 /// Name of the pre-trained backbone in a run's folder.
@@ -35,7 +36,11 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     let folders = volumes(&args.data, &config, &args.output.join("volumes"), progress)?;
     let steps = args.steps.unwrap_or(config.pretrain.train.steps);
     let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
-    let recipe = PretrainConfig { train, ..config.pretrain.clone() };
+    let backbone = match args.backbone {
+        BackboneName::Segformer3d => PretrainBackbone::Segformer3d,
+        BackboneName::Resenc => PretrainBackbone::Resenc,
+    };
+    let recipe = PretrainConfig { train, backbone, ..config.pretrain.clone() };
 
     let bar = progress.bar("pretrain", steps as u64);
     let mut failed = None;
@@ -63,7 +68,7 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
         return Err(error);
     }
     if done.finished {
-        export(&done.net, &args.output.join(BACKBONE), &[("config", &serde_json::to_string(&recipe.net)?)])?;
+        done.weights.save(&args.output.join(BACKBONE), Precision::F16)?;
     }
     println!("{} of {steps} steps on {} volumes", done.step, folders.len());
     if let Ok(epochs) = std::fs::read_to_string(args.output.join(EPOCHS)) {

@@ -33,7 +33,10 @@ const MARGIN_MM: f64 = 1.0;
 /// Runs one of the trainings.
 pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        TrainCommand::Vessels { train, from } => vessels(train, from.as_deref(), progress)?,
+        TrainCommand::Vessels { train, from, encoder, layer_decay } => {
+            let encoder = encoder.as_deref().map(|path| (path, *layer_decay));
+            vessels(train, from.as_deref(), encoder, progress)?;
+        }
         TrainCommand::Graph { train, models } => graph(train, models, progress)?,
         TrainCommand::Classifier { train, models, from, plain } => {
             classifier(train, models, from.as_deref(), *plain, progress)?;
@@ -90,17 +93,28 @@ fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
     }
 }
 
-fn vessels(args: &TrainArgs, from: Option<&Path>, progress: &Progress) -> anyhow::Result<()> {
+fn vessels(
+    args: &TrainArgs,
+    from: Option<&Path>,
+    encoder: Option<(&Path, f64)>,
+    progress: &Progress,
+) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
     let mut recipe = start.config.train.vessels.clone();
     recipe.train = overlaid(&recipe.train, args);
+    let mut initial = from.map(Weights::load).transpose()?;
+    if let Some((path, decay)) = encoder {
+        ensure!(decay > 0.0 && decay <= 1.0, "--layer-decay {decay} is not above 0 and at most 1");
+        recipe.train.rates = recipe.net.encoder_rates(decay);
+        let fits = || format!("{} is no encoder of this vessel net; see `willis pretrain --help`", path.display());
+        initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
+    }
     let folders =
         |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
     let training = folders(&mut start.kept(args));
     let validation: Vec<_> =
         folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
     let bar = progress.bar("vessels", recipe.train.steps as u64);
-    let initial = from.map(Weights::load).transpose()?;
     let fitted = segment::fit(&training, &validation, &recipe, initial, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
     if fitted.finished {

@@ -1,8 +1,7 @@
 //! S3D, SparK's form for 3D images: a convolutional encoder sees a quarter of a volume's cells, tokens fill the rest, and the
 //! segmentation decoder paints the whole.
 //!
-//! Source: Wald et al., CVPR 2025, arXiv:2410.23132. We differ where asked: masked voxels are zero before the first convolution, which
-//! else sees one voxel across each border.
+//! Source: Wald et al., CVPR 2025, arXiv:2410.23132.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -10,14 +9,14 @@ use burn::tensor::{Device, Tensor};
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::ConvOptions;
 use crate::resenc::{ResEnc, ResEncConfig};
-use crate::sparse::{Active, plain_standardise};
+use crate::sparse::Active;
 
 /// Whether the encoder's input is masked too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InputMask {
     /// It is: nothing masked can influence anything seen.
     On,
-    /// It is not, as in the published trainer.
+    /// It is not, as in the published trainer, whose first convolution sees one voxel across each border.
     Off,
 }
 
@@ -89,17 +88,6 @@ impl S3d {
     }
 }
 
-/// Mean squared error over the masked voxels of a volume standardised as a whole (S3D's target).
-///
-/// # Shapes    reconstruction and x `[B, C, D, H, W]` -> `[1]`
-pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) -> Tensor<1> {
-    let target = plain_standardise(x);
-    let all = Tensor::ones(target.dims(), &target.device().inner());
-    let hidden = all.clone() - active.keep(all);
-    let error = (reconstruction - target).square() * hidden.clone();
-    error.sum() / hidden.sum().clamp_min(1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,17 +153,5 @@ mod tests {
         }
         let leaky = |x| net.encode(x, &active, InputMask::Off).remove(0).into_data();
         assert_ne!(leaky(x), leaky(other));
-    }
-
-    #[test]
-    fn the_error_is_of_masked_voxels_only() {
-        let device = Device::flex();
-        let active = Active::new(&[true, false, true, true, true, true, true, true], 1, [2; 3], &device);
-        let x = golden::input([1, 1, 4, 4, 4], &device);
-        let right = plain_standardise(x.clone());
-        let error = |y| masked_error(y, x.clone(), &active).into_scalar::<f32>();
-        assert!(error(right.clone()).abs() < 1e-6);
-        assert!(error(right.clone() + active.keep(Tensor::ones([1, 1, 4, 4, 4], &device))).abs() < 1e-6);
-        assert!((error(right + 2.0) - 4.0).abs() < 1e-4);
     }
 }

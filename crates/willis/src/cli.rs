@@ -171,6 +171,10 @@ pub struct PretrainArgs {
 pub enum MethodName {
     /// SparK: masked cells are painted from the others, which are all that the encoder sees.
     Spark,
+    /// MiM: three levels of masks, one inside the other, painted and aligned with each other.
+    Mim,
+    /// Both: MiM's levels, and an encoder that sees nothing of what is masked.
+    SparkMim,
 }
 
 /// Nets that can be pre-trained.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
 use crate::segformer3d::{Encoder, SegFormer3dConfig};
-use crate::sparse::Active;
+use crate::sparse::{Active, plain_standardise};
 
 /// Sizes of a [`Light`] net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -26,7 +26,30 @@ impl Default for LightConfig {
     }
 }
 
+/// How the encoder takes what is masked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// Not at all.
+    Sparse,
+    /// As zeros in its input, from which it makes features there too.
+    Dense,
+}
+
+/// What a [`Light`] net makes of a volume.
+#[derive(Debug, Clone)]
+pub struct Painted {
+    /// `[B, 1, D, H, W]`.
+    pub image: Tensor<5>,
+    /// The decoder's features at a sixteenth of the resolution, `[B, width / 2, D/16, H/16, W/16]`.
+    pub cells: Tensor<5>,
+}
+
 impl LightConfig {
+    /// Channels of [`Painted::cells`].
+    pub fn cell_channels(&self) -> usize {
+        self.decoder_width / 2
+    }
+
     /// A net with initial parameters.
     ///
     /// # Panics    if the decoder's width is no multiple of 32 (programmer error)
@@ -71,23 +94,30 @@ impl Light {
         self.encoder.forward(x, active).into_iter().map(|tokens| tokens.into_volume()).collect()
     }
 
-    /// x `[B, in, D, H, W]`, every axis a multiple of 32 -> painting `[B, 1, D, H, W]`.
-    pub fn forward(&self, x: Tensor<5>, active: &Active) -> Tensor<5> {
-        let stages = self.encode(x, Some(active)).into_iter().enumerate();
-        let mut dense: Vec<Tensor<5>> = stages
-            .map(|(stage, features)| {
-                let filled = active.fill(active.standardise(features), self.mask_tokens[stage].val());
-                self.densify_projs[stage].forward(filled)
-            })
-            .collect();
+    /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32.
+    pub fn forward(&self, x: Tensor<5>, active: &Active, encoding: Encoding) -> Painted {
+        let stages = match encoding {
+            Encoding::Sparse => self.encode(x, Some(active)),
+            Encoding::Dense => self.encode(active.keep(x), None),
+        };
+        let densified = |(stage, features): (usize, Tensor<5>)| {
+            let whole = match encoding {
+                Encoding::Sparse => active.fill(active.standardise(features), self.mask_tokens[stage].val()),
+                Encoding::Dense => plain_standardise(features),
+            };
+            self.densify_projs[stage].forward(whole)
+        };
+        let mut dense: Vec<Tensor<5>> = stages.into_iter().enumerate().map(densified).collect();
         let mut x = dense.pop().expect("four stages");
+        let mut cells = None;
         for block in &self.decoder {
             x = block.forward(x);
             if let Some(features) = dense.pop() {
                 x = x + features;
             }
+            cells.get_or_insert_with(|| x.clone());
         }
-        self.paint.forward(x)
+        Painted { image: self.paint.forward(x), cells: cells.expect("five blocks") }
     }
 
     /// Where the parameters live.
@@ -163,7 +193,9 @@ pub(crate) mod tests {
                 active.keep(a.clone()).into_data().assert_eq(&a.clone().into_data(), true);
                 a.into_data().assert_eq(&b.into_data(), true);
             }
-            assert_eq!(net.forward(x.clone(), &active).dims(), [2, 1, 32, 64, 32]);
+            let painted = net.forward(x.clone(), &active, Encoding::Sparse);
+            assert_eq!(painted.image.dims(), [2, 1, 32, 64, 32]);
+            assert_eq!(painted.cells.dims(), [2, tiny().cell_channels(), 2, 4, 2]);
         }
     }
 

@@ -10,7 +10,7 @@ mod s3d;
 
 use burn::tensor::Tensor;
 
-pub use light::{Light, LightConfig};
+pub use light::{Encoding, Light, LightConfig, Painted};
 pub use s3d::{InputMask, S3d};
 
 use crate::sparse::{Active, plain_standardise};
@@ -75,7 +75,8 @@ fn moments(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    pub(crate) use super::light::tests::tiny;
     use super::*;
     use crate::golden;
     use burn::tensor::Device;

@@ -10,7 +10,7 @@ use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
 use willis_nets::cpu;
-use willis_nets::pretrain::{Epoch, Panel, PretrainBackbone, PretrainConfig, fit};
+use willis_nets::pretrain::{Epoch, Method, Panel, PretrainBackbone, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 use willis_phantom::cohort;
@@ -18,7 +18,7 @@ use willis_phantom::cohort;
 use super::predict::is_data_set;
 use super::prepare::prepare;
 use super::{Outcome, progress::Progress};
-use crate::cli::{BackboneName, PretrainArgs};
+use crate::cli::{BackboneName, MethodName, PretrainArgs};
 use crate::config::Config;
 
 /// Name of the pre-trained backbone in a run's folder.
@@ -40,7 +40,12 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
         BackboneName::Segformer3d => PretrainBackbone::Segformer3d,
         BackboneName::Resenc => PretrainBackbone::Resenc,
     };
-    let recipe = PretrainConfig { train, backbone, ..config.pretrain.clone() };
+    let method = match args.method {
+        MethodName::Spark => Method::Spark,
+        MethodName::Mim => Method::Mim,
+        MethodName::SparkMim => Method::SparkMim,
+    };
+    let recipe = PretrainConfig { train, backbone, method, ..config.pretrain.clone() };
 
     let bar = progress.bar("pretrain", steps as u64);
     let mut failed = None;

@@ -1,23 +1,73 @@
-//! Self-supervised pre-training by painting masked cells, on volumes without labels: S3D around the residual-encoder U-Net, or SparK
-//! with a light decoder behind SegFormer3D's encoder, which is the vessel net's.
+//! Self-supervised pre-training by painting masked cells, on volumes without labels: SparK, MiM or both with a light decoder behind
+//! SegFormer3D's encoder, which is the vessel net's; S3D around the residual-encoder U-Net.
+
+mod painter;
+mod probe;
+mod views;
 
 use std::path::Path;
 
-use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
-use nalgebra::DMatrix;
-use rand::{Rng, RngExt, SeedableRng};
+use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use willis_core::{Image, Index, Shape, VoxelPoint};
+use willis_core::Image;
 
-use crate::layers::Init;
 use crate::resenc::ResEncConfig;
-use crate::segment::{COORDINATE_MM, IN_CHANNELS};
-use crate::spark::{InputMask, Light, LightConfig, S3d, masked_cell_error, masked_error, repainted};
+use crate::segment::IN_CHANNELS;
+use crate::spark::LightConfig;
 use crate::sparse::{Active, plain_standardise};
 use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
 use crate::weights::Weights;
+use painter::Painter;
+use probe::Probe;
+use views::Level;
+
+/// The objective.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// SparK: masked cells are painted from the seen ones, which are all that the encoder sees.
+    Spark,
+    /// MiM: three levels of masks, one inside the other, painted and aligned; the encoder runs over the whole masked input.
+    Mim,
+    /// MiM's levels with SparK's encoder, which sees nothing of what is masked.
+    SparkMim,
+}
+
+/// The levels of MiM.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct NestedConfig {
+    /// Share of the octants of the first level that is masked.
+    pub coarse_masked: f64,
+    /// Masked octants of each first-level cube that become cubes of the second.
+    pub middle: usize,
+    /// Share of the cells that is masked on the second level.
+    pub middle_masked: f64,
+    /// Masked cells of each second-level cube that become cubes of the third.
+    pub fine: usize,
+    /// Share of the cells that is masked on the third level.
+    pub fine_masked: f64,
+    /// Weight of the alignment between levels; 0 for the ablation.
+    pub align_weight: f64,
+    /// Cosines are divided by this.
+    pub temperature: f64,
+}
+
+impl Default for NestedConfig {
+    fn default() -> Self {
+        Self {
+            coarse_masked: 0.5,
+            middle: 2,
+            middle_masked: 0.6,
+            fine: 1,
+            fine_masked: 0.5,
+            align_weight: 0.1,
+            temperature: 0.2,
+        }
+    }
+}
 
 /// What is pre-trained.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +83,10 @@ pub enum PretrainBackbone {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
+    /// The objective.
+    pub method: Method,
+    /// The levels of MiM.
+    pub nested: NestedConfig,
     /// What is pre-trained.
     pub backbone: PretrainBackbone,
     /// Sizes around SegFormer3D: four channels in.
@@ -45,9 +99,9 @@ pub struct PretrainConfig {
     pub patch: usize,
     /// Side of the cells that are masked or not, voxels; a multiple of the coarsest stage's voxel.
     pub cell: usize,
-    /// Cubes of a step.
+    /// Volumes of a step: SparK cuts a cube from each, MiM one of the first level with its children.
     pub batch: usize,
-    /// Share of the cells that is masked.
+    /// Share of the cells that SparK masks.
     pub masked_share: f64,
     /// Steps from one report to the next.
     pub epoch_steps: usize,
@@ -60,6 +114,8 @@ impl Default for PretrainConfig {
         let small =
             ResEncConfig { features: vec![16, 32, 64, 128], blocks: vec![1, 2, 2, 2], ..ResEncConfig::published(1, 1) };
         Self {
+            method: Method::Spark,
+            nested: NestedConfig::default(),
             backbone: PretrainBackbone::Segformer3d,
             segformer3d: LightConfig::default(),
             resenc: small,
@@ -153,78 +209,6 @@ pub struct Pretrained {
     pub finished: bool,
 }
 
-/// A batch: cubes, which of their cells are seen, and the step it is for.
-struct Batch {
-    step: usize,
-    cubes: Vec<Vec<f32>>,
-    seen: Vec<bool>,
-}
-
-/// The net around what is pre-trained.
-#[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a run has one net; a box would only cost a name in the weights")]
-enum Painter {
-    Segformer3d(Light),
-    Resenc(S3d),
-}
-
-impl Painter {
-    fn new(config: &PretrainConfig, device: &Device) -> Self {
-        let init = &mut Init::new(config.train.seed, device);
-        match config.backbone {
-            PretrainBackbone::Segformer3d => Self::Segformer3d(config.segformer3d.init(init)),
-            PretrainBackbone::Resenc => Self::Resenc(S3d::new(&config.resenc, init)),
-        }
-    }
-
-    /// x `[B, in, D, H, W]` -> `[B, 1, D, H, W]`.
-    fn paint(&self, x: Tensor<5>, active: &Active) -> Tensor<5> {
-        match self {
-            Self::Segformer3d(net) => net.forward(x, active),
-            Self::Resenc(net) => net.forward(x, active, InputMask::On),
-        }
-    }
-
-    /// How far a painting is from the intensities, where they were masked.
-    fn error(&self, painted: Tensor<5>, intensity: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
-        match self {
-            Self::Segformer3d(_) => masked_cell_error(painted, intensity, active, cell),
-            Self::Resenc(_) => masked_error(painted, intensity, active),
-        }
-    }
-
-    /// A painting in units of the standardised intensities.
-    fn in_units_of(&self, painted: Tensor<5>, intensity: Tensor<5>, cell: usize) -> Tensor<5> {
-        match self {
-            Self::Segformer3d(_) => repainted(painted, plain_standardise(intensity), cell),
-            Self::Resenc(_) => painted,
-        }
-    }
-
-    /// Coarsest features of everything.
-    fn bottleneck(&self, x: Tensor<5>) -> Tensor<5> {
-        let stages = match self {
-            Self::Segformer3d(net) => net.encode(x, None),
-            Self::Resenc(net) => net.backbone().encode(x, None),
-        };
-        stages.into_iter().next_back().expect("every backbone has stages")
-    }
-
-    fn device(&self) -> Device {
-        match self {
-            Self::Segformer3d(net) => net.device(),
-            Self::Resenc(net) => net.device(),
-        }
-    }
-
-    fn into_weights(self) -> Weights {
-        match self {
-            Self::Segformer3d(net) => Weights::of(&net.into_encoder()),
-            Self::Resenc(net) => Weights::of(&net.into_backbone()),
-        }
-    }
-}
-
 /// Whether the sizes fit together.
 fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
     let (patch, cell) = (config.patch, config.cell);
@@ -237,10 +221,18 @@ fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
             if *decoder_width == 0 || !decoder_width.is_multiple_of(32) {
                 return Err(PretrainError::Net { needed: "a decoder_width that is a multiple of 32" });
             }
+            if config.method != Method::Spark && (cell != 16 || !patch.is_multiple_of(2 * cell)) {
+                return Err(PretrainError::Net {
+                    needed: "for MiM cells of 16 voxels, an even number along each side",
+                });
+            }
             // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where cells are smaller.
             (32, 16)
         }
         PretrainBackbone::Resenc => {
+            if config.method != Method::Spark {
+                return Err(PretrainError::Net { needed: "the method spark: MiM is built around segformer3d" });
+            }
             let ResEncConfig { in_channels, num_classes, features, blocks } = &config.resenc;
             if [*in_channels, *num_classes] != [1, 1] || features.len() < 2 || features.len() != blocks.len() {
                 return Err(PretrainError::Net {
@@ -271,33 +263,21 @@ pub fn fit(
     mut on_epoch: impl FnMut(&Epoch),
 ) -> Result<Pretrained, PretrainError> {
     check(config)?;
-    let (patch, cell) = (config.patch, config.cell);
     let probe = Probe::draw(count, &volume, config).ok_or(PretrainError::NoVolumes)?;
-    let cells = (patch / cell).pow(3);
-    let sample = |step: usize, rng: &mut ChaCha8Rng| {
-        // A volume that cannot be read any more is passed over; the probe has shown that there are readable ones.
-        let mut cube = || loop {
-            if let Some(image) = volume(rng.random_range(0..count)) {
-                return cut(&image, config, rng).0;
-            }
-        };
-        let cubes = (0..config.batch.max(1)).map(|_| cube()).collect();
-        let seen = (0..config.batch.max(1)).flat_map(|_| draw_seen(cells, config.masked_share, rng)).collect();
-        Batch { step, cubes, seen }
+    // A volume that cannot be read any more is passed over; the probe has shown that there are readable ones.
+    let any_volume = |rng: &mut ChaCha8Rng| loop {
+        if let Some(image) = volume(rng.random_range(0..count)) {
+            return image;
+        }
     };
+    let sample = |step: usize, rng: &mut ChaCha8Rng| (step, views::draw(any_volume, config, rng));
     let (mut sum, mut steps) = (0.0, 0);
-    let loss = |net: &Painter, batch: Batch| {
-        let items = batch.seen.len() / cells;
-        let x = tensor(batch.cubes, patch, &net.device());
-        let active = Active::new(&batch.seen, items, [patch / cell; 3], &x.device().inner());
-        let intensity = x.clone().narrow(1, 0, 1);
-        let painted = net.paint(x, &active);
-        let loss = Loss::of(net.error(painted.clone(), intensity.clone(), &active, cell));
+    let loss = |net: &Painter, (step, levels): (usize, Vec<Level>)| {
+        let (loss, panel) = step_loss(net, levels, config);
         (sum, steps) = (sum + loss.value, steps + 1);
-        if (batch.step + 1).is_multiple_of(config.epoch_steps.max(1)) {
-            let (probe, spread) = probe.score(net, patch);
-            let panel = Panel::of(&intensity, &active, &net.in_units_of(painted, intensity.clone(), cell), patch);
-            on_epoch(&Epoch { step: batch.step + 1, loss: sum / f64::from(steps), probe, spread, panel });
+        if (step + 1).is_multiple_of(config.epoch_steps.max(1)) {
+            let (probe, spread) = probe.score(net, config.patch);
+            on_epoch(&Epoch { step: step + 1, loss: sum / f64::from(steps), probe, spread, panel: panel() });
             (sum, steps) = (0.0, 0);
         }
         loss
@@ -313,59 +293,53 @@ pub fn fit(
     Ok(Pretrained { weights, step: trained.step, finished: trained.finished })
 }
 
+/// Loss of a step, summed over its levels, and how to make the panel of its first cube at the volume's own resolution.
+fn step_loss<'a>(
+    net: &'a Painter,
+    levels: Vec<Level>,
+    config: &PretrainConfig,
+) -> (Loss, impl FnOnce() -> Panel + use<'a>) {
+    const PAINT: [&str; 3] = ["paint_1", "paint_2", "paint_3"];
+    const ALIGN: [&str; 3] = ["", "align_2", "align_3"];
+    let (patch, cell, nested) = (config.patch, config.cell, &config.nested);
+    let grid = patch / cell;
+    let native = levels.len().min(2) - 1;
+    let (mut total, mut terms, mut shown, mut outer) = (None, Vec::new(), None, None);
+    let mut add = |name: &'static str, term: Tensor<1>, weight: f64| {
+        terms.push((name, f64::from(term.clone().into_scalar::<f32>())));
+        let term = term * weight;
+        total = Some(match total.take() {
+            Some(total) => total + term,
+            None => term,
+        });
+    };
+    for (number, level) in levels.into_iter().enumerate() {
+        let items = level.cubes.len();
+        let x = tensor(level.cubes, patch, &net.device());
+        let active = Active::new(&level.seen, items, [grid; 3], &x.device().inner());
+        let intensity = x.clone().narrow(1, 0, 1);
+        let (painted, features) = net.paint(x, &active);
+        add(PAINT[number], net.error(painted.clone(), intensity.clone(), &active, cell), 1.0);
+        let both = features.clone().zip(outer.take()).filter(|_| nested.align_weight > 0.0);
+        let align = |(children, parents)| net.alignment(number, children, parents, &level.parents, nested.temperature);
+        if let Some(term) = both.and_then(align) {
+            add(ALIGN[number], term, nested.align_weight);
+        }
+        outer = features;
+        if number == native {
+            shown = Some((intensity, active, painted));
+        }
+    }
+    let total: Tensor<1> = total.expect("there is at least one level");
+    let (intensity, active, painted) = shown.expect("one level is native");
+    let panel = move || Panel::of(&intensity, &active, &net.in_units_of(painted, intensity.clone(), cell), patch);
+    (Loss { terms, ..Loss::of(total) }, panel)
+}
+
 /// Cubes of `side³` voxels as `[B, C, side, side, side]`; C follows from the length of one.
 fn tensor(cubes: Vec<Vec<f32>>, side: usize, device: &Device) -> Tensor<5> {
     let (items, channels) = (cubes.len(), cubes[0].len() / side.pow(3));
     Tensor::from_data(TensorData::new(cubes.concat(), [items, channels, side, side, side]), device)
-}
-
-/// The channels of a random cube as the backbone takes them, and where its middle lies in the volume, each axis from -1 to 1. Where
-/// the volume is smaller than the cube its border goes on.
-fn cut(image: &Image<f32>, config: &PretrainConfig, rng: &mut impl Rng) -> (Vec<f32>, [f64; 3]) {
-    let (side, shape) = (config.patch, image.grid.shape);
-    let start = shape.zyx().map(|extent| rng.random_range(0..extent.saturating_sub(side) + 1));
-    let place = |i: usize| [start[0] + i / side / side, start[1] + i / side % side, start[2] + i % side];
-    let voxels = 0..side.pow(3);
-    let mut cube: Vec<f32> = voxels.clone().map(|i| *image.at(inside(shape, place(i)))).collect();
-    match config.backbone {
-        PretrainBackbone::Resenc => standardise(&mut cube),
-        PretrainBackbone::Segformer3d => {
-            let centre = image.grid.centre();
-            let world = |i: usize| {
-                let [z, y, x] = place(i).map(|v| v as f64);
-                let p = image.grid.affine.to_world(VoxelPoint::new(z, y, x));
-                [p.x - centre.x, p.y - centre.y, p.z - centre.z].map(|mm| (mm / COORDINATE_MM) as f32)
-            };
-            let places: Vec<[f32; 3]> = voxels.map(world).collect();
-            (0..3).for_each(|axis| cube.extend(places.iter().map(|place| place[axis])));
-        }
-    }
-    let middle = |axis: usize| {
-        let extent = shape.zyx()[axis].max(1) as f64;
-        2.0 * (start[axis] as f64 + side as f64 / 2.0) / extent - 1.0
-    };
-    (cube, [middle(0), middle(1), middle(2)])
-}
-
-fn standardise(cube: &mut [f32]) {
-    let mean = cube.iter().map(|&v| f64::from(v)).sum::<f64>() / cube.len() as f64;
-    let variance = cube.iter().map(|&v| (f64::from(v) - mean).powi(2)).sum::<f64>() / cube.len() as f64;
-    let scale = 1.0 / (variance + 1e-5).sqrt();
-    cube.iter_mut().for_each(|v| *v = ((f64::from(*v) - mean) * scale) as f32);
-}
-
-fn inside(shape: Shape, [z, y, x]: [usize; 3]) -> Index {
-    Index::new(z.min(shape.z - 1), y.min(shape.y - 1), x.min(shape.x - 1))
-}
-
-/// Flags of the seen cells: the share that is masked is rounded down.
-fn draw_seen(cells: usize, masked_share: f64, rng: &mut impl Rng) -> Vec<bool> {
-    let masked = ((masked_share.clamp(0.0, 1.0) * cells as f64) as usize).min(cells - 1);
-    let mut order: Vec<(u64, usize)> = (0..cells).map(|cell| (rng.random::<u64>(), cell)).collect();
-    order.sort_unstable();
-    let mut seen = vec![true; cells];
-    order[..masked].iter().for_each(|&(_, cell)| seen[cell] = false);
-    seen
 }
 
 impl Panel {
@@ -379,83 +353,13 @@ impl Panel {
     }
 }
 
-/// Cubes at known places, the same through a run.
-struct Probe {
-    cubes: Vec<Vec<f32>>,
-    places: Vec<[f64; 3]>,
-}
-
-impl Probe {
-    fn draw(count: usize, volume: impl Fn(usize) -> Option<Image<f32>>, config: &PretrainConfig) -> Option<Self> {
-        let mut rng = ChaCha8Rng::seed_from_u64(config.train.seed ^ 0x70_72_6f_62_65);
-        let (mut cubes, mut places) = (Vec::new(), Vec::new());
-        for i in 0..config.probe_cubes.max(8) {
-            if count > 0
-                && let Some(image) = volume(i % count)
-            {
-                let (cube, place) = cut(&image, config, &mut rng);
-                cubes.push(cube);
-                places.push(place);
-            }
-        }
-        (!cubes.is_empty()).then_some(Self { cubes, places })
-    }
-
-    /// R² of the linear probe and mean deviation of the bottleneck's channels.
-    ///
-    /// Coordinates are left out: they would tell where a cube lies.
-    fn score(&self, net: &Painter, side: usize) -> (f64, f64) {
-        let device = net.device();
-        let pooled = |cube: &Vec<f32>| -> Vec<f64> {
-            let mut cube = cube.clone();
-            cube[side.pow(3)..].fill(0.0);
-            let bottleneck = net.bottleneck(tensor(vec![cube], side, &device));
-            let [_, channels, d, h, w] = bottleneck.dims();
-            let means = bottleneck.reshape([channels, d * h * w]).mean_dim(1);
-            let means: Vec<f32> =
-                means.into_data().convert::<f32>().try_to_vec().expect("data was just converted to f32");
-            means.into_iter().map(f64::from).collect()
-        };
-        let features: Vec<Vec<f64>> = self.cubes.iter().map(pooled).collect();
-        let n = features.len() as f64;
-        let deviation = |channel: usize| {
-            let mean = features.iter().map(|f| f[channel]).sum::<f64>() / n;
-            (features.iter().map(|f| (f[channel] - mean).powi(2)).sum::<f64>() / n).sqrt()
-        };
-        let channels = features[0].len();
-        let spread = (0..channels).map(deviation).sum::<f64>() / channels as f64;
-        (explained(&features, &self.places), spread)
-    }
-}
-
-/// R² over all axes of ridge regression from the even cubes to the odd ones, by the kernel form: there are fewer cubes than channels.
-fn explained(features: &[Vec<f64>], places: &[[f64; 3]]) -> f64 {
-    let rows = |first: usize| (first..features.len()).step_by(2);
-    if rows(1).len() == 0 {
-        return 0.0;
-    }
-    let table =
-        |first: usize| DMatrix::from_fn(rows(first).len(), features[0].len(), |i, k| features[first + 2 * i][k]);
-    let targets = |first: usize| DMatrix::from_fn(rows(first).len(), 3, |i, axis| places[first + 2 * i][axis]);
-    let (mut train, mut test) = (table(0), table(1));
-    let (mut known, mut wanted) = (targets(0), targets(1));
-    for (fitted, other) in [(&mut train, &mut test), (&mut known, &mut wanted)] {
-        let means = fitted.row_mean();
-        fitted.row_iter_mut().chain(other.row_iter_mut()).for_each(|mut row| row -= &means);
-    }
-    let mut kernel = &train * train.transpose();
-    let ridge = (0.01 * kernel.trace() / kernel.nrows() as f64).max(1e-9);
-    (0..kernel.nrows()).for_each(|i| kernel[(i, i)] += ridge);
-    let Some(factors) = kernel.cholesky() else { return 0.0 };
-    let guess = &test * train.transpose() * factors.solve(&known);
-    1.0 - (&wanted - guess).norm_squared() / wanted.norm_squared().max(1e-12)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Init;
     use crate::segformer3d::SegFormer3dConfig;
-    use willis_core::{Affine, Grid, Point, Spacing};
+    use crate::spark::tests::tiny;
+    use willis_core::{Affine, Grid, Point, Shape, Spacing};
 
     /// A volume whose brightness waves faster towards one side.
     fn volume(i: usize) -> Option<Image<f32>> {
@@ -532,6 +436,37 @@ mod tests {
     }
 
     #[test]
+    fn nested_masks_are_learned_on_every_level() {
+        let folder = tempfile::tempdir().unwrap();
+        for method in [Method::Mim, Method::SparkMim] {
+            let config = PretrainConfig {
+                method,
+                backbone: PretrainBackbone::Segformer3d,
+                segformer3d: LightConfig {
+                    backbone: SegFormer3dConfig { in_channels: 4, ..tiny().backbone },
+                    ..tiny()
+                },
+                patch: 32,
+                cell: 16,
+                batch: 1,
+                ..config(20)
+            };
+            let mut steps = Vec::new();
+            let step = |p: &Progress<'_>| steps.push(p.terms.to_vec());
+            let run = folder.path().join(format!("{method:?}"));
+            let done = fit(2, volume, &config, &run, &Device::flex(), step, |_| ()).unwrap();
+            assert!(done.finished);
+            let names: Vec<&str> = steps[0].iter().map(|(name, _)| *name).collect();
+            assert_eq!(names, ["paint_1", "paint_2", "align_2", "paint_3", "align_3"]);
+            let mean = |from: usize, term: usize| steps[from..from + 5].iter().map(|s| s[term].1).sum::<f64>() / 5.0;
+            assert!(mean(15, 0) < mean(0, 0) && mean(15, 1) < mean(0, 1), "{steps:?}");
+        }
+        let resenc = PretrainConfig { method: Method::Mim, ..config(1) };
+        let refused = fit(2, volume, &resenc, folder.path(), &Device::flex(), |_| (), |_| ());
+        assert!(matches!(refused, Err(PretrainError::Net { .. })));
+    }
+
+    #[test]
     fn a_stopped_run_goes_on_to_the_same_bytes() {
         let device = Device::flex();
         let run = |folder: &Path, seconds: Option<f64>| {
@@ -558,15 +493,5 @@ mod tests {
         }
         let none = fit(0, volume, &config(1), folder.path(), &Device::flex(), |_| (), |_| ());
         assert!(matches!(none, Err(PretrainError::NoVolumes)));
-    }
-
-    #[test]
-    fn a_linear_map_is_found() {
-        let features: Vec<Vec<f64>> = (0..40).map(|i| vec![f64::from(i).sin(), f64::from(i).cos(), 1.0]).collect();
-        let places: Vec<[f64; 3]> = features.iter().map(|f| [f[0] - f[1], 2.0 * f[1], 0.5 * f[0]]).collect();
-        assert!(explained(&features, &places) > 0.95);
-        let hashed = |i: u32, salt: u32| f64::from(((i + salt).wrapping_mul(2_654_435_761) >> 20) % 101);
-        let noise: Vec<[f64; 3]> = (0..40).map(|i| [hashed(i, 0), hashed(i, 500), hashed(i, 9000)]).collect();
-        assert!(explained(&features, &noise) < 0.4);
     }
 }

@@ -1,0 +1,209 @@
+//! The nets around what is pre-trained: they paint, and for MiM they also say where a cube belongs.
+
+use burn::module::Module;
+use burn::tensor::activation::log_softmax;
+use burn::tensor::{Device, Int, Tensor, TensorData};
+
+use super::views::Parent;
+use super::{Method, PretrainBackbone, PretrainConfig};
+use crate::layers::{Init, Linear};
+use crate::ops;
+use crate::spark::{Encoding, InputMask, Light, S3d, masked_cell_error, masked_error, repainted};
+use crate::sparse::{Active, plain_standardise};
+use crate::weights::Weights;
+
+/// The net around what is pre-trained.
+#[derive(Module, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a run has one net; a box would only cost a name in the weights")]
+pub(super) enum Painter {
+    Segformer3d(Light),
+    Nested(Nested),
+    Resenc(S3d),
+}
+
+/// The net of MiM: beside the painting, what a cube's features say must fit the place of its parent where it lies.
+#[derive(Module, Debug)]
+pub(super) struct Nested {
+    light: Light,
+    sparse: bool,
+    /// Of the children's and the parents' features, of the second level and of the third.
+    child: Vec<Projector>,
+    parent: Vec<Projector>,
+}
+
+/// Two layers.
+#[derive(Module, Debug)]
+struct Projector {
+    fc1: Linear,
+    fc2: Linear,
+}
+
+impl Projector {
+    fn new(channels: usize, init: &mut Init) -> Self {
+        let mut linear = || {
+            let weight = init.normal([channels, channels], (1.0 / channels as f64).sqrt());
+            Linear { weight, bias: Some(init.constant([channels], 0.0)) }
+        };
+        Self { fc1: linear(), fc2: linear() }
+    }
+
+    /// `[..., C]` -> vectors of unit length, `[..., C]`.
+    fn forward<const D: usize>(&self, x: Tensor<D>) -> Tensor<D> {
+        let x = self.fc2.forward(ops::gelu(self.fc1.forward(x)));
+        x.clone() / (x.square().sum_dim(D - 1) + 1e-12).sqrt()
+    }
+}
+
+impl Nested {
+    /// InfoNCE of the second or third level: each child's mean feature against the places of its parent, whose features are detached.
+    ///
+    /// # Shapes    features of children and parents `[B, C, g, g, g]` on the grid of cells -> `[1]`
+    fn alignment(
+        &self,
+        level: usize,
+        children: Tensor<5>,
+        parents: Tensor<5>,
+        at: &[Parent],
+        temperature: f64,
+    ) -> Tensor<1> {
+        let [count, channels, g, ..] = children.dims();
+        let device = children.device();
+        let child = children.reshape([count, channels, g.pow(3)]).mean_dim(2).reshape([count, channels]);
+        // Octants of the first level, cells of the second.
+        let places = if level == 1 { 2 } else { g };
+        let k = g / places;
+        let [outer, ..] = parents.dims();
+        let blocks = parents.detach().reshape([outer * channels * places, k, places, k, places, k]);
+        let blocks = blocks.permute([0, 2, 4, 1, 3, 5]).reshape([outer, channels, places.pow(3), k.pow(3)]);
+        let features = blocks.mean_dim(3).reshape([outer, channels, places.pow(3)]).swap_dims(1, 2);
+        let ints = |values: Vec<i32>| TensorData::new(values, [count]);
+        let cubes = Tensor::<1, Int>::from_data(ints(at.iter().map(|p| p.cube as i32).collect()), &device);
+        let candidates = self.parent[level - 1].forward(features.select(0, cubes));
+        let child = self.child[level - 1].forward(child).reshape([count, 1, channels]);
+        let logits = child.matmul(candidates.swap_dims(1, 2)).reshape([count, places.pow(3)]) / temperature;
+        let right = Tensor::<1, Int>::from_data(ints(at.iter().map(|p| p.place as i32).collect()), &device);
+        log_softmax(logits, 1).gather(1, right.reshape([count, 1])).mean().neg()
+    }
+}
+
+impl Painter {
+    pub fn new(config: &PretrainConfig, device: &Device) -> Self {
+        let init = &mut Init::new(config.train.seed, device);
+        match (config.backbone, config.method) {
+            (PretrainBackbone::Segformer3d, Method::Spark) => Self::Segformer3d(config.segformer3d.init(init)),
+            (PretrainBackbone::Segformer3d, method) => {
+                let light = config.segformer3d.init(init);
+                let mut projectors =
+                    || (0..2).map(|_| Projector::new(config.segformer3d.cell_channels(), init)).collect();
+                Self::Nested(Nested {
+                    light,
+                    sparse: method == Method::SparkMim,
+                    child: projectors(),
+                    parent: projectors(),
+                })
+            }
+            (PretrainBackbone::Resenc, _) => Self::Resenc(S3d::new(&config.resenc, init)),
+        }
+    }
+
+    /// Painting `[B, 1, D, H, W]` of x `[B, in, D, H, W]`; for MiM also features on the grid of cells.
+    pub fn paint(&self, x: Tensor<5>, active: &Active) -> (Tensor<5>, Option<Tensor<5>>) {
+        match self {
+            Self::Segformer3d(net) => (net.forward(x, active, Encoding::Sparse).image, None),
+            Self::Nested(net) => {
+                let encoding = if net.sparse { Encoding::Sparse } else { Encoding::Dense };
+                let painted = net.light.forward(x, active, encoding);
+                (painted.image, Some(painted.cells))
+            }
+            Self::Resenc(net) => (net.forward(x, active, InputMask::On), None),
+        }
+    }
+
+    /// How well children fit their places; none but for MiM.
+    pub fn alignment(
+        &self,
+        level: usize,
+        children: Tensor<5>,
+        parents: Tensor<5>,
+        at: &[Parent],
+        temperature: f64,
+    ) -> Option<Tensor<1>> {
+        match self {
+            Self::Nested(net) => Some(net.alignment(level, children, parents, at, temperature)),
+            Self::Segformer3d(_) | Self::Resenc(_) => None,
+        }
+    }
+
+    /// How far a painting is from the intensities, where they were masked.
+    pub fn error(&self, painted: Tensor<5>, intensity: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
+        match self {
+            Self::Segformer3d(_) | Self::Nested(_) => masked_cell_error(painted, intensity, active, cell),
+            Self::Resenc(_) => masked_error(painted, intensity, active),
+        }
+    }
+
+    /// A painting in units of the standardised intensities.
+    pub fn in_units_of(&self, painted: Tensor<5>, intensity: Tensor<5>, cell: usize) -> Tensor<5> {
+        match self {
+            Self::Segformer3d(_) | Self::Nested(_) => repainted(painted, plain_standardise(intensity), cell),
+            Self::Resenc(_) => painted,
+        }
+    }
+
+    /// Coarsest features of everything.
+    pub fn bottleneck(&self, x: Tensor<5>) -> Tensor<5> {
+        let stages = match self {
+            Self::Segformer3d(net) => net.encode(x, None),
+            Self::Nested(net) => net.light.encode(x, None),
+            Self::Resenc(net) => net.backbone().encode(x, None),
+        };
+        stages.into_iter().next_back().expect("every backbone has stages")
+    }
+
+    pub fn device(&self) -> Device {
+        match self {
+            Self::Segformer3d(net) => net.device(),
+            Self::Nested(net) => net.light.device(),
+            Self::Resenc(net) => net.device(),
+        }
+    }
+
+    pub fn into_weights(self) -> Weights {
+        match self {
+            Self::Segformer3d(net) => Weights::of(&net.into_encoder()),
+            Self::Nested(net) => Weights::of(&net.light.into_encoder()),
+            Self::Resenc(net) => Weights::of(&net.into_backbone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spark::tests::tiny;
+
+    #[test]
+    fn a_child_that_equals_its_place_aligns_best() {
+        let device = Device::flex();
+        let config = PretrainConfig { method: Method::SparkMim, segformer3d: tiny(), ..PretrainConfig::default() };
+        let Painter::Nested(mut net) = Painter::new(&config, &device) else { panic!("MiM nests") };
+        // One projector for both sides, so that equal features give equal vectors.
+        net.parent = net.child.clone();
+        let channels = config.segformer3d.cell_channels();
+        let hashed = |i: usize| (i as f32 * 12.9898).sin();
+        let values: Vec<f32> = (0..channels * 8).map(hashed).collect();
+        let parents = Tensor::<5>::from_data(TensorData::new(values.clone(), [1, channels, 2, 2, 2]), &device);
+        let child = |place: usize| {
+            let feature: Vec<f32> = (0..channels * 8).map(|i| values[i / 8 * 8 + place]).collect();
+            Tensor::<5>::from_data(TensorData::new(feature, [1, channels, 2, 2, 2]), &device)
+        };
+        let loss = |level, place, child| {
+            net.alignment(level, child, parents.clone(), &[Parent { cube: 0, place }], 0.05).into_scalar::<f32>()
+        };
+        for level in [1, 2] {
+            for place in [0, 5] {
+                assert!(loss(level, place, child(place)) + 1.0 < loss(level, place, child(7 - place)));
+            }
+        }
+    }
+}

@@ -10,9 +10,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::files::FileError;
 use willis_core::{Index, TrainingCase};
+use willis_kernels::distance::squared_distance_mm2;
+use willis_kernels::thinning::skeletonize;
 
 use super::augment::AugmentConfig;
-use super::infer::{SegmentConfig, segment_image};
+use super::infer::{Maps, SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
 use crate::layers::Init;
@@ -85,7 +87,18 @@ pub struct Scores {
     pub aneurysm_dice: Option<f64>,
     /// Share of true vessel voxels with the right site, of those found.
     pub site_accuracy: Option<f64>,
+    /// Share of the true vessel voxels that are found.
+    pub vessel_recall: Option<f64>,
+    /// Share of the found vessel voxels that are true.
+    pub vessel_precision: Option<f64>,
+    /// Share of the true vessels' skeleton that is found.
+    pub skeleton_recall: Option<f64>,
+    /// The same where the vessel is narrower than [`THIN_MM`].
+    pub thin_recall: Option<f64>,
 }
+
+/// Diameter below which a vessel counts as thin, mm.
+pub const THIN_MM: f64 = 1.5;
 
 /// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to start from.
 ///
@@ -256,7 +269,7 @@ pub fn score(net: &SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> R
     let mut counts = Counts::default();
     for folder in folders {
         let case = willis_core::files::case::load(folder)?;
-        counts.add(net, &case, config);
+        counts.add(&segment_image(net, &case.image, config), &case);
     }
     Ok((!folders.is_empty()).then(|| counts.scores()))
 }
@@ -266,11 +279,12 @@ struct Counts {
     vessel: [u64; 3],
     aneurysm: [u64; 3],
     sites: [u64; 2],
+    skeleton: [u64; 2],
+    thin: [u64; 2],
 }
 
 impl Counts {
-    fn add(&mut self, net: &SegmentNet, case: &TrainingCase, config: &SegmentConfig) {
-        let maps = segment_image(net, &case.image, config);
+    fn add(&mut self, maps: &Maps, case: &TrainingCase) {
         for (i, (&site, &aneurysm)) in case.sites.voxels.iter().zip(&case.aneurysm.voxels).enumerate() {
             let vessel = maps.vessel[i] >= 0.5;
             count(&mut self.vessel, vessel, site != 0);
@@ -278,6 +292,19 @@ impl Counts {
             if vessel && site != 0 {
                 self.sites[0] += u64::from(maps.site[i] == site);
                 self.sites[1] += 1;
+            }
+        }
+        let (shape, spacing) = (case.sites.grid.shape.zyx(), case.sites.grid.spacing());
+        let truth: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
+        let to_wall = squared_distance_mm2(&truth, shape, spacing.zyx());
+        // The distance goes to the next voxel's middle, half a voxel beyond the wall.
+        let thin = (THIN_MM / 2.0 + spacing.min() / 2.0).powi(2) as f32;
+        for (i, _) in skeletonize(&truth, shape).iter().enumerate().filter(|&(_, &on)| on != 0) {
+            let found = u64::from(maps.vessel[i] >= 0.5);
+            let add = |[both, all]: &mut [u64; 2]| (*both, *all) = (*both + found, *all + 1);
+            add(&mut self.skeleton);
+            if to_wall[i] < thin {
+                add(&mut self.thin);
             }
         }
     }
@@ -289,6 +316,10 @@ impl Counts {
             vessel_dice: dice(self.vessel),
             aneurysm_dice: dice(self.aneurysm),
             site_accuracy: ratio(self.sites[0], self.sites[1]),
+            vessel_recall: ratio(self.vessel[0], self.vessel[2]),
+            vessel_precision: ratio(self.vessel[0], self.vessel[1]),
+            skeleton_recall: ratio(self.skeleton[0], self.skeleton[1]),
+            thin_recall: ratio(self.thin[0], self.thin[1]),
         }
     }
 }
@@ -310,6 +341,34 @@ mod tests {
             train: TrainConfig { steps: 60, learning_rate: 0.01, warmup_steps: 3, ..TrainConfig::default() },
             sample: SampleConfig { patch: 32, ..SampleConfig::default() },
             ..SegmentTraining::default()
+        }
+    }
+
+    #[test]
+    fn scores_of_half_a_vessel() {
+        let mut case = case(24);
+        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1 mm.
+        for (reach, thin) in [(4, false), (1, true)] {
+            let shape = case.sites.grid.shape;
+            let (mut maps, mut vessel) = (Maps { vessel: vec![], aneurysm: vec![], site: vec![] }, 0u64);
+            for (i, site) in case.sites.voxels.iter_mut().enumerate() {
+                let at = shape.index(i);
+                let square = |y: usize| at.z.abs_diff(12).pow(2) + at.y.abs_diff(y).pow(2);
+                *site = if square(12) <= reach { 5 } else { 0 };
+                vessel += u64::from(*site != 0);
+                let found = at.x < 12 && (square(12) <= reach || square(4) <= reach);
+                maps.vessel.push(f32::from(u8::from(found)));
+                maps.aneurysm.push(0.0);
+                maps.site.push(5);
+            }
+            let mut counts = Counts::default();
+            counts.add(&maps, &case);
+            assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);
+            let scores = counts.scores();
+            assert_eq!((scores.vessel_recall, scores.vessel_precision), (Some(0.5), Some(0.5)));
+            assert!((scores.skeleton_recall.unwrap() - 0.5).abs() < 0.1);
+            assert_eq!(scores.thin_recall.is_some(), thin);
+            assert_eq!((scores.vessel_dice, scores.site_accuracy), (Some(0.5), Some(1.0)));
         }
     }
 

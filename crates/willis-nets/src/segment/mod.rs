@@ -7,7 +7,7 @@ mod net;
 mod sample;
 
 pub use augment::AugmentConfig;
-pub use fit::{FitError, Fitted, Scores, SegmentTraining, fit, score};
+pub use fit::{FitError, Fitted, Scores, SegmentTraining, THIN_MM, fit, score};
 pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
 pub use sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare};

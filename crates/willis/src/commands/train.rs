@@ -131,6 +131,14 @@ fn vessels(
         number(scores.aneurysm_dice),
         number(scores.site_accuracy)
     );
+    println!(
+        "vessel recall {}, precision {}; skeleton recall {}, of vessels below {} mm {}",
+        number(scores.vessel_recall),
+        number(scores.vessel_precision),
+        number(scores.skeleton_recall),
+        segment::THIN_MM,
+        number(scores.thin_recall)
+    );
     Ok(())
 }
 

@@ -65,6 +65,20 @@ impl Active {
         }
     }
 
+    /// The mask at a resolution with channels last, `[B, d, h, w, 1]`; none where that is coarser than the cells.
+    pub fn channels_last(&self, size: [usize; 3]) -> Option<Tensor<5>> {
+        Some(self.at(size)?.permute([0, 2, 3, 4, 1]))
+    }
+
+    /// x with zeros where it may not be seen, `[B, D, H, W, C]`.
+    pub fn keep_channels_last(&self, x: Tensor<5>) -> Tensor<5> {
+        let [_, depth, height, width, _] = x.dims();
+        match self.channels_last([depth, height, width]) {
+            Some(mask) => x * mask,
+            None => x,
+        }
+    }
+
     /// Only those tokens that may be seen, in their order, for attention that must not look at the others; all of them where the grid
     /// is coarser than the cells.
     ///

@@ -6,6 +6,10 @@ use burn::tensor::{Int, Tensor, TensorData};
 use super::{RelativeIndex, WindowReverse};
 use crate::layers::{Init, Linear};
 use crate::ops;
+use crate::sparse::Active;
+
+/// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and finite where a window has no others.
+const UNSEEN: f64 = 1e9;
 
 /// Sizes of [`WindowAttention`].
 #[derive(Debug, Clone)]
@@ -50,13 +54,18 @@ impl WindowAttentionConfig {
 }
 
 impl WindowAttention {
-    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape.
-    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `active` no token looks at one that may not be
+    /// seen; what it gives for those has no meaning.
+    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
         let [b, d, h, w, c] = x.dims();
         let [wd, wh, ww] = self.window;
         let (nd, nh, nw) = (d / wd, h / wh, w / ww);
-        let windows = x.reshape([b, nd, wd, nh, wh, nw, ww, c]).permute([0, 1, 3, 5, 2, 4, 6, 7]);
-        let attended = self.attend(windows.reshape([b * nd * nh * nw, wd * wh * ww, c]));
+        let windows = |x: Tensor<5>, channels: usize| {
+            let windows = x.reshape([b, nd, wd, nh, wh, nw, ww, channels]).permute([0, 1, 3, 5, 2, 4, 6, 7]);
+            windows.reshape([b * nd * nh * nw, wd * wh * ww, channels])
+        };
+        let seen = active.and_then(|active| active.channels_last([d, h, w])).map(|mask| windows(mask, 1));
+        let attended = self.attend(windows(x, c), seen);
         match self.reverse {
             WindowReverse::Flat => attended.reshape([b, d, h, w, c]),
             WindowReverse::Permuted => {
@@ -66,15 +75,19 @@ impl WindowAttention {
         }
     }
 
-    /// x `[windows, T, C]` -> the same shape.
-    fn attend(&self, x: Tensor<3>) -> Tensor<3> {
+    /// x `[windows, T, C]` -> the same shape; `seen` `[windows, T, 1]` is 0 for tokens that are not looked at.
+    fn attend(&self, x: Tensor<3>, seen: Option<Tensor<3>>) -> Tensor<3> {
         let [n, tokens, c] = x.dims();
         let width = c / self.heads;
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
         let part = |i| qkv.clone().narrow(0, i, 1).reshape([n, self.heads, tokens, width]);
         ops::count(2 * n * tokens * tokens * c);
         let (q, k, v) = (part(0) * (width as f64).powf(-0.5), part(1), part(2));
-        let weights = ops::softmax(q.matmul(k.swap_dims(2, 3)) + self.bias(tokens));
+        let mut logits = q.matmul(k.swap_dims(2, 3)) + self.bias(tokens);
+        if let Some(seen) = seen {
+            logits = logits + ((seen - 1.0) * UNSEEN).reshape([n, 1, 1, tokens]);
+        }
+        let weights = ops::softmax(logits);
         self.proj.forward(weights.matmul(v).swap_dims(1, 2).reshape([n, tokens, c]))
     }
 

@@ -8,6 +8,7 @@ use super::haar::{self, Details};
 use super::{MergeOffsets, Quirks};
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
 use crate::ops::{self, ConvOptions, Corners};
+use crate::sparse::Active;
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone)]
@@ -58,9 +59,9 @@ impl Block {
     ///
     /// # Shapes
     /// x `[B, D, H, W, C]` -> the same shape
-    pub fn forward(&self, x: Tensor<5>, details: Option<&mut Vec<Details>>) -> Tensor<5> {
+    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>, details: Option<&mut Vec<Details>>) -> Tensor<5> {
         let [_, d, h, w, _] = x.dims();
-        let mut scale = self.norm1.forward(x.clone());
+        let mut scale = kept(self.norm1.forward(x.clone()), active);
         let mut bands = Vec::new();
         let mut sum: Option<Tensor<5>> = None;
         for level in 1..=self.levels.max(1) {
@@ -75,7 +76,7 @@ impl Block {
                 };
             }
             if self.multi_scale || level >= self.levels {
-                let attended = enlarge(self.attn.forward(scale.clone()), [d, h, w]);
+                let attended = enlarge(self.attn.forward(scale.clone(), active), [d, h, w], active);
                 sum = Some(match sum {
                     Some(sum) => sum + attended,
                     None => attended,
@@ -87,18 +88,30 @@ impl Block {
             *details = bands;
         }
         let x = x + sum.expect("there is at least one scale");
-        let z = self.norm2.forward(x.clone());
-        x + z.clone() + self.mlp.forward(z)
+        let z = kept(self.norm2.forward(x.clone()), active);
+        kept(x + z.clone() + self.mlp.forward(z, active), active)
     }
 }
 
-/// Tokens interpolated to a size.
-fn enlarge(x: Tensor<5>, size: [usize; 3]) -> Tensor<5> {
-    let [_, d, h, w, _] = x.dims();
-    if [d, h, w] == size {
-        return x;
+/// Tokens `[B, D, H, W, C]` with zeros where they may not be seen.
+pub(super) fn kept(x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
+    match active {
+        Some(active) => active.keep_channels_last(x),
+        None => x,
     }
-    ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::Free).permute([0, 2, 3, 4, 1])
+}
+
+/// Tokens interpolated to a size; of those that may be seen only, their weights scaled up to one.
+fn enlarge(x: Tensor<5>, size: [usize; 3], active: Option<&Active>) -> Tensor<5> {
+    let [_, d, h, w, _] = x.dims();
+    let resized =
+        |x: Tensor<5>| ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::Free).permute([0, 2, 3, 4, 1]);
+    let mask = active.and_then(|active| active.channels_last([d, h, w]));
+    match mask {
+        _ if [d, h, w] == size => kept(x, active),
+        Some(mask) => kept(resized(x * mask.clone()) / resized(mask).clamp_min(1e-6), active),
+        None => resized(x),
+    }
 }
 
 /// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise; the residual on its input is the caller's.
@@ -124,12 +137,12 @@ impl FeedForward {
     }
 
     /// x `[B, D, H, W, C]` -> the same shape.
-    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+    fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
         // A 1x1x1 convolution is a linear map of each token.
         let weight = self.pwconv.weight.val();
         let [hidden, channels, ..] = weight.dims();
         let h = ops::linear(x, weight.reshape([hidden, channels]), self.pwconv.bias.as_ref().map(|b| b.val()));
-        let h = ops::gelu(self.norm1.forward(h));
+        let h = kept(ops::gelu(self.norm1.forward(h)), active);
         let h = self.dwconv.forward(h.permute([0, 4, 1, 2, 3])).permute([0, 2, 3, 4, 1]);
         self.fc.forward(ops::gelu(self.norm2.forward(h)))
     }

@@ -5,10 +5,11 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::Quirks;
-use super::block::{Block, BlockConfig, PatchMerging};
+use super::block::{Block, BlockConfig, PatchMerging, kept};
 use super::haar::Details;
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::{self, ConvOptions};
+use crate::sparse::Active;
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
@@ -117,19 +118,19 @@ struct PatchEmbed {
 }
 
 impl WaveformerEncoder {
-    /// Outputs of the four stages, finest first.
+    /// Outputs of the four stages, finest first; with `active` only of the cells that may be seen, and zero elsewhere.
     ///
     /// # Shapes
     /// image `[B, in, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`
-    pub fn forward(&self, image: Tensor<5>) -> [StageOutput; 4] {
-        let mut x = self.embed(image);
+    pub fn forward(&self, image: Tensor<5>, active: Option<&Active>) -> [StageOutput; 4] {
+        let mut x = kept(self.embed(image), active);
         std::array::from_fn(|stage| {
             if stage > 0 {
-                x = self.merge(stage, x.clone());
+                x = kept(self.merge(stage, x.clone()), active);
             }
             let mut details = Vec::new();
             for block in self.blocks(stage) {
-                x = block.forward(x.clone(), Some(&mut details));
+                x = block.forward(x.clone(), active, Some(&mut details));
             }
             StageOutput { features: channels_first(norm(x.clone())), details }
         })
@@ -152,7 +153,7 @@ impl WaveformerEncoder {
 
     /// Tokens through the blocks of a stage (0 to 3), without keeping sub-bands.
     pub fn stage(&self, stage: usize, x: Tensor<5>) -> Tensor<5> {
-        self.blocks(stage).iter().fold(x, |x, block| block.forward(x, None))
+        self.blocks(stage).iter().fold(x, |x, block| block.forward(x, None, None))
     }
 
     fn blocks(&self, stage: usize) -> &[Block] {
@@ -189,7 +190,7 @@ mod tests {
         let device = Device::flex();
         let net = WaveformerConfig::published(1, 64, Quirks::OFFICIAL).init(&mut Init::new(0, &device));
         let net = golden::fill(net, &[("", "waveformer_encoder.")]);
-        let stages = net.forward(golden::input([1, 1, 64, 64, 64], &device));
+        let stages = net.forward(golden::input([1, 1, 64, 64, 64], &device), None);
         let first = stages[0].features.clone();
         probe(first, &[(0, 0.831671), (1, 0.767013), (224694, -0.895133), (524288, -0.570518)]);
         probe(stages[3].features.clone(), &[(0, -0.248615), (3510, -0.326064), (12288, 0.400709)]);
@@ -198,6 +199,69 @@ mod tests {
         probe(band(0, 0), &[(0, 0.159681), (1, 1.721179)]);
         probe(band(2, 0), &[(0, 0.342215)]);
         probe(band(2, 6), &[(0, -0.026805), (1, -0.648651)]);
+    }
+
+    #[test]
+    fn nothing_masked_influences_anything_seen() {
+        let device = Device::flex();
+        let config = WaveformerConfig {
+            size: [32; 3],
+            embed_dim: 8,
+            head_dim: 4,
+            depths: [2, 1, 1, 1],
+            ..WaveformerConfig::published(1, 32, Quirks::FIXED)
+        };
+        // Norms start without a shift; random parameters show a leak through one.
+        let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
+        let x = golden::input([2, 1, 32, 32, 32], &device);
+        let flags: Vec<bool> = (0..16).map(|i| i % 3 == 0).collect();
+        let active = Active::new(&flags, 2, [2; 3], &device);
+        let seen = active.keep(x.clone());
+        // Only what is masked differs, and that the encoder must not take from its input.
+        let other = seen.clone() + (x - seen) * 100.0;
+        let bytes = |x: Tensor<5>| -> Vec<_> {
+            let stages = net.forward(active.keep(x), Some(&active)).into_iter();
+            let parts = stages.flat_map(|stage| {
+                let masked = stage.features.clone() - active.keep(stage.features.clone());
+                assert_eq!(masked.abs().max().into_scalar::<f32>(), 0.0);
+                stage.details.into_iter().flatten().chain([stage.features])
+            });
+            parts.map(|part| part.into_data()).collect()
+        };
+        let whole = bytes(golden::input([2, 1, 32, 32, 32], &device));
+        for (a, b) in whole.into_iter().zip(bytes(other)) {
+            a.assert_eq(&b, true);
+        }
+        let all = Active::new(&[true; 16], 2, [2; 3], &device);
+        let x = golden::input([2, 1, 32, 32, 32], &device);
+        let (masked, plain) = (net.forward(x.clone(), Some(&all)), net.forward(x, None));
+        for (a, b) in masked.into_iter().zip(plain) {
+            let tolerance = burn::tensor::Tolerance::rel_abs(1e-4, 1e-4);
+            a.features.into_data().assert_approx_eq::<f32>(&b.features.into_data(), tolerance);
+        }
+    }
+
+    #[test]
+    fn a_cell_s_features_depend_on_what_is_seen_elsewhere() {
+        // Attention does look at other seen cells: the mask cuts nothing more than it must.
+        let device = Device::flex();
+        let config = WaveformerConfig {
+            size: [32; 3],
+            embed_dim: 8,
+            head_dim: 4,
+            depths: [1; 4],
+            ..WaveformerConfig::published(1, 32, Quirks::FIXED)
+        };
+        let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
+        let active = Active::new(&[true, false, false, false, false, false, false, true], 1, [2; 3], &device);
+        let x = golden::input([1, 1, 32, 32, 32], &device);
+        let first = |x: Tensor<5>| {
+            let features = net.forward(active.keep(x), Some(&active))[0].features.clone();
+            features.narrow(2, 0, 8).narrow(3, 0, 8).narrow(4, 0, 8).into_data()
+        };
+        let corner = Active::new(&[true, false, false, false, false, false, false, false], 1, [2; 3], &device);
+        let other = corner.keep(x.clone()) + (x.clone() - corner.keep(x.clone())) * 3.0;
+        assert_ne!(first(x), first(other));
     }
 
     #[test]
@@ -210,7 +274,7 @@ mod tests {
             depths: [1; 4],
             ..WaveformerConfig::published(2, 16, Quirks::FIXED)
         };
-        let stages = config.init(&mut Init::new(1, &device)).forward(golden::input([2, 2, 16, 32, 48], &device));
+        let stages = config.init(&mut Init::new(1, &device)).forward(golden::input([2, 2, 16, 32, 48], &device), None);
         assert_eq!(stages[0].features.dims(), [2, 4, 8, 16, 24]);
         assert_eq!(stages[3].features.dims(), [2, 32, 1, 2, 3]);
         assert_eq!(stages[1].details.len(), 2);

@@ -144,7 +144,7 @@ impl Waveformer {
 
     /// x `[B, in, D, H, W]` of the size the net was made for -> logits `[B, classes, D, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        let stages = self.waveformer_encoder.forward(x.clone());
+        let stages = self.waveformer_encoder.forward(x.clone(), None);
         self.out.forward(self.decoder.forward(stages, self.image.forward(x)))
     }
 }

@@ -1,6 +1,7 @@
 """Times our backbones against the same nets in PyTorch with the same weights, and prints a Markdown table.
 
-Used as compare.py is. Logits are compared first. PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
+Used as compare.py is, with a net's name and then `eager` to leave out what takes minutes to compile. Logits are compared first.
+PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
 Memory is the largest resident set of a process that does nothing else, above what it had before the first run.
 """
 
@@ -19,7 +20,7 @@ from compare import THREADS, Willis, values
 from segformer3d import SegFormer3D
 from waveformer import WaveFormer
 
-TURNS = 5
+TURNS = 3
 
 
 def load_safetensors(path):
@@ -94,9 +95,10 @@ def main():
         x_last = x.to(memory_format=torch.channels_last_3d)
         rivals = [lambda: run(net, x), lambda: run(last, x_last)]
         try:
-            compiled = torch.compile(net)
-            run(compiled, x)
-            rivals.append(lambda: run(compiled, x))
+            if sys.argv[2:] != ["eager"]:
+                compiled = torch.compile(net)
+                run(compiled, x)
+                rivals.append(lambda: run(compiled, x))
         except Exception as error:
             print(f"not compiled: {type(error).__name__}", file=sys.stderr)
         for rival in rivals:

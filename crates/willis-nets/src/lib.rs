@@ -41,3 +41,9 @@ pub enum Switch {
 pub fn cpu() -> Device {
     Device::flex()
 }
+
+/// Runs work on a thread of rayon's pool. A kernel called there starts at once; one called from elsewhere first wakes a thread, which takes
+/// longer than many a kernel.
+pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}

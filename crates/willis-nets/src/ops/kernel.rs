@@ -10,7 +10,9 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
-use burn::tensor::{DType, Device, Tensor, TensorData};
+use burn::tensor::{DType, Device, Tensor};
+
+use super::buffers;
 
 /// A CPU kernel over `N` contiguous C-order f32 inputs whose shapes it was built for.
 pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
@@ -24,7 +26,7 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
 
 /// A new buffer after `fill` overwrote it.
 pub(crate) fn filled(len: usize, fill: impl FnOnce(&mut [f32])) -> Vec<f32> {
-    let mut values = vec![0.0; len];
+    let mut values = buffers::take(len);
     fill(&mut values);
     values
 }
@@ -158,7 +160,7 @@ fn slice(x: &FloatTensor<Flex>) -> &[f32] {
 }
 
 fn tensor(values: Vec<f32>, shape: Vec<usize>) -> FloatTensor<Flex> {
-    FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
+    FloatTensor::<Flex>::from_data(buffers::data(values, shape))
 }
 
 #[cfg(test)]

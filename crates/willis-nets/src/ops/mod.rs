@@ -5,6 +5,7 @@
 
 mod activation;
 mod attention;
+mod buffers;
 mod conv3d;
 mod given;
 mod kernel;

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use burn::tensor::Tensor;
 use willis_kernels::norm::{self as kernels, RowStats};
 
+use super::buffers;
 use super::kernel::{Kernel, apply3, on_cpu};
 
 /// Layer norm over the last axis with biased variance: `(x - mean) / sqrt(var + eps) * weight + bias`.
@@ -64,7 +65,7 @@ impl Norm {
     }
 
     fn run(&self, [x, gain, shift]: [&[f32]; 3]) -> (Vec<f32>, Vec<RowStats>) {
-        let mut y = vec![0.0; x.len()];
+        let mut y = buffers::take(x.len());
         let row = match self.over {
             Over::Channels => gain.len(),
             Over::Space { volume } => volume,
@@ -92,7 +93,7 @@ impl Kernel<3> for Norm {
     fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
         let [x, gain, shift] = inputs;
         let stats = self.stats.get_or_init(|| self.run(inputs).1);
-        let [mut dx, mut dgain, mut dshift] = [x, gain, shift].map(|input| vec![0.0; input.len()]);
+        let [mut dx, mut dgain, mut dshift] = [x, gain, shift].map(|input| buffers::take(input.len()));
         match self.over {
             Over::Channels => kernels::layer_norm_backward(x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift),
             Over::Space { volume } => {

@@ -260,7 +260,7 @@ pub fn fit(
     run_dir: &Path,
     device: &Device,
     progress: impl FnMut(&Progress<'_>),
-    mut on_epoch: impl FnMut(&Epoch),
+    mut on_epoch: impl FnMut(&Epoch) + Send,
 ) -> Result<Pretrained, PretrainError> {
     check(config)?;
     let probe = Probe::draw(count, &volume, config).ok_or(PretrainError::NoVolumes)?;

@@ -10,8 +10,8 @@ use willis_core::image::{HarmonisedVolume, Image, VesselMap};
 use willis_core::space::{Index, Shape, VoxelPoint};
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
-use crate::Switch;
 use crate::loss::segmentation::{CHANNELS, CLASSES};
+use crate::{Switch, on_pool};
 
 /// How a volume is cut into windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -54,6 +54,11 @@ pub(super) struct Maps {
 }
 
 pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
+    on_pool(|| slide(net, image, config))
+}
+
+/// The window slid over the volume, the answers blended.
+fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
     let shape = image.grid.shape;
     let n = shape.len();
     let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };

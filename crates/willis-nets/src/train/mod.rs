@@ -21,6 +21,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::on_pool;
 use crate::weights::{Precision, Weights, WeightsError};
 use checkpoint::State;
 use optimiser::gradients;
@@ -169,12 +170,12 @@ pub const LOG: &str = "log.csv";
 /// gets `checkpoint.safetensors` and `log.csv`.
 ///
 /// # Errors    files, another configuration's checkpoint, a loss that is not finite
-pub fn train<M: Module, B: Send>(
+pub fn train<M: Module + Sync, B: Send>(
     net: M,
     config: &TrainConfig,
     run_dir: &Path,
     sample: impl Fn(usize, &mut ChaCha8Rng) -> B + Sync,
-    mut loss: impl FnMut(&M, B) -> Loss,
+    mut loss: impl FnMut(&M, B) -> Loss + Send,
     mut progress: impl FnMut(&Progress<'_>),
 ) -> Result<Trained<M>, TrainError> {
     fs::create_dir_all(run_dir).map_err(|source| TrainError::Io { path: run_dir.to_path_buf(), source })?;
@@ -203,15 +204,18 @@ pub fn train<M: Module, B: Send>(
             let mut sum = Weights::default();
             let (mut value, mut terms) = (0.0, Vec::new());
             for _ in 0..accumulate {
+                // Received here, not on the pool: a pool of one thread must stay free to make the batch.
                 let batch = receiver.recv().expect("the sampling thread makes a batch for every step or panics");
-                let loss = loss(&net, batch);
-                if !loss.value.is_finite() {
+                let (part, gradient);
+                (part, terms, gradient) = on_pool(|| {
+                    let Loss { tensor, value, terms } = loss(&net, batch);
+                    (value, terms, gradients(&net, &mut tensor.backward()))
+                });
+                if !part.is_finite() {
                     return Err(TrainError::Diverged { step: state.step });
                 }
-                value += loss.value / accumulate as f64;
-                terms = loss.terms;
-                let mut grads = loss.tensor.backward();
-                sum.add_scaled(&gradients(&net, &mut grads), 1.0 / accumulate as f32);
+                value += part / accumulate as f64;
+                sum.add_scaled(&gradient, 1.0 / accumulate as f32);
             }
             state.update(sum, learning_rate(config, state.step), config);
             net = state.net.clone().apply(net)?;

@@ -4,7 +4,12 @@
 //! (Felzenszwalb & Huttenlocher, Theory of Computing 8, 2012). A line is cut at its zeros first: nothing beyond a
 //! zero can be nearer than the zero, so sparse masks such as vessels cost little more than one pass over memory.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
+
+/// Voxels of a row that are looked at together.
+const RUN: usize = 64;
 
 /// Columns gathered together, so that each cache line is read once.
 const TILE: usize = 16;
@@ -26,27 +31,48 @@ pub fn squared_distance_mm2(mask: &[u8], shape: [usize; 3], spacing_mm: [f64; 3]
     if mask.is_empty() {
         return Vec::new();
     }
+    // Rows without foreground are never written, so that their memory need not even be mapped in.
     let mut squared = vec![0.0f32; mask.len()];
-    squared.par_chunks_mut(nx * ny).zip(mask.par_chunks(nx * ny)).for_each(|(slice, mask)| {
-        for (row, mask) in slice.chunks_mut(nx).zip(mask.chunks(nx)) {
-            scan_row(row, mask, spacing_mm[2]);
+    let mut extents = vec![0..0; nz * ny];
+    let slices = squared.par_chunks_mut(nx * ny).zip(mask.par_chunks(nx * ny)).zip(extents.par_chunks_mut(ny));
+    slices.for_each(|((slice, mask), extents)| {
+        for ((row, mask), extent) in slice.chunks_mut(nx).zip(mask.chunks(nx)).zip(extents.iter_mut()) {
+            *extent = foreground(mask);
+            scan_row(row, mask, extent.clone(), spacing_mm[2]);
         }
         let mut rows: Vec<&mut [f32]> = slice.chunks_mut(nx).collect();
-        lower_columns(&mut rows, nx, spacing_mm[1]);
+        lower_columns(&mut rows, extents, spacing_mm[1]);
     });
     // The rows of one y lie in different slices; dealing them out makes every y a task of its own.
     let mut rows_by_y: Vec<Vec<&mut [f32]>> = (0..ny).map(|_| Vec::with_capacity(nz)).collect();
     for (i, row) in squared.chunks_mut(nx).enumerate() {
         rows_by_y[i % ny].push(row);
     }
-    rows_by_y.into_par_iter().for_each(|mut rows| lower_columns(&mut rows, nx, spacing_mm[0]));
+    rows_by_y.into_par_iter().enumerate().for_each(|(y, mut rows)| {
+        let extents: Vec<Range<usize>> = extents.iter().skip(y).step_by(ny).cloned().collect();
+        lower_columns(&mut rows, &extents, spacing_mm[0]);
+    });
     squared
 }
 
+/// From the first to behind the last foreground voxel of a row; empty without any.
+fn foreground(mask: &[u8]) -> Range<usize> {
+    // Runs without a branch in each voxel: most of a mask of vessels is empty.
+    let run = |i: usize| &mask[i * RUN..mask.len().min((i + 1) * RUN)];
+    let is_empty = |i: &usize| run(*i).iter().fold(0, |any, &m| any | m) == 0;
+    let runs = 0..mask.len().div_ceil(RUN);
+    let Some(first) = runs.clone().find(|i| !is_empty(i)) else { return 0..0 };
+    let last = runs.rev().find(|i| !is_empty(i)).unwrap_or(first);
+    let within = |i: usize, place: Option<usize>| i * RUN + place.expect("the run has foreground");
+    let start = within(first, run(first).iter().position(|&m| m != 0));
+    let end = within(last, run(last).iter().rposition(|&m| m != 0)) + 1;
+    start..end
+}
+
 /// Squared distance along one row to the nearest zero of the mask; infinite in a row without zeros.
-fn scan_row(row: &mut [f32], mask: &[u8], step: f64) {
-    let mut start = 0;
-    while let Some(offset) = mask[start..].iter().position(|&m| m != 0) {
+fn scan_row(row: &mut [f32], mask: &[u8], extent: Range<usize>, step: f64) {
+    let mut start = extent.start;
+    while let Some(offset) = mask[start..extent.end].iter().position(|&m| m != 0) {
         let first = start + offset;
         let end = mask[first..].iter().position(|&m| m == 0).map_or(mask.len(), |n| first + n);
         for (i, value) in row[first..end].iter_mut().enumerate() {
@@ -59,13 +85,21 @@ fn scan_row(row: &mut [f32], mask: &[u8], step: f64) {
     }
 }
 
-/// Replaces each column of `rows` by the lower envelope of parabolas standing on its values.
-fn lower_columns(rows: &mut [&mut [f32]], width: usize, step: f64) {
-    let n = rows.len();
-    let mut tile = vec![0.0f32; TILE * n];
+/// Replaces each column of `rows` by the lower envelope of parabolas standing on its values; outside its extent a row is zero.
+fn lower_columns(rows: &mut [&mut [f32]], extents: &[Range<usize>], step: f64) {
+    let filled = || extents.iter().filter(|extent| !extent.is_empty());
+    let Some(start) = filled().map(|extent| extent.start).min() else { return };
+    let end = filled().map(|extent| extent.end).max().unwrap_or(start);
+    let mut tile = vec![0.0f32; TILE * rows.len()];
     let mut envelope = Envelope::default();
-    for first in (0..width).step_by(TILE) {
-        let count = TILE.min(width - first);
+    for first in (start..end).step_by(TILE) {
+        let count = TILE.min(end - first);
+        let touches = |extent: &Range<usize>| extent.start < first + count && first < extent.end;
+        let Some(top) = extents.iter().position(touches) else { continue };
+        let bottom = extents.iter().rposition(touches).unwrap_or(top);
+        // One row more on either side: the zeros at which stretches end.
+        let rows = &mut rows[top.saturating_sub(1)..extents.len().min(bottom + 2)];
+        let n = rows.len();
         let mut any = [false; TILE];
         for (i, row) in rows.iter().enumerate() {
             for (j, &value) in row[first..first + count].iter().enumerate() {
@@ -76,7 +110,8 @@ fn lower_columns(rows: &mut [&mut [f32]], width: usize, step: f64) {
         for j in (0..count).filter(|&j| any[j]) {
             let column = &mut tile[j * n..(j + 1) * n];
             lower_line(column, step, &mut envelope);
-            for (row, &value) in rows.iter_mut().zip(column.iter()) {
+            // Zeros stay zeros; writing them would map in memory that nothing else needs.
+            for (row, &value) in rows.iter_mut().zip(column.iter()).filter(|(_, value)| **value != 0.0) {
                 row[first + j] = value;
             }
         }
@@ -171,6 +206,18 @@ mod tests {
         assert!(squared_distance_mm2(&[1; 24], [2, 3, 4], [1.0; 3]).iter().all(|d| d.is_infinite()));
         assert!(squared_distance_mm2(&[0; 24], [2, 3, 4], [1.0; 3]).iter().all(|&d| d == 0.0));
         assert!(squared_distance_mm2(&[], [0, 3, 4], [1.0; 3]).is_empty());
+    }
+
+    #[test]
+    fn rows_longer_than_a_run_and_a_tile() {
+        let (shape, spacing) = ([3, 4, 150], [1.5, 0.7, 0.4]);
+        for lit in [&[0, 149][..], &[70, 71, 72], &[63, 64], &[]] {
+            let mut mask = vec![0u8; 3 * 4 * 150];
+            for row in 0..12 {
+                lit.iter().filter(|&x| (row + x) % 5 != 0).for_each(|x| mask[row * 150 + x] = 3);
+            }
+            assert_eq!(squared_distance_mm2(&mask, shape, spacing), slow(&mask, shape, spacing));
+        }
     }
 
     proptest! {

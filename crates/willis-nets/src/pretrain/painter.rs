@@ -14,7 +14,6 @@ use crate::weights::Weights;
 
 /// The net around what is pre-trained.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a run has one net; a box would only cost a name in the weights")]
 pub(super) enum Painter {
     Segformer3d(Light),
     Nested(Nested),

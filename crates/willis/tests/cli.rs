@@ -198,6 +198,58 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     assert!(weights(&whole) == weights(&broken), "the resumed training differs");
 }
 
+#[test]
+fn a_pre_trained_encoder_starts_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (data, config) = (at("data"), at("tiny.toml"));
+    synthesise(&data, 2, 5);
+    fs::write(&config, [TINY_TRAINING, TINY_PRETRAINING].concat()).unwrap();
+    let common = |run: &Path| {
+        let options = ["--steps", "2", "--quiet", "--data", path(&data), "--config", path(&config), "-o", path(run)];
+        options.map(String::from)
+    };
+    for method in ["spark", "mim", "spark-mim"] {
+        let run = at(method);
+        let output = command(&["pretrain", "--method", method]).args(common(&run)).output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let epochs = fs::read_to_string(run.join("epochs.csv")).unwrap();
+        assert!(epochs.lines().nth(1).unwrap().starts_with("2,"), "{epochs}");
+        assert!(run.join("panels/step-000002.png").exists());
+    }
+    let train = |run: &Path, encoder: &Path| {
+        let folds = ["--folds", "2", "--fold", "1", "--encoder", path(encoder)];
+        command(&["train", "vessels"]).args(folds).args(common(run)).output().unwrap()
+    };
+    let output = train(&at("tuned"), &at("spark").join("backbone.safetensors"));
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    // A vessel net is no encoder.
+    let output = train(&at("refused"), &at("tuned").join("vessels.safetensors"));
+    assert!(!output.status.success());
+    assert!(text(&output.stderr).contains("is no encoder of this vessel net"), "{}", text(&output.stderr));
+}
+
+/// Goes with [`TINY_TRAINING`].
+const TINY_PRETRAINING: &str = r#"
+[pretrain]
+patch = 32
+cell = 16
+batch = 1
+epoch_steps = 2
+probe_cubes = 8
+
+[pretrain.segformer3d]
+decoder_width = 32
+
+[pretrain.segformer3d.backbone]
+num_classes = 15
+embed_dims = [8, 16, 16, 16]
+heads = [1, 2, 2, 2]
+depths = [1, 1, 1, 1]
+decoder_dim = 16
+statistics = "own"
+"#;
+
 /// Small enough for seconds, checkpoint after every step.
 const TINY_TRAINING: &str = r#"
 [train]

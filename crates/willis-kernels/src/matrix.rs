@@ -2,6 +2,8 @@
 
 use gemm::{Parallelism, gemm};
 
+use crate::shared::Disjoint;
+
 /// A matrix somewhere in a slice.
 #[derive(Clone, Copy)]
 pub(crate) struct Matrix<'a> {
@@ -38,22 +40,44 @@ impl<'a> MatrixMut<'a> {
 
 /// `to = scale a b`, or `to += scale a b`.
 pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32, add: bool, to: MatrixMut<'_>) {
+    let MatrixMut { values, size, row_stride } = to;
+    // SAFETY: the slice is exclusive.
+    unsafe { product_within(a, b, scale, add, &Disjoint::new(values), 0, size, row_stride) }
+}
+
+/// [`product`] into a part of an output that other tasks fill elsewhere: rows `row_stride` apart, the first at `start`.
+///
+/// # Safety
+/// While this runs, nothing else may touch the elements it writes.
+#[allow(clippy::too_many_arguments)]
+pub(crate) unsafe fn product_within(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scale: f32,
+    add: bool,
+    to: &Disjoint<'_>,
+    start: usize,
+    size: [usize; 2],
+    row_stride: usize,
+) {
     let ([m, k], [k_too, n]) = (a.size, b.size);
-    assert!(k == k_too && to.size == [m, n] && m * n * k > 0, "{:?} times {:?} into {:?}", a.size, b.size, to.size);
+    assert!(k == k_too && size == [m, n] && m * n * k > 0, "{:?} times {:?} into {size:?}", a.size, b.size);
     let holds = |length: usize, size: [usize; 2], strides: [usize; 2]| {
         (size[0] - 1) * strides[0] + (size[1] - 1) * strides[1] < length
     };
     assert!(holds(a.values.len(), a.size, a.strides) && holds(b.values.len(), b.size, b.strides));
-    assert!(to.row_stride >= n && holds(to.values.len(), to.size, [to.row_stride, 1]));
-    // SAFETY: every index of the three matrices lies in its slice by the assertions above; `to` is exclusive, its rows do not overlap.
+    assert!(row_stride >= n, "rows of {n} that overlap");
+    let to = to.pointer(start, (m - 1) * row_stride + n);
+    // SAFETY: every index of the three matrices lies in its slice by the assertions above and `pointer`'s; the rows of `to` do not
+    // overlap, and nothing else touches them by the caller's promise.
     unsafe {
         gemm(
             m,
             n,
             k,
-            to.values.as_mut_ptr(),
+            to,
             1,
-            to.row_stride as isize,
+            row_stride as isize,
             add,
             a.values.as_ptr(),
             a.strides[1] as isize,

@@ -30,13 +30,19 @@ impl<'a> Disjoint<'a> {
         Self { start: values.as_mut_ptr(), length: values.len(), owner: PhantomData }
     }
 
+    /// Where a piece starts, for code that writes parts of it only.
+    pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut f32 {
+        assert!(start <= self.length && length <= self.length - start, "piece {start}+{length} of {}", self.length);
+        // SAFETY: in bounds by the assertion.
+        unsafe { self.start.add(start) }
+    }
+
     /// # Safety
     /// While the returned slice lives, no other live slice of this output may overlap it.
     #[allow(clippy::mut_from_ref)]
     pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [f32] {
-        assert!(start <= self.length && length <= self.length - start, "piece {start}+{length} of {}", self.length);
-        // SAFETY: in bounds by the assertion, exclusive by the caller's promise.
-        unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
+        // SAFETY: in bounds by `pointer`'s assertion, exclusive by the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer(start, length), length) }
     }
 }
 

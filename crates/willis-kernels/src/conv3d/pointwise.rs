@@ -4,7 +4,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 use super::Conv3dShape;
-use crate::matrix::{Matrix, MatrixMut, product};
+use crate::matrix::{Matrix, MatrixMut, product, product_within};
 use crate::shared::Disjoint;
 
 /// Runs of voxels per item of the batch; a constant, so that sums over voxels do not depend on the number of threads.
@@ -37,16 +37,13 @@ fn mix(shape: &Conv3dShape, w: Matrix<'_>, bias: Option<&[f32]>, from: &[f32], t
         let length = run.min(volume - start);
         let from =
             Matrix { values: &from[item * sources * volume + start..], size: [sources, length], strides: [volume, 1] };
-        // A block of channels at a time, so that a task borrows no voxels of another one.
-        let mut block = vec![0.0; targets * length];
-        if let Some(bias) = bias {
-            block.chunks_exact_mut(length).zip(bias).for_each(|(row, &bias)| row.fill(bias));
-        }
-        product(w, from, 1.0, bias.is_some(), MatrixMut::of_rows(&mut block, length));
-        for (channel, row) in block.chunks_exact(length).enumerate() {
+        let first = item * targets * volume + start;
+        for (channel, &bias) in bias.into_iter().flatten().enumerate() {
             // SAFETY: tasks differ in item or run of voxels, so their pieces never overlap.
-            unsafe { to.slice((item * targets + channel) * volume + start, length) }.copy_from_slice(row);
+            unsafe { to.slice(first + channel * volume, length) }.fill(bias);
         }
+        // SAFETY: as above.
+        unsafe { product_within(w, from, 1.0, bias.is_some(), &to, first, [targets, length], volume) };
     });
 }
 

@@ -48,7 +48,7 @@ enum Operation {
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
-        let seconds = rayon::scope(|_| request.operation.run(&request));
+        let seconds = willis_nets::on_pool(|| request.operation.run(&request));
         println!("{}", serde_json::json!({ "seconds": seconds, "peak_mib": peak_mib() }));
         std::io::stdout().flush().expect("writable stdout");
     }

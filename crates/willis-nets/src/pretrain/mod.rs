@@ -55,6 +55,16 @@ pub struct NestedConfig {
     pub temperature: f64,
 }
 
+impl NestedConfig {
+    /// Whether every level has a masked part, the next level a cube in it, and cosines something to be divided by.
+    fn has_children(&self, cells: usize) -> bool {
+        let some_masked = |share: f64, parts: usize| share * parts as f64 >= 1.0;
+        let shares = [(self.coarse_masked, 8), (self.middle_masked, cells), (self.fine_masked, cells)];
+        let masked = shares.into_iter().all(|(share, parts)| some_masked(share, parts));
+        masked && self.middle > 0 && self.fine > 0 && self.temperature > 0.0
+    }
+}
+
 impl Default for NestedConfig {
     fn default() -> Self {
         Self {
@@ -226,6 +236,11 @@ fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
                     needed: "for MiM cells of 16 voxels, an even number along each side",
                 });
             }
+            if config.method != Method::Spark && !config.nested.has_children((patch / cell).pow(3)) {
+                return Err(PretrainError::Net {
+                    needed: "on every level of MiM a masked part and a cube in it, and a temperature above 0",
+                });
+            }
             // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where cells are smaller.
             (32, 16)
         }
@@ -321,8 +336,8 @@ fn step_loss<'a>(
         let (painted, features) = net.paint(x, &active);
         add(PAINT[number], net.error(painted.clone(), intensity.clone(), &active, cell), 1.0);
         let both = features.clone().zip(outer.take()).filter(|_| nested.align_weight > 0.0);
-        let align = |(children, parents)| net.alignment(number, children, parents, &level.parents, nested.temperature);
-        if let Some(term) = both.and_then(align) {
+        if let (Some((children, parents)), Some(net)) = (both, net.nested()) {
+            let term = net.alignment(number, children, parents, &level.parents, nested.temperature);
             add(ALIGN[number], term, nested.align_weight);
         }
         outer = features;
@@ -461,6 +476,16 @@ mod tests {
             let mean = |from: usize, term: usize| steps[from..from + 5].iter().map(|s| s[term].1).sum::<f64>() / 5.0;
             assert!(mean(15, 0) < mean(0, 0) && mean(15, 1) < mean(0, 1), "{steps:?}");
         }
+        let childless = PretrainConfig {
+            method: Method::Mim,
+            backbone: PretrainBackbone::Segformer3d,
+            patch: 32,
+            cell: 16,
+            nested: NestedConfig { middle: 0, ..NestedConfig::default() },
+            ..PretrainConfig::default()
+        };
+        let refused = fit(2, volume, &childless, folder.path(), &Device::flex(), |_| (), |_| ());
+        assert!(matches!(refused, Err(PretrainError::Net { .. })));
         let resenc = PretrainConfig { method: Method::Mim, ..config(1) };
         let refused = fit(2, volume, &resenc, folder.path(), &Device::flex(), |_| (), |_| ());
         assert!(matches!(refused, Err(PretrainError::Net { .. })));

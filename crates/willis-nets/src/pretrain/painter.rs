@@ -57,7 +57,7 @@ impl Nested {
     /// InfoNCE of the second or third level: each child's mean feature against the places of its parent, whose features are detached.
     ///
     /// # Shapes    features of children and parents `[B, C, g, g, g]` on the grid of cells -> `[1]`
-    fn alignment(
+    pub fn alignment(
         &self,
         level: usize,
         children: Tensor<5>,
@@ -118,17 +118,10 @@ impl Painter {
         }
     }
 
-    /// How well children fit their places; none but for MiM.
-    pub fn alignment(
-        &self,
-        level: usize,
-        children: Tensor<5>,
-        parents: Tensor<5>,
-        at: &[Parent],
-        temperature: f64,
-    ) -> Option<Tensor<1>> {
+    /// The net of MiM, if this is one.
+    pub fn nested(&self) -> Option<&Nested> {
         match self {
-            Self::Nested(net) => Some(net.alignment(level, children, parents, at, temperature)),
+            Self::Nested(net) => Some(net),
             Self::Segformer3d(_) | Self::Resenc(_) => None,
         }
     }

@@ -26,7 +26,7 @@ fn main() {
         let training = net.clone().train();
         let x = Tensor::<5>::ones([batch, 4, side, side, side], &training.device());
         let sites: Vec<u8> = (0..voxels).map(|i| if i % 50 == 0 { (i % 14) as u8 } else { 0 }).collect();
-        let target = SegmentationTarget { sites: &sites, aneurysm: &vec![0; voxels], tube: &sites };
+        let target = SegmentationTarget { sites: &sites, aneurysm: &vec![0.0; voxels], tube: &sites };
         let values = vec![0.0; voxels * CHANNELS];
         let loss = || segmentation_loss(&values, batch, target, &SegmentationLossConfig::default());
         time("  loss", || drop(loss()));

@@ -12,7 +12,8 @@ use crate::waveformer::{self, Quirks, Waveformer, WaveformerConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// A backbone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Backbone {
     /// SegFormer3D.
     Segformer3d,
@@ -156,9 +157,10 @@ impl Backbone {
                 };
                 let inner = WaveformerConfig {
                     multi_scale: config.multi_scale,
+                    hf_refinement: config.hf_refinement,
                     ..WaveformerConfig::published(config.in_channels, size, quirks)
                 };
-                Net::Waveformer(Box::new(Waveformer::new(&inner, config.num_classes, config.hf_refinement, init)))
+                Net::Waveformer(Box::new(Waveformer::new(&inner, config.num_classes, init)))
             }
             Self::Resenc => {
                 let config = ResEncConfig::published(config.in_channels, config.num_classes);

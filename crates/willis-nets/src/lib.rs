@@ -14,6 +14,7 @@ pub mod loss;
 pub mod mim;
 pub mod ops;
 pub mod pretrain;
+pub mod pretrained;
 pub mod propose;
 pub mod resenc;
 pub mod segformer3d;

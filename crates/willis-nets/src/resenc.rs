@@ -15,7 +15,7 @@ const SLOPE: f64 = 0.01;
 
 /// Sizes of the net. Every stage but the first halves the resolution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct ResEncConfig {
     /// Channels of the image.
     pub in_channels: usize,
@@ -27,7 +27,26 @@ pub struct ResEncConfig {
     pub blocks: Vec<usize>,
 }
 
+impl Default for ResEncConfig {
+    /// Small enough to train on two cores; one channel in and out.
+    fn default() -> Self {
+        Self { in_channels: 1, num_classes: 1, features: vec![16, 32, 64, 128], blocks: vec![1, 2, 2, 2] }
+    }
+}
+
 impl ResEncConfig {
+    /// Whether a net of these sizes can be made and has a coarser stage than its first.
+    pub fn is_sound(&self) -> bool {
+        let stages = (2..=8).contains(&self.features.len()) && self.features.len() == self.blocks.len();
+        let ends = [self.in_channels, self.num_classes];
+        stages && ends.iter().chain(&self.features).chain(&self.blocks).all(|size| (1..=4096).contains(size))
+    }
+
+    /// What every axis of an image must be a multiple of.
+    pub fn coarsest(&self) -> usize {
+        1 << (self.features.len() - 1)
+    }
+
     /// ResEnc-L.
     pub fn published(in_channels: usize, num_classes: usize) -> Self {
         Self { in_channels, num_classes, features: vec![32, 64, 128, 256, 320, 320], blocks: vec![1, 3, 4, 6, 6, 6] }
@@ -114,6 +133,11 @@ impl ResEnc {
     /// x `[B, in, D, H, W]`, every axis a multiple of two to the number of stages less one -> logits `[B, classes, D, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         self.decode(self.encode(x, None))
+    }
+
+    /// The last convolution, whose outputs are the logits.
+    pub(crate) fn head(&mut self) -> &mut Conv3d {
+        self.decoder.seg_layers.last_mut().expect("one per step up")
     }
 
     /// Features of the stages, finest first; with `active` only of the cells that may be seen, and zero elsewhere.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use willis_nets::catalogue::Backbone;
 
 /// Finds intracranial aneurysms in CT and MR series. Research use only; not a medical device.
 #[derive(Debug, Parser)]
@@ -177,13 +178,25 @@ pub enum MethodName {
     SparkMim,
 }
 
-/// Nets that can be pre-trained.
+/// Nets that are pre-trained and find vessels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackboneName {
-    /// Encoder of the vessel net, for `train vessels --encoder`.
+    /// SegFormer3D; the vessel net of the embedded weights.
     Segformer3d,
-    /// Residual-encoder U-Net, with its decoder (S3D).
+    /// WaveFormer; the classifier's encoder, too.
+    Waveformer,
+    /// Residual-encoder U-Net; pre-trained with its decoder (S3D).
     Resenc,
+}
+
+impl From<BackboneName> for Backbone {
+    fn from(name: BackboneName) -> Self {
+        match name {
+            BackboneName::Segformer3d => Self::Segformer3d,
+            BackboneName::Waveformer => Self::Waveformer,
+            BackboneName::Resenc => Self::Resenc,
+        }
+    }
 }
 
 /// `willis cohort ...`
@@ -293,24 +306,34 @@ pub struct TrainArgs {
     pub config: Option<PathBuf>,
 }
 
+/// `willis train vessels`
+#[derive(Debug, Args)]
+pub struct VesselsArgs {
+    /// Data and run folder.
+    #[command(flatten)]
+    pub train: TrainArgs,
+    /// Net; the configuration's (SegFormer3D with a full-resolution branch) when absent.
+    #[arg(long, value_enum)]
+    pub backbone: Option<BackboneName>,
+    /// Weights to start from, of a net of the same configuration; random ones when absent.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain`); the rest starts from random weights.
+    #[arg(long, value_name = "FILE", conflicts_with = "from")]
+    pub encoder: Option<PathBuf>,
+    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
+    #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
+    pub layer_decay: f64,
+}
+
 /// `willis train ...`
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
-    /// Vessel segmentation: SegFormer3D with a full-resolution branch.
-    Vessels {
-        /// Data and run folder.
-        #[command(flatten)]
-        train: TrainArgs,
-        /// Weights to start from, of a net of the same configuration; random ones when absent.
-        #[arg(long, value_name = "FILE")]
-        from: Option<PathBuf>,
-        /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain`); the rest starts from random weights.
-        #[arg(long, value_name = "FILE", conflicts_with = "from")]
-        encoder: Option<PathBuf>,
-        /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
-        #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
-        layer_decay: f64,
-    },
+    /// Vessel segmentation: which voxels are artery, of which site, which aneurysm.
+    #[command(
+        after_help = "Examples:\n  willis train vessels --data phantoms -o runs/vessels --steps 9000\n  willis train vessels --data phantoms -o runs/waveformer --backbone waveformer\n  willis train vessels --data phantoms -o runs/tuned --encoder runs/spark/backbone.safetensors"
+    )]
+    Vessels(VesselsArgs),
     /// Graph node scorer: GATv2 over the traced centrelines.
     Graph {
         /// Data and run folder.

@@ -121,14 +121,11 @@ impl ExamineNetConfig {
 
     fn waveformer(&self) -> WaveformerConfig {
         WaveformerConfig {
-            in_channels: IN_CHANNELS,
-            size: [SIDE; 3],
             embed_dim: self.embed_dim,
             depths: self.depths,
             head_dim: self.embed_dim / 2,
             ffn_ratio: 2,
-            multi_scale: true,
-            quirks: Quirks::FIXED,
+            ..WaveformerConfig::published(IN_CHANNELS, SIDE, Quirks::FIXED)
         }
     }
 }

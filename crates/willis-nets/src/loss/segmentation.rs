@@ -31,6 +31,9 @@ pub struct SegmentationLossConfig {
     pub focal: f64,
     /// Weight of the Tversky term of the aneurysms, where the patch has any.
     pub aneurysm_tversky: f64,
+    /// Aneurysms of fewer voxels weigh as much as one of this many in both terms of the aneurysms; 0 lets every voxel weigh the same
+    /// (after Kofler et al., arXiv:2205.08209: without it the loss of a large sac drowns that of a small one).
+    pub small_lesion_voxels: f64,
     /// False-positive and false-negative weights of both Tversky terms.
     pub tversky: Tversky,
 }
@@ -44,6 +47,7 @@ impl Default for SegmentationLossConfig {
             skeleton_recall: 0.5,
             focal: 1.0,
             aneurysm_tversky: 1.0,
+            small_lesion_voxels: 0.0,
             tversky: Tversky::default(),
         }
     }
@@ -54,8 +58,8 @@ impl Default for SegmentationLossConfig {
 pub struct SegmentationTarget<'a> {
     /// Class of each voxel, below [`CLASSES`].
     pub sites: &'a [u8],
-    /// 1 inside an aneurysm.
-    pub aneurysm: &'a [u8],
+    /// Weight of each voxel of an aneurysm, 0 elsewhere.
+    pub aneurysm: &'a [f32],
     /// Class of each voxel of the tube around the skeleton, 0 elsewhere.
     pub tube: &'a [u8],
 }
@@ -71,7 +75,7 @@ pub struct SegmentationLoss {
     pub vessel_tversky: f64,
     /// One minus recall of the tubes, mean over the sites present; 0 to 1.
     pub skeleton_recall: f64,
-    /// Focal loss over the number of aneurysm voxels.
+    /// Focal loss over the weight of the aneurysm voxels.
     pub focal: f64,
     /// 0 to 1; 0 without any aneurysm.
     pub aneurysm_tversky: f64,
@@ -81,7 +85,7 @@ pub struct SegmentationLoss {
 
 /// Voxels that one task works on; fixed, so that sums do not depend on the number of threads.
 const CHUNK: usize = 8192;
-/// The focal term is divided by the number of aneurysm voxels, at least this many.
+/// The focal term is divided by the weight of the aneurysm voxels, at least this many.
 const MIN_FOCAL_VOXELS: f64 = 200.0;
 
 /// Loss of logits `[B, 15, N]`, N voxels in C order.
@@ -229,17 +233,17 @@ impl Chunk<'_> {
             let weight = if site == 0 { background_weight } else { 1.0 };
             sums.weight += weight;
             sums.cross_entropy -= weight * f64::from(class_rows[site][i].max(f32::MIN_POSITIVE).ln());
-            sums.vessel.add(1.0 - class_rows[0][i], site != 0);
+            sums.vessel.add(1.0 - class_rows[0][i], f32::from(u8::from(site != 0)));
             if tube != 0 {
                 sums.tube[tube] += 1.0;
                 sums.tube_hit[tube] += f64::from(class_rows[tube][i]);
             }
             let p = 1.0 / (1.0 + (-lesion_row[i]).exp());
             lesion_row[i] = p;
-            let is_lesion = target.aneurysm[voxel] != 0;
-            sums.aneurysm.add(p, is_lesion);
-            sums.lesion_voxels += f64::from(u8::from(is_lesion));
-            sums.focal += f64::from(focal(p, is_lesion).0);
+            let lesion = target.aneurysm[voxel];
+            sums.aneurysm.add(p, lesion);
+            sums.lesion_voxels += f64::from(lesion);
+            sums.focal += f64::from(focal(p, lesion).0);
         }
         sums
     }
@@ -267,10 +271,11 @@ impl Chunk<'_> {
             class_rows[tube][i] += by_tube * p_tube;
 
             let p = lesion_row[i];
-            let is_lesion = target.aneurysm[voxel] != 0;
-            let overlap = if is_lesion { slopes.aneurysm.by_target } else { slopes.aneurysm.by_other };
+            let lesion = target.aneurysm[voxel];
+            let overlap =
+                if lesion > 0.0 { f64::from(lesion) * slopes.aneurysm.by_target } else { slopes.aneurysm.by_other };
             let by_p = (overlap * slopes.aneurysm_weight) as f32;
-            lesion_row[i] = focal(p, is_lesion).1 * slopes.focal as f32 + by_p * p * (1.0 - p);
+            lesion_row[i] = focal(p, lesion).1 * slopes.focal as f32 + by_p * p * (1.0 - p);
         }
     }
 }
@@ -294,12 +299,13 @@ fn softmax(rows: &mut [&mut [f32]]) {
     }
 }
 
-/// `-(1 - q)^2 ln q` with q the probability of the truth, and its derivative by the logit.
-fn focal(p: f32, is_target: bool) -> (f32, f32) {
-    let (q, sign) = if is_target { (p, 1.0) } else { (1.0 - p, -1.0) };
+/// `-w (1 - q)^2 ln q` with q the probability of the truth, and its derivative by the logit; w is the weight of a target voxel, 1 for
+/// any other, whose `target` is 0.
+fn focal(p: f32, target: f32) -> (f32, f32) {
+    let (q, slope, weight) = if target > 0.0 { (p, target, target) } else { (1.0 - p, -1.0, 1.0) };
     let log = q.max(f32::MIN_POSITIVE).ln();
     let rest = 1.0 - q;
-    (-rest * rest * log, sign * rest * rest * (2.0 * q * log - rest))
+    (-weight * rest * rest * log, slope * rest * rest * (2.0 * q * log - rest))
 }
 
 #[cfg(test)]
@@ -313,7 +319,7 @@ mod tests {
     fn target() -> SegmentationTarget<'static> {
         SegmentationTarget {
             sites: &[0, 0, 3, 3, 0, 13, 0, 1, 1, 1, 0, 0],
-            aneurysm: &[0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0],
+            aneurysm: &[0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 2.5, 0.0, 0.0, 0.0, 0.0],
             tube: &[0, 0, 3, 0, 0, 13, 0, 0, 1, 1, 0, 0],
         }
     }
@@ -339,7 +345,7 @@ mod tests {
             let mut logits = vec![-right; VOXELS * CHANNELS];
             for (voxel, (&site, &lesion)) in target().sites.iter().zip(target().aneurysm).enumerate() {
                 logits[usize::from(site) * VOXELS + voxel] = right;
-                logits[(CHANNELS - 1) * VOXELS + voxel] = if lesion == 1 { right } else { -right };
+                logits[(CHANNELS - 1) * VOXELS + voxel] = if lesion > 0.0 { right } else { -right };
             }
             segmentation_loss(&logits, 1, target(), &SegmentationLossConfig::default())
         };

@@ -33,12 +33,12 @@ pub struct Overlap {
 }
 
 impl Overlap {
-    /// Counts of one voxel of probability `p`.
-    pub fn add(&mut self, p: f32, is_target: bool) {
-        let p = f64::from(p);
-        if is_target {
-            self.true_positive += p;
-            self.false_negative += 1.0 - p;
+    /// Counts of one voxel of probability `p`; `target` is its weight, 0 for one that is no target and counts once.
+    pub fn add(&mut self, p: f32, target: f32) {
+        let (p, target) = (f64::from(p), f64::from(target));
+        if target > 0.0 {
+            self.true_positive += target * p;
+            self.false_negative += target * (1.0 - p);
         } else {
             self.false_positive += p;
         }
@@ -54,7 +54,7 @@ impl Overlap {
     }
 }
 
-/// Loss and its derivative by the probability of a voxel, which is the same for all target voxels and for all others.
+/// Loss and its derivative by the probability of a voxel, which is the same for all target voxels of weight 1 and for all others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TverskyLoss {
     /// `1 - index`, 0 to 1.
@@ -104,7 +104,7 @@ mod tests {
 
     fn overlap(target: &[bool], pred: &[f32]) -> Overlap {
         let mut overlap = Overlap::default();
-        target.iter().zip(pred).for_each(|(&g, &p)| overlap.add(p, g));
+        target.iter().zip(pred).for_each(|(&g, &p)| overlap.add(p, f32::from(u8::from(g))));
         overlap
     }
 

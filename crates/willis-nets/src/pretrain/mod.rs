@@ -1,5 +1,5 @@
-//! Self-supervised pre-training by painting masked cells, on volumes without labels: SparK, MiM or both with a light decoder behind
-//! SegFormer3D's encoder, which is the vessel net's; S3D around the residual-encoder U-Net.
+//! Self-supervised pre-training by painting masked cells, on volumes without labels: SparK, MiM or both with a light decoder behind the
+//! encoder of SegFormer3D or WaveFormer; S3D around the residual-encoder U-Net.
 
 mod painter;
 mod probe;
@@ -13,11 +13,14 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use willis_core::Image;
 
+use crate::catalogue::Backbone;
 use crate::resenc::ResEncConfig;
+use crate::segformer3d::SegFormer3dConfig;
 use crate::segment::IN_CHANNELS;
-use crate::spark::LightConfig;
+use crate::spark::{EncoderConfig, LightConfig};
 use crate::sparse::{Active, plain_standardise};
 use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
+use crate::waveformer::WaveformerConfig;
 use crate::weights::Weights;
 use painter::Painter;
 use probe::Probe;
@@ -79,16 +82,6 @@ impl Default for NestedConfig {
     }
 }
 
-/// What is pre-trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum PretrainBackbone {
-    /// SegFormer3D's encoder, fed as in the vessel net: intensity and world coordinates.
-    Segformer3d,
-    /// Residual-encoder U-Net, fed with standardised intensity.
-    Resenc,
-}
-
 /// How a backbone is pre-trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -97,10 +90,15 @@ pub struct PretrainConfig {
     pub method: Method,
     /// The levels of MiM.
     pub nested: NestedConfig,
-    /// What is pre-trained.
-    pub backbone: PretrainBackbone,
-    /// Sizes around SegFormer3D: four channels in.
-    pub segformer3d: LightConfig,
+    /// What is pre-trained: the encoder of SegFormer3D or WaveFormer, fed as in the vessel net with intensity and world coordinates, or
+    /// the residual-encoder U-Net, fed with standardised intensity.
+    pub backbone: Backbone,
+    /// Sizes of SegFormer3D: four channels in.
+    pub segformer3d: SegFormer3dConfig,
+    /// Sizes of WaveFormer: four channels in, its size that of the patches.
+    pub waveformer: WaveformerConfig,
+    /// Channels of the light decoder behind these two at the coarsest stage.
+    pub decoder_width: usize,
     /// Sizes of the residual-encoder U-Net: one channel in, one out.
     pub resenc: ResEncConfig,
     /// Optimiser, steps, seed.
@@ -119,16 +117,30 @@ pub struct PretrainConfig {
     pub probe_cubes: usize,
 }
 
+impl PretrainConfig {
+    /// The net around SegFormer3D's or WaveFormer's encoder.
+    ///
+    /// # Panics    for the U-Net, which has its own decoder (programmer error)
+    fn light(&self) -> LightConfig {
+        let encoder = match self.backbone {
+            Backbone::Segformer3d => EncoderConfig::Segformer3d(self.segformer3d.clone()),
+            Backbone::Waveformer => EncoderConfig::Waveformer(self.waveformer.clone()),
+            Backbone::Resenc => panic!("the U-Net paints with its own decoder"),
+        };
+        LightConfig { encoder, decoder_width: self.decoder_width }
+    }
+}
+
 impl Default for PretrainConfig {
     fn default() -> Self {
-        let small =
-            ResEncConfig { features: vec![16, 32, 64, 128], blocks: vec![1, 2, 2, 2], ..ResEncConfig::published(1, 1) };
         Self {
             method: Method::Spark,
             nested: NestedConfig::default(),
-            backbone: PretrainBackbone::Segformer3d,
-            segformer3d: LightConfig::default(),
-            resenc: small,
+            backbone: Backbone::Segformer3d,
+            segformer3d: SegFormer3dConfig::willis(),
+            waveformer: WaveformerConfig::default(),
+            decoder_width: 128,
+            resenc: ResEncConfig::default(),
             train: TrainConfig { steps: 5000, learning_rate: 1e-3, clip_norm: 5.0, ..TrainConfig::default() },
             patch: 64,
             cell: 16,
@@ -211,7 +223,7 @@ pub struct Panel {
 /// A pre-trained backbone.
 #[derive(Debug)]
 pub struct Pretrained {
-    /// Averaged weights of the residual-encoder U-Net or of SegFormer3D's encoder, with `backbone` and `config` in the metadata.
+    /// Averaged weights of the residual-encoder U-Net or of the other backbones' encoder, with `backbone` and `config` in the metadata.
     pub weights: Weights,
     /// Steps done.
     pub step: usize,
@@ -222,42 +234,44 @@ pub struct Pretrained {
 /// Whether the sizes fit together.
 fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
     let (patch, cell) = (config.patch, config.cell);
+    let refused = |needed| Err(PretrainError::Net { needed });
     let (coarsest, voxel) = match config.backbone {
-        PretrainBackbone::Segformer3d => {
-            let LightConfig { backbone, decoder_width } = &config.segformer3d;
-            if !backbone.is_sound() || backbone.in_channels != IN_CHANNELS {
-                return Err(PretrainError::Net { needed: "four channels in, and heads that divide its channels" });
-            }
-            if *decoder_width == 0 || !decoder_width.is_multiple_of(32) {
-                return Err(PretrainError::Net { needed: "a decoder_width that is a multiple of 32" });
-            }
-            if config.method != Method::Spark && (cell != 16 || !patch.is_multiple_of(2 * cell)) {
-                return Err(PretrainError::Net {
-                    needed: "for MiM cells of 16 voxels, an even number along each side",
-                });
-            }
-            if config.method != Method::Spark && !config.nested.has_children((patch / cell).pow(3)) {
-                return Err(PretrainError::Net {
-                    needed: "on every level of MiM a masked part and a cube in it, and a temperature above 0",
-                });
+        Backbone::Segformer3d => {
+            if !config.segformer3d.is_sound() || config.segformer3d.in_channels != IN_CHANNELS {
+                return refused("four channels in, and heads that divide its channels");
             }
             // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where cells are smaller.
             (32, 16)
         }
-        PretrainBackbone::Resenc => {
+        Backbone::Waveformer => {
+            let WaveformerConfig { in_channels, size, .. } = config.waveformer;
+            if !config.waveformer.is_sound() || in_channels != IN_CHANNELS || size != [patch; 3] {
+                return refused("four channels in, the patches' size, and a head_dim that divides embed_dim");
+            }
+            (16, 16)
+        }
+        Backbone::Resenc => {
             if config.method != Method::Spark {
-                return Err(PretrainError::Net { needed: "the method spark: MiM is built around segformer3d" });
+                return refused("the method spark: MiM is built around segformer3d and waveformer");
             }
-            let ResEncConfig { in_channels, num_classes, features, blocks } = &config.resenc;
-            if [*in_channels, *num_classes] != [1, 1] || features.len() < 2 || features.len() != blocks.len() {
-                return Err(PretrainError::Net {
-                    needed: "one channel in and out, two or more stages, blocks for each",
-                });
+            let ResEncConfig { in_channels, num_classes, .. } = config.resenc;
+            if [in_channels, num_classes] != [1, 1] || !config.resenc.is_sound() {
+                return refused("one channel in and out, two or more stages, blocks for each");
             }
-            let voxel = 1usize << (features.len() - 1).min(16);
-            (voxel, voxel)
+            (config.resenc.coarsest(), config.resenc.coarsest())
         }
     };
+    if config.backbone != Backbone::Resenc {
+        if config.decoder_width == 0 || !config.decoder_width.is_multiple_of(32) {
+            return refused("a decoder_width that is a multiple of 32");
+        }
+        if config.method != Method::Spark && (cell != 16 || !patch.is_multiple_of(2 * cell)) {
+            return refused("for MiM cells of 16 voxels, an even number along each side");
+        }
+        if config.method != Method::Spark && !config.nested.has_children((patch / cell).pow(3)) {
+            return refused("on every level of MiM a masked part and a cube in it, and a temperature above 0");
+        }
+    }
     let fits = |side: usize, unit: usize| side > 0 && side.is_multiple_of(unit);
     match fits(cell, voxel) && fits(patch, cell) && fits(patch, coarsest) {
         true => Ok(()),
@@ -299,11 +313,12 @@ pub fn fit(
     };
     let trained = train(Painter::new(config, device), &config.train, run_dir, sample, loss, progress)?;
     let mut weights = trained.net.into_weights();
-    let (name, sizes) = match config.backbone {
-        PretrainBackbone::Segformer3d => ("segformer3d", serde_json::to_string(&config.segformer3d.backbone)),
-        PretrainBackbone::Resenc => ("resenc", serde_json::to_string(&config.resenc)),
+    let sizes = match config.backbone {
+        Backbone::Segformer3d => serde_json::to_string(&config.segformer3d),
+        Backbone::Waveformer => serde_json::to_string(&config.waveformer),
+        Backbone::Resenc => serde_json::to_string(&config.resenc),
     };
-    weights.metadata.insert("backbone".into(), name.into());
+    weights.metadata.insert("backbone".into(), config.backbone.name().into());
     weights.metadata.insert("config".into(), sizes.expect("a struct of numbers is valid JSON"));
     Ok(Pretrained { weights, step: trained.step, finished: trained.finished })
 }
@@ -372,8 +387,7 @@ impl Panel {
 mod tests {
     use super::*;
     use crate::layers::Init;
-    use crate::segformer3d::SegFormer3dConfig;
-    use crate::spark::tests::tiny;
+    use crate::spark::tests::{tiny, tiny_waveformer};
     use willis_core::{Affine, Grid, Point, Shape, Spacing};
 
     /// A volume whose brightness waves faster towards one side.
@@ -389,7 +403,7 @@ mod tests {
 
     fn config(steps: usize) -> PretrainConfig {
         PretrainConfig {
-            backbone: PretrainBackbone::Resenc,
+            backbone: Backbone::Resenc,
             resenc: ResEncConfig { features: vec![4, 8], blocks: vec![1, 1], ..ResEncConfig::published(1, 1) },
             train: TrainConfig { steps, learning_rate: 0.01, warmup_steps: 2, ..TrainConfig::default() },
             patch: 16,
@@ -426,8 +440,9 @@ mod tests {
             ..SegFormer3dConfig::willis()
         };
         let config = PretrainConfig {
-            backbone: PretrainBackbone::Segformer3d,
-            segformer3d: LightConfig { backbone: backbone.clone(), decoder_width: 32 },
+            backbone: Backbone::Segformer3d,
+            segformer3d: backbone.clone(),
+            decoder_width: 32,
             patch: 32,
             cell: 16,
             masked_share: 0.5,
@@ -453,14 +468,22 @@ mod tests {
     #[test]
     fn nested_masks_are_learned_on_every_level() {
         let folder = tempfile::tempdir().unwrap();
-        for method in [Method::Mim, Method::SparkMim] {
+        let (EncoderConfig::Segformer3d(segformer3d), EncoderConfig::Waveformer(waveformer)) =
+            (tiny().encoder, tiny_waveformer().encoder)
+        else {
+            panic!("one of each")
+        };
+        for (method, backbone) in [
+            (Method::Mim, Backbone::Segformer3d),
+            (Method::SparkMim, Backbone::Segformer3d),
+            (Method::SparkMim, Backbone::Waveformer),
+        ] {
             let config = PretrainConfig {
                 method,
-                backbone: PretrainBackbone::Segformer3d,
-                segformer3d: LightConfig {
-                    backbone: SegFormer3dConfig { in_channels: 4, ..tiny().backbone },
-                    ..tiny()
-                },
+                backbone,
+                segformer3d: SegFormer3dConfig { in_channels: 4, ..segformer3d.clone() },
+                waveformer: WaveformerConfig { in_channels: 4, ..waveformer.clone() },
+                decoder_width: 32,
                 patch: 32,
                 cell: 16,
                 batch: 1,
@@ -468,7 +491,7 @@ mod tests {
             };
             let mut steps = Vec::new();
             let step = |p: &Progress<'_>| steps.push(p.terms.to_vec());
-            let run = folder.path().join(format!("{method:?}"));
+            let run = folder.path().join(format!("{method:?}{backbone:?}"));
             let done = fit(2, volume, &config, &run, &Device::flex(), step, |_| ()).unwrap();
             assert!(done.finished);
             let names: Vec<&str> = steps[0].iter().map(|(name, _)| *name).collect();
@@ -478,7 +501,7 @@ mod tests {
         }
         let childless = PretrainConfig {
             method: Method::Mim,
-            backbone: PretrainBackbone::Segformer3d,
+            backbone: Backbone::Segformer3d,
             patch: 32,
             cell: 16,
             nested: NestedConfig { middle: 0, ..NestedConfig::default() },

@@ -5,7 +5,8 @@ use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
 use super::views::Parent;
-use super::{Method, PretrainBackbone, PretrainConfig};
+use super::{Method, PretrainConfig};
+use crate::catalogue::Backbone;
 use crate::layers::{Init, Linear};
 use crate::ops;
 use crate::spark::{Encoding, InputMask, Light, S3d, masked_cell_error, masked_error, repainted};
@@ -15,7 +16,7 @@ use crate::weights::Weights;
 /// The net around what is pre-trained.
 #[derive(Module, Debug)]
 pub(super) enum Painter {
-    Segformer3d(Light),
+    Light(Light),
     Nested(Nested),
     Resenc(S3d),
 }
@@ -89,11 +90,10 @@ impl Painter {
     pub fn new(config: &PretrainConfig, device: &Device) -> Self {
         let init = &mut Init::new(config.train.seed, device);
         match (config.backbone, config.method) {
-            (PretrainBackbone::Segformer3d, Method::Spark) => Self::Segformer3d(config.segformer3d.init(init)),
-            (PretrainBackbone::Segformer3d, method) => {
-                let light = config.segformer3d.init(init);
-                let mut projectors =
-                    || (0..2).map(|_| Projector::new(config.segformer3d.cell_channels(), init)).collect();
+            (Backbone::Segformer3d | Backbone::Waveformer, Method::Spark) => Self::Light(config.light().init(init)),
+            (Backbone::Segformer3d | Backbone::Waveformer, method) => {
+                let light = config.light().init(init);
+                let mut projectors = || (0..2).map(|_| Projector::new(config.light().cell_channels(), init)).collect();
                 Self::Nested(Nested {
                     light,
                     sparse: method == Method::SparkMim,
@@ -101,14 +101,14 @@ impl Painter {
                     parent: projectors(),
                 })
             }
-            (PretrainBackbone::Resenc, _) => Self::Resenc(S3d::new(&config.resenc, init)),
+            (Backbone::Resenc, _) => Self::Resenc(S3d::new(&config.resenc, init)),
         }
     }
 
     /// Painting `[B, 1, D, H, W]` of x `[B, in, D, H, W]`; for MiM also features on the grid of cells.
     pub fn paint(&self, x: Tensor<5>, active: &Active) -> (Tensor<5>, Option<Tensor<5>>) {
         match self {
-            Self::Segformer3d(net) => (net.forward(x, active, Encoding::Sparse).image, None),
+            Self::Light(net) => (net.forward(x, active, Encoding::Sparse).image, None),
             Self::Nested(net) => {
                 let encoding = if net.sparse { Encoding::Sparse } else { Encoding::Dense };
                 let painted = net.light.forward(x, active, encoding);
@@ -122,14 +122,14 @@ impl Painter {
     pub fn nested(&self) -> Option<&Nested> {
         match self {
             Self::Nested(net) => Some(net),
-            Self::Segformer3d(_) | Self::Resenc(_) => None,
+            Self::Light(_) | Self::Resenc(_) => None,
         }
     }
 
     /// How far a painting is from the intensities, where they were masked.
     pub fn error(&self, painted: Tensor<5>, intensity: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
         match self {
-            Self::Segformer3d(_) | Self::Nested(_) => masked_cell_error(painted, intensity, active, cell),
+            Self::Light(_) | Self::Nested(_) => masked_cell_error(painted, intensity, active, cell),
             Self::Resenc(_) => masked_error(painted, intensity, active),
         }
     }
@@ -137,7 +137,7 @@ impl Painter {
     /// A painting in units of the standardised intensities.
     pub fn in_units_of(&self, painted: Tensor<5>, intensity: Tensor<5>, cell: usize) -> Tensor<5> {
         match self {
-            Self::Segformer3d(_) | Self::Nested(_) => repainted(painted, plain_standardise(intensity), cell),
+            Self::Light(_) | Self::Nested(_) => repainted(painted, plain_standardise(intensity), cell),
             Self::Resenc(_) => painted,
         }
     }
@@ -145,7 +145,7 @@ impl Painter {
     /// Coarsest features of everything.
     pub fn bottleneck(&self, x: Tensor<5>) -> Tensor<5> {
         let stages = match self {
-            Self::Segformer3d(net) => net.encode(x, None),
+            Self::Light(net) => net.encode(x, None),
             Self::Nested(net) => net.light.encode(x, None),
             Self::Resenc(net) => net.backbone().encode(x, None),
         };
@@ -154,7 +154,7 @@ impl Painter {
 
     pub fn device(&self) -> Device {
         match self {
-            Self::Segformer3d(net) => net.device(),
+            Self::Light(net) => net.device(),
             Self::Nested(net) => net.light.device(),
             Self::Resenc(net) => net.device(),
         }
@@ -162,8 +162,8 @@ impl Painter {
 
     pub fn into_weights(self) -> Weights {
         match self {
-            Self::Segformer3d(net) => Weights::of(&net.into_encoder()),
-            Self::Nested(net) => Weights::of(&net.light.into_encoder()),
+            Self::Light(net) => net.encoder_weights(),
+            Self::Nested(net) => net.light.encoder_weights(),
             Self::Resenc(net) => Weights::of(&net.into_backbone()),
         }
     }
@@ -172,16 +172,15 @@ impl Painter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spark::tests::tiny;
 
     #[test]
     fn a_child_that_equals_its_place_aligns_best() {
         let device = Device::flex();
-        let config = PretrainConfig { method: Method::SparkMim, segformer3d: tiny(), ..PretrainConfig::default() };
+        let config = PretrainConfig { method: Method::SparkMim, decoder_width: 32, ..PretrainConfig::default() };
         let Painter::Nested(mut net) = Painter::new(&config, &device) else { panic!("MiM nests") };
         // One projector for both sides, so that equal features give equal vectors.
         net.parent = net.child.clone();
-        let channels = config.segformer3d.cell_channels();
+        let channels = config.light().cell_channels();
         let hashed = |i: usize| (i as f32 * 12.9898).sin();
         let values: Vec<f32> = (0..channels * 8).map(hashed).collect();
         let parents = Tensor::<5>::from_data(TensorData::new(values.clone(), [1, channels, 2, 2, 2]), &device);

@@ -8,7 +8,8 @@ use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
 use willis_core::{Image, VoxelPoint};
 
-use super::{Method, PretrainBackbone, PretrainConfig};
+use super::{Method, PretrainConfig};
+use crate::catalogue::Backbone;
 use crate::segment::COORDINATE_MM;
 
 /// Cubes of one level, with equally many seen cells each.
@@ -125,8 +126,8 @@ impl Window {
         };
         let mut cube: Vec<f32> = (0..side.pow(3)).map(|i| mixed(image, at(i))).collect();
         match config.backbone {
-            PretrainBackbone::Resenc => standardise(&mut cube),
-            PretrainBackbone::Segformer3d => {
+            Backbone::Resenc => standardise(&mut cube),
+            Backbone::Segformer3d | Backbone::Waveformer => {
                 let centre = image.grid.centre();
                 let world = |i: usize| {
                     let [z, y, x]: [f64; 3] = at(i);
@@ -188,8 +189,6 @@ fn shuffled(numbers: impl Iterator<Item = usize>, rng: &mut impl Rng) -> Vec<usi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::segformer3d::SegFormer3dConfig;
-    use crate::spark::LightConfig;
     use rand::SeedableRng;
     use willis_core::{Affine, Grid, Point, Shape, Spacing};
 
@@ -206,9 +205,8 @@ mod tests {
 
     fn config() -> PretrainConfig {
         PretrainConfig {
-            backbone: PretrainBackbone::Segformer3d,
+            backbone: Backbone::Segformer3d,
             method: Method::SparkMim,
-            segformer3d: LightConfig { backbone: SegFormer3dConfig::willis(), ..LightConfig::default() },
             patch: 32,
             cell: 8,
             batch: 2,

@@ -56,6 +56,11 @@ impl Decoder {
         ops::leaky_relu(self.linear_fuse.norm.forward(sum), 0.0)
     }
 
+    /// The last convolution, whose outputs are the logits.
+    pub(crate) fn head(&mut self) -> &mut Conv3d {
+        &mut self.linear_pred
+    }
+
     /// Features `[B, dim, D, H, W]` -> logits `[B, classes, D, H, W]`.
     pub fn classify(&self, features: Tensor<5>) -> Tensor<5> {
         self.linear_pred.forward(features)

@@ -8,13 +8,11 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use willis_core::Index;
 use willis_core::files::FileError;
-use willis_core::{Index, TrainingCase};
-use willis_kernels::distance::squared_distance_mm2;
-use willis_kernels::thinning::skeletonize;
 
 use super::augment::AugmentConfig;
-use super::infer::{Maps, SegmentConfig, segment_image};
+use super::infer::{SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
 use crate::layers::Init;
@@ -57,6 +55,17 @@ pub enum FitError {
         /// The size.
         got: usize,
     },
+    /// WaveFormer's position bias is made for one size.
+    #[error("patches of {patch} voxels do not fit a WaveFormer made for {size}; give both the same size")]
+    WindowSize {
+        /// Side of the patches.
+        patch: usize,
+        /// What the net was made for.
+        size: usize,
+    },
+    /// Sizes that make no vessel net.
+    #[error("`train.vessels.net` makes no net: four channels in, fifteen out, no size 0, heads that divide channels")]
+    Net,
     /// The training loop stopped.
     #[error(transparent)]
     Train(#[from] TrainError),
@@ -65,7 +74,7 @@ pub enum FitError {
     Weights(#[from] WeightsError),
 }
 
-/// A trained vessel net and how it does on the validation cases.
+/// A trained vessel net.
 #[derive(Debug)]
 pub struct Fitted {
     /// The net, with averaged weights.
@@ -74,31 +83,7 @@ pub struct Fitted {
     pub step: usize,
     /// Whether all steps are done.
     pub finished: bool,
-    /// `None` without validation cases or before the last step.
-    pub scores: Option<Scores>,
 }
-
-/// Agreement with the truth, over all voxels of all cases at threshold 0.5.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
-    /// Dice of the vessels; `None` when neither side has any.
-    pub vessel_dice: Option<f64>,
-    /// Dice of the aneurysms.
-    pub aneurysm_dice: Option<f64>,
-    /// Share of true vessel voxels with the right site, of those found.
-    pub site_accuracy: Option<f64>,
-    /// Share of the true vessel voxels that are found.
-    pub vessel_recall: Option<f64>,
-    /// Share of the found vessel voxels that are true.
-    pub vessel_precision: Option<f64>,
-    /// Share of the true vessels' skeleton that is found.
-    pub skeleton_recall: Option<f64>,
-    /// The same where the vessel is narrower than [`THIN_MM`].
-    pub thin_recall: Option<f64>,
-}
-
-/// Diameter below which a vessel counts as thin, mm.
-pub const THIN_MM: f64 = 1.5;
 
 /// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to start from.
 ///
@@ -116,6 +101,12 @@ pub fn fit(
     if patch == 0 || !patch.is_multiple_of(32) {
         return Err(FitError::PatchSize { got: patch });
     }
+    if !config.net.is_sound() {
+        return Err(FitError::Net);
+    }
+    if let Some(size) = config.net.window().filter(|&size| size != patch) {
+        return Err(FitError::WindowSize { patch, size });
+    }
     let cases = cases.par_iter().map(|folder| prepare(folder)).collect::<Result<Vec<_>, _>>()?;
     if cases.is_empty() {
         return Err(FitError::NoCases);
@@ -129,12 +120,11 @@ pub fn fit(
     let sample = |_: usize, rng: &mut ChaCha8Rng| cases.draw(config, rng);
     let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
     let trained = train(net, &config.train, run_dir, sample, loss, progress)?;
-    let (mut net, mut scores) = (trained.net, None);
+    let mut net = trained.net;
     if trained.finished {
         net = balanced(net, validation, &config.infer)?;
-        scores = score(&net, validation, &config.infer)?;
     }
-    Ok(Fitted { net, step: trained.step, finished: trained.finished, scores })
+    Ok(Fitted { net, step: trained.step, finished: trained.finished })
 }
 
 /// Cases, and the aneurysms of each class: case and middle; no list is empty.
@@ -190,7 +180,8 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     let shape = [patches.len(), IN_CHANNELS, side, side, side];
     let channels: Vec<f32> = patches.iter().flat_map(|p| &p.channels).copied().collect();
     let joined = |part: fn(&Patch) -> &Vec<u8>| patches.iter().flat_map(part).copied().collect::<Vec<u8>>();
-    let (sites, aneurysm, tube) = (joined(|p| &p.sites), joined(|p| &p.aneurysm), joined(|p| &p.tube));
+    let (sites, tube) = (joined(|p| &p.sites), joined(|p| &p.tube));
+    let aneurysm: Vec<f32> = patches.iter().flat_map(|p| p.aneurysm_weights(config.small_lesion_voxels)).collect();
     let logits = net.forward(Tensor::from_data(TensorData::new(channels, shape), &net.device()));
     let values = logits.clone().into_data().convert::<f32>();
     let values = values.as_slice::<f32>().expect("logits were just converted to f32");
@@ -262,74 +253,6 @@ impl LogOdds {
     }
 }
 
-/// Scores of a net over validation cases; `None` without any.
-///
-/// # Errors    unreadable cases
-pub fn score(net: &SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> Result<Option<Scores>, FileError> {
-    let mut counts = Counts::default();
-    for folder in folders {
-        let case = willis_core::files::case::load(folder)?;
-        counts.add(&segment_image(net, &case.image, config), &case);
-    }
-    Ok((!folders.is_empty()).then(|| counts.scores()))
-}
-
-#[derive(Debug, Default)]
-struct Counts {
-    vessel: [u64; 3],
-    aneurysm: [u64; 3],
-    sites: [u64; 2],
-    skeleton: [u64; 2],
-    thin: [u64; 2],
-}
-
-impl Counts {
-    fn add(&mut self, maps: &Maps, case: &TrainingCase) {
-        for (i, (&site, &aneurysm)) in case.sites.voxels.iter().zip(&case.aneurysm.voxels).enumerate() {
-            let vessel = maps.vessel[i] >= 0.5;
-            count(&mut self.vessel, vessel, site != 0);
-            count(&mut self.aneurysm, maps.aneurysm[i] >= 0.5, aneurysm != 0);
-            if vessel && site != 0 {
-                self.sites[0] += u64::from(maps.site[i] == site);
-                self.sites[1] += 1;
-            }
-        }
-        let (shape, spacing) = (case.sites.grid.shape.zyx(), case.sites.grid.spacing());
-        let truth: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
-        let to_wall = squared_distance_mm2(&truth, shape, spacing.zyx());
-        // The distance goes to the next voxel's middle, half a voxel beyond the wall.
-        let thin = (THIN_MM / 2.0 + spacing.min() / 2.0).powi(2) as f32;
-        for (i, _) in skeletonize(&truth, shape).iter().enumerate().filter(|&(_, &on)| on != 0) {
-            let found = u64::from(maps.vessel[i] >= 0.5);
-            let add = |[both, all]: &mut [u64; 2]| (*both, *all) = (*both + found, *all + 1);
-            add(&mut self.skeleton);
-            if to_wall[i] < thin {
-                add(&mut self.thin);
-            }
-        }
-    }
-
-    fn scores(&self) -> Scores {
-        let ratio = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
-        let dice = |[both, found, truth]: [u64; 3]| ratio(2 * both, found + truth);
-        Scores {
-            vessel_dice: dice(self.vessel),
-            aneurysm_dice: dice(self.aneurysm),
-            site_accuracy: ratio(self.sites[0], self.sites[1]),
-            vessel_recall: ratio(self.vessel[0], self.vessel[2]),
-            vessel_precision: ratio(self.vessel[0], self.vessel[1]),
-            skeleton_recall: ratio(self.skeleton[0], self.skeleton[1]),
-            thin_recall: ratio(self.thin[0], self.thin[1]),
-        }
-    }
-}
-
-fn count([both, found, truth]: &mut [u64; 3], is_found: bool, is_true: bool) {
-    *both += u64::from(is_found && is_true);
-    *found += u64::from(is_found);
-    *truth += u64::from(is_true);
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample::tests::case;
@@ -341,34 +264,6 @@ mod tests {
             train: TrainConfig { steps: 60, learning_rate: 0.01, warmup_steps: 3, ..TrainConfig::default() },
             sample: SampleConfig { patch: 32, ..SampleConfig::default() },
             ..SegmentTraining::default()
-        }
-    }
-
-    #[test]
-    fn scores_of_half_a_vessel() {
-        let mut case = case(24);
-        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1 mm.
-        for (reach, thin) in [(4, false), (1, true)] {
-            let shape = case.sites.grid.shape;
-            let (mut maps, mut vessel) = (Maps { vessel: vec![], aneurysm: vec![], site: vec![] }, 0u64);
-            for (i, site) in case.sites.voxels.iter_mut().enumerate() {
-                let at = shape.index(i);
-                let square = |y: usize| at.z.abs_diff(12).pow(2) + at.y.abs_diff(y).pow(2);
-                *site = if square(12) <= reach { 5 } else { 0 };
-                vessel += u64::from(*site != 0);
-                let found = at.x < 12 && (square(12) <= reach || square(4) <= reach);
-                maps.vessel.push(f32::from(u8::from(found)));
-                maps.aneurysm.push(0.0);
-                maps.site.push(5);
-            }
-            let mut counts = Counts::default();
-            counts.add(&maps, &case);
-            assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);
-            let scores = counts.scores();
-            assert_eq!((scores.vessel_recall, scores.vessel_precision), (Some(0.5), Some(0.5)));
-            assert!((scores.skeleton_recall.unwrap() - 0.5).abs() < 0.1);
-            assert_eq!(scores.thin_recall.is_some(), thin);
-            assert_eq!((scores.vessel_dice, scores.site_accuracy), (Some(0.5), Some(1.0)));
         }
     }
 
@@ -417,8 +312,16 @@ mod tests {
         let fitted = fit(&paths[..1], &paths[1..], &config, None, &run_dir, &Device::flex(), |p| steps.push(p.step));
         let fitted = fitted.unwrap();
         assert_eq!(steps, [1, 2]);
-        assert!(fitted.finished && fitted.scores.is_some());
-        let none = fit(&[], &[], &config, None, &run_dir, &Device::flex(), |_| ());
-        assert!(matches!(none, Err(FitError::NoCases)));
+        assert!(fitted.finished);
+        let refused = |cases: &[PathBuf], config: &SegmentTraining| {
+            fit(cases, &[], config, None, &run_dir, &Device::flex(), |_| ()).unwrap_err()
+        };
+        assert!(matches!(refused(&[], &config), FitError::NoCases));
+        let mut other = config.clone();
+        other.net.kind = crate::catalogue::Backbone::Waveformer;
+        other.net.waveformer.size = [64; 3];
+        assert!(matches!(refused(&paths, &other), FitError::WindowSize { patch: 32, size: 64 }));
+        other.net.waveformer.size = [64, 32, 64];
+        assert!(matches!(refused(&paths, &other), FitError::Net));
     }
 }

@@ -17,7 +17,7 @@ use crate::{Switch, on_pool};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32.
+    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32. WaveFormer has windows of its own size.
     pub window: usize,
     /// Share of a window that the next one covers again, 0 to 0.9.
     pub overlap: f64,
@@ -64,7 +64,10 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
     let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
     let (mut weight, mut deepest) = (vec![0.0f32; n], vec![0.0f32; n]);
     let side = config.window.div_ceil(32).max(1) * 32;
-    let window = shape.zyx().map(|extent| side.min(extent.div_ceil(32).max(1) * 32));
+    let window = match net.window() {
+        Some(side) => [side; 3],
+        None => shape.zyx().map(|extent| side.min(extent.div_ceil(32).max(1) * 32)),
+    };
     let [starts_z, starts_y, starts_x] = [0, 1, 2].map(|axis| starts(shape.zyx()[axis], window[axis], config.overlap));
     let bells = window.map(bell);
     for &z in &starts_z {

@@ -1,5 +1,4 @@
-//! The vessel net: SegFormer3D for context, a light convolutional branch at full and half resolution for the wall of a
-//! 2 mm aneurysm, which a stride-4 grid cannot show.
+//! The vessel net: one of three backbones, of which SegFormer3D has a branch at full resolution.
 
 use std::collections::BTreeMap;
 
@@ -7,49 +6,85 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
+use super::branched::Branched;
+use crate::Switch;
+use crate::catalogue::Backbone;
+use crate::layers::{Conv3d, Init};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
-use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
-use crate::segformer3d::{Encoder, SegFormer3d, SegFormer3dConfig};
+use crate::ops::multiplications;
+use crate::pretrained::take_over;
+use crate::resenc::{ResEnc, ResEncConfig};
+use crate::segformer3d::{SegFormer3d, SegFormer3dConfig};
+use crate::waveformer::{Waveformer, WaveformerConfig};
 use crate::weights::{Weights, WeightsError};
 
-/// Sizes of the vessel net.
+/// Which vessel net, and the sizes of each; those of the others have no effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentNetConfig {
-    /// The part that sees context.
+    /// Which net.
+    pub kind: Backbone,
+    /// SegFormer3D, which sees context.
     pub backbone: SegFormer3dConfig,
-    /// Channels at full resolution.
+    /// Whether SegFormer3D has a branch at full and half resolution.
+    pub fine_branch: Switch,
+    /// Channels of that branch at full resolution.
     pub full_channels: usize,
     /// Channels at half resolution.
     pub half_channels: usize,
+    /// WaveFormer; its size is that of the windows.
+    pub waveformer: WaveformerConfig,
+    /// Residual-encoder U-Net.
+    pub resenc: ResEncConfig,
 }
 
 impl Default for SegmentNetConfig {
     fn default() -> Self {
-        Self { backbone: SegFormer3dConfig::willis(), full_channels: 8, half_channels: 16 }
+        Self {
+            kind: Backbone::Segformer3d,
+            backbone: SegFormer3dConfig::willis(),
+            fine_branch: Switch::On,
+            full_channels: 8,
+            half_channels: 16,
+            waveformer: WaveformerConfig { embed_dim: 16, head_dim: 8, ..WaveformerConfig::default() },
+            resenc: ResEncConfig { in_channels: IN_CHANNELS, num_classes: CHANNELS, ..ResEncConfig::default() },
+        }
     }
 }
 
 impl SegmentNetConfig {
     /// Whether a net of these sizes can be made and fits the input and the classes.
-    fn is_sound(&self) -> bool {
-        let channels = [self.backbone.in_channels, self.backbone.num_classes] == [IN_CHANNELS, CHANNELS];
-        let fine = [self.full_channels, self.half_channels].iter().all(|size| (1..=4096).contains(size));
-        channels && fine && self.backbone.is_sound()
+    pub fn is_sound(&self) -> bool {
+        match self.kind {
+            Backbone::Segformer3d => {
+                let channels = [self.backbone.in_channels, self.backbone.num_classes] == [IN_CHANNELS, CHANNELS];
+                let fine = [self.full_channels, self.half_channels].iter().all(|size| (1..=4096).contains(size));
+                channels && fine && self.backbone.is_sound()
+            }
+            Backbone::Waveformer => {
+                let WaveformerConfig { in_channels, size, .. } = self.waveformer;
+                let is_window = size == [size[0]; 3] && size[0].is_multiple_of(32);
+                in_channels == IN_CHANNELS && is_window && self.waveformer.is_sound()
+            }
+            Backbone::Resenc => {
+                let channels = [self.resenc.in_channels, self.resenc.num_classes] == [IN_CHANNELS, CHANNELS];
+                // Windows are multiples of 32 voxels.
+                channels && self.resenc.is_sound() && self.resenc.coarsest() <= 32
+            }
+        }
     }
 
     /// A net with initial parameters; every voxel starts as probable background.
     ///
-    /// # Panics    if the backbone does not have four inputs and fifteen classes (programmer error)
+    /// # Panics    if the configuration is not sound (programmer error)
     pub fn init(&self, init: &mut Init) -> SegmentNet {
-        let backbone = &self.backbone;
-        assert_eq!([backbone.in_channels, backbone.num_classes], [IN_CHANNELS, CHANNELS], "channels of the backbone");
-        let (full, half) = (self.full_channels, self.half_channels);
-        let pointwise = |inputs, outputs, init: &mut Init| {
-            Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
+        assert!(self.is_sound(), "no vessel net has these sizes: {self:?}");
+        let mut net = match (self.kind, self.fine_branch) {
+            (Backbone::Segformer3d, Switch::On) => SegmentNet::Branched(Branched::new(self, init)),
+            (Backbone::Segformer3d, Switch::Off) => SegmentNet::Segformer3d(self.backbone.init(init)),
+            (Backbone::Waveformer, _) => SegmentNet::Waveformer(Waveformer::new(&self.waveformer, CHANNELS, init)),
+            (Backbone::Resenc, _) => SegmentNet::Resenc(self.resenc.init(init)),
         };
-        let mut head = pointwise(full, CHANNELS, init);
         let prior: Vec<f32> = (0..CHANNELS)
             .map(|channel| match channel {
                 0 => 2.0,
@@ -57,48 +92,65 @@ impl SegmentNetConfig {
                 _ => -1.0,
             })
             .collect();
-        head.bias = head.bias.map(|bias| bias.map(|old| Tensor::from_floats(prior.as_slice(), &old.device())));
-        SegmentNet {
-            backbone: backbone.init(init),
-            full_in: ConvBlock::new(1, full, 1, init),
-            half_in: ConvBlock::new(full, half, 2, init),
-            to_half: pointwise(backbone.decoder_dim, half, init),
-            half_out: ConvBlock::new(half, half, 1, init),
-            to_full: pointwise(half, full, init),
-            full_out: ConvBlock::new(full, full, 1, init),
-            head,
-        }
+        let head = net.head();
+        head.bias = head.bias.take().map(|bias| bias.map(|old| Tensor::from_floats(prior.as_slice(), &old.device())));
+        net
     }
-}
 
-/// Path of the backbone's encoder among the net's parameters.
-const ENCODER: &str = "backbone.segformer_encoder";
+    /// Side of the only windows the net takes; `None` when it takes any multiple of 32.
+    pub fn window(&self) -> Option<usize> {
+        (self.kind == Backbone::Waveformer).then_some(self.waveformer.size[0])
+    }
 
-impl SegmentNetConfig {
-    /// Random initial weights but for those of a pre-trained encoder.
+    /// Random initial weights but for those of a pre-trained encoder, which may have been made for other input channels.
     ///
     /// # Errors    the encoder has other parameters than this net's
     pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
-        let init = &mut Init::new(seed, &Device::flex());
-        let fresh = self.init(init);
-        let checked = Weights::of(&encoder.clone().apply(Encoder::new(&self.backbone, init))?);
-        let mut weights = Weights::of(&fresh);
-        for (name, shape, values) in checked.iter() {
-            weights.insert(format!("{ENCODER}.{name}"), shape.to_vec(), values.to_vec());
+        let fresh = Weights::of(&self.init(&mut Init::new(seed, &Device::flex())));
+        match self.kind {
+            // The whole U-Net was pre-trained; its decoder painted intensities.
+            Backbone::Resenc => take_over(fresh, self.encoder(), &encoder.under("encoder.")),
+            Backbone::Segformer3d | Backbone::Waveformer => take_over(fresh, self.encoder(), encoder),
         }
-        Ok(weights)
+    }
+
+    /// Path of the encoder among the net's parameters.
+    fn encoder(&self) -> &'static str {
+        match (self.kind, self.fine_branch) {
+            (Backbone::Segformer3d, Switch::On) => "Branched.backbone.segformer_encoder.",
+            (Backbone::Segformer3d, Switch::Off) => "Segformer3d.segformer_encoder.",
+            (Backbone::Waveformer, _) => "Waveformer.waveformer_encoder.",
+            (Backbone::Resenc, _) => "Resenc.encoder.",
+        }
     }
 
     /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the next one's, and the last one's
     /// `decay` times that of the rest of the net (Clark et al., arXiv:2003.10555).
     pub fn encoder_rates(&self, decay: f64) -> BTreeMap<String, f64> {
-        let layers = (1..=4).zip(self.backbone.depths).flat_map(|(stage, depth)| {
-            let blocks = (0..depth).map(move |block| format!("{ENCODER}.tf_block{stage}.{block}."));
-            [format!("{ENCODER}.embed_{stage}.")].into_iter().chain(blocks)
-        });
-        let layers: Vec<String> = layers.collect();
-        let count = layers.len() as i32;
-        (0..).zip(layers).map(|(layer, path)| (path, decay.powi(count - layer))).collect()
+        // A stage's norm goes with its last block.
+        let segformer3d = |(stage, depth): (usize, usize)| {
+            let block = move |block| match block + 1 == depth {
+                true => vec![format!("tf_block{stage}.{block}."), format!("norm{stage}.")],
+                false => vec![format!("tf_block{stage}.{block}.")],
+            };
+            [vec![format!("embed_{stage}.")]].into_iter().chain((0..depth).map(block))
+        };
+        let resenc = |(stage, depth): (usize, &usize)| {
+            (0..*depth).map(move |block| vec![format!("stages.{stage}.blocks.{block}.")])
+        };
+        let layers: Vec<Vec<String>> = match self.kind {
+            Backbone::Segformer3d => (1..=4).zip(self.backbone.depths).flat_map(segformer3d).collect(),
+            Backbone::Waveformer => self.waveformer.layers().into_iter().map(|path| vec![path]).collect(),
+            Backbone::Resenc => {
+                let blocks = self.resenc.blocks.iter().enumerate().flat_map(resenc);
+                [vec!["stem.".to_string()]].into_iter().chain(blocks).collect()
+            }
+        };
+        let (count, encoder) = (layers.len() as i32, self.encoder());
+        let rated = |(layer, paths): (i32, Vec<String>)| {
+            paths.into_iter().map(move |path| (format!("{encoder}{path}"), decay.powi(count - layer)))
+        };
+        (0..).zip(layers).flat_map(rated).collect()
     }
 }
 
@@ -109,15 +161,16 @@ pub const COORDINATE_MM: f64 = 50.0;
 
 /// The net.
 #[derive(Module, Debug)]
-pub struct SegmentNet {
-    backbone: SegFormer3d,
-    full_in: ConvBlock,
-    half_in: ConvBlock,
-    to_half: Conv3d,
-    half_out: ConvBlock,
-    to_full: Conv3d,
-    full_out: ConvBlock,
-    head: Conv3d,
+#[allow(clippy::large_enum_variant, reason = "there is one net at a time")]
+pub enum SegmentNet {
+    /// SegFormer3D with a branch at full resolution.
+    Branched(Branched),
+    /// SegFormer3D alone.
+    Segformer3d(SegFormer3d),
+    /// WaveFormer.
+    Waveformer(Waveformer),
+    /// Residual-encoder U-Net.
+    Resenc(ResEnc),
 }
 
 impl SegmentNet {
@@ -130,7 +183,34 @@ impl SegmentNet {
         if !config.is_sound() {
             return Err(WeightsError::Configuration { source: None });
         }
-        weights.apply(config.init(&mut Init::new(0, &Device::flex())))
+        let net = config.init(&mut Init::new(0, &Device::flex()));
+        let variant = net.variant();
+        weights.renamed(&[("", variant)]).apply(net)
+    }
+
+    /// Its parameters under the backbone's own names, which weights files have.
+    pub fn weights(&self) -> Weights {
+        Weights::of(self).under(self.variant())
+    }
+
+    /// What the paths of its parameters start with.
+    fn variant(&self) -> &'static str {
+        match self {
+            Self::Branched(_) => "Branched.",
+            Self::Segformer3d(_) => "Segformer3d.",
+            Self::Waveformer(_) => "Waveformer.",
+            Self::Resenc(_) => "Resenc.",
+        }
+    }
+
+    /// The last convolution.
+    fn head(&mut self) -> &mut Conv3d {
+        match self {
+            Self::Branched(net) => &mut net.head,
+            Self::Segformer3d(net) => net.segformer_decoder.head(),
+            Self::Waveformer(net) => net.head(),
+            Self::Resenc(net) => net.head(),
+        }
     }
 
     /// The net with `shift` added to the logit of the background everywhere.
@@ -138,57 +218,51 @@ impl SegmentNet {
         let mut shifts = [0.0; CHANNELS];
         shifts[0] = shift;
         let shifted = |old: Tensor<1>| old.clone() + Tensor::from_floats(shifts, &old.device());
-        self.head.bias = self.head.bias.map(|bias| bias.map(shifted));
+        let head = self.head();
+        head.bias = head.bias.take().map(|bias| bias.map(shifted));
         self
+    }
+
+    /// Side of the only windows the net takes; `None` when it takes any multiple of 32.
+    pub fn window(&self) -> Option<usize> {
+        match self {
+            Self::Waveformer(net) => Some(net.size()[0]),
+            Self::Branched(_) | Self::Segformer3d(_) | Self::Resenc(_) => None,
+        }
+    }
+
+    /// Number of its parameters.
+    pub fn parameters(&self) -> usize {
+        self.num_params()
+    }
+
+    /// Multiply-accumulates of one window of `side³` voxels.
+    pub fn multiplications(&self, side: usize) -> u64 {
+        let x = Tensor::zeros([1, IN_CHANNELS, side, side, side], &self.device());
+        multiplications(|| self.forward(x).into_data()).1
     }
 
     /// Where the parameters live.
     pub fn device(&self) -> Device {
-        self.head.weight.val().device()
+        self.devices().into_iter().next().expect("parameters live somewhere")
     }
 
-    /// x `[B, 4, D, H, W]`, every axis a multiple of 32 -> logits `[B, 15, D, H, W]`: background, the thirteen sites in
-    /// the order of their mask values, aneurysm.
+    /// x `[B, 4, D, H, W]`, every axis a multiple of 32 and as long as [`Self::window`] says -> logits `[B, 15, D, H, W]`: background,
+    /// the thirteen sites in the order of their mask values, aneurysm.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        let [_, _, depth, height, width] = x.dims();
-        let full = self.full_in.forward(x.clone().narrow(1, 0, 1));
-        let half = self.half_in.forward(full.clone());
-        let features = self.backbone.features(x);
-        let half_size = [depth / 2, height / 2, width / 2];
-        // Convolving a concatenation is summing convolutions: the branches are summed at once, after 1x1 convolutions
-        // that run before the interpolation they commute with.
-        let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
-        let half = self.half_out.forward(half);
-        let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
-        let fine = self.head.forward(self.full_out.forward(full));
-        let coarse = self.backbone.segformer_decoder.classify(features);
-        fine + resize_trilinear(coarse, [depth, height, width], Corners::Free)
-    }
-}
-
-/// Convolution, instance norm, GELU.
-#[derive(Module, Debug)]
-struct ConvBlock {
-    conv: Conv3d,
-    norm: SpaceNorm,
-}
-
-impl ConvBlock {
-    fn new(inputs: usize, outputs: usize, stride: usize, init: &mut Init) -> Self {
-        Self {
-            conv: Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(stride, 1), Bias::No, init),
-            norm: SpaceNorm::new(outputs, Statistics::Own, init),
+        match self {
+            Self::Branched(net) => net.forward(x),
+            Self::Segformer3d(net) => net.forward(x),
+            Self::Waveformer(net) => net.forward(x),
+            Self::Resenc(net) => net.forward(x),
         }
-    }
-
-    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        ops::gelu(self.norm.forward(self.conv.forward(x)))
     }
 }
 
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::waveformer::Quirks;
     use crate::weights::Precision;
 
     /// A net small enough for tests.
@@ -200,48 +274,93 @@ pub(super) mod tests {
             decoder_dim: 16,
             ..SegFormer3dConfig::willis()
         };
-        SegmentNetConfig { backbone, full_channels: 4, half_channels: 8 }
+        SegmentNetConfig {
+            backbone,
+            full_channels: 4,
+            half_channels: 8,
+            waveformer: WaveformerConfig {
+                embed_dim: 8,
+                head_dim: 4,
+                ..WaveformerConfig::published(4, 32, Quirks::FIXED)
+            },
+            resenc: ResEncConfig { features: vec![4, 8, 8], blocks: vec![1; 3], ..SegmentNetConfig::default().resenc },
+            ..SegmentNetConfig::default()
+        }
+    }
+
+    /// Every net there is.
+    fn all() -> [SegmentNetConfig; 4] {
+        let of = |kind, fine_branch| SegmentNetConfig { kind, fine_branch, ..tiny() };
+        [
+            of(Backbone::Segformer3d, Switch::On),
+            of(Backbone::Segformer3d, Switch::Off),
+            of(Backbone::Waveformer, Switch::On),
+            of(Backbone::Resenc, Switch::On),
+        ]
     }
 
     #[test]
     fn a_weights_file_says_which_net_it_is() {
-        let net = tiny().init(&mut Init::new(1, &Device::flex()));
-        let mut weights = Weights::of(&net);
-        let bytes = |weights: &Weights| weights.to_bytes(Precision::F32).unwrap();
-        assert!(matches!(SegmentNet::from_bytes(&bytes(&weights)), Err(WeightsError::Configuration { .. })));
-        weights.metadata.insert("config".into(), serde_json::to_string(&tiny()).unwrap());
-        let read = Weights::of(&SegmentNet::from_bytes(&bytes(&weights)).unwrap());
-        assert!(read.iter().eq(weights.iter()));
+        for config in all() {
+            let mut weights = config.init(&mut Init::new(1, &Device::flex())).weights();
+            let bytes = |weights: &Weights| weights.to_bytes(Precision::F32).unwrap();
+            assert!(matches!(SegmentNet::from_bytes(&bytes(&weights)), Err(WeightsError::Configuration { .. })));
+            weights.metadata.insert("config".into(), serde_json::to_string(&config).unwrap());
+            let read = SegmentNet::from_bytes(&bytes(&weights)).unwrap();
+            assert_eq!(read.window(), config.window());
+            assert!(read.weights().iter().eq(weights.iter()));
+        }
     }
 
     #[test]
     fn a_pre_trained_encoder_is_taken_over_and_learns_more_slowly() {
-        let config = tiny();
-        let encoder = Weights::of(&Encoder::new(&config.backbone, &mut Init::new(8, &Device::flex())));
-        let weights = config.with_encoder(&encoder, 1).unwrap();
-        assert_eq!(weights.under("backbone.segformer_encoder."), encoder);
-        let fresh = Weights::of(&config.init(&mut Init::new(1, &Device::flex())));
-        assert_eq!(weights.under("head."), fresh.under("head."));
-        assert!(weights.apply(config.init(&mut Init::new(2, &Device::flex()))).is_ok());
-        assert!(config.with_encoder(&Weights::default(), 1).is_err());
-        let rates = config.encoder_rates(0.5);
-        // Four embeddings and four blocks.
-        assert_eq!(rates.len(), 8);
-        assert_eq!(rates["backbone.segformer_encoder.embed_1."], 0.5f64.powi(8));
-        assert_eq!(rates["backbone.segformer_encoder.tf_block4.0."], 0.5);
-        for path in rates.keys() {
-            assert!(fresh.shapes().any(|(name, _)| name.starts_with(path)), "{path}");
+        for config in all() {
+            let device = Device::flex();
+            let fresh = Weights::of(&config.init(&mut Init::new(1, &device)));
+            let other = Weights::of(&config.init(&mut Init::new(8, &device)));
+            let encoder = other.under(config.encoder());
+            // A pre-trained U-Net comes with its decoder.
+            let given = match config.kind {
+                Backbone::Resenc => other.under("Resenc."),
+                Backbone::Segformer3d | Backbone::Waveformer => encoder.clone(),
+            };
+            let weights = config.with_encoder(&given, 1).unwrap();
+            assert_eq!(weights.under(config.encoder()), encoder);
+            let rest = |weights: &Weights| {
+                let named = weights.iter().filter(|(name, ..)| !name.starts_with(config.encoder()));
+                named.map(|(name, _, values)| (name.to_string(), values.to_vec())).collect::<Vec<_>>()
+            };
+            assert_eq!(rest(&weights), rest(&fresh));
+            assert!(weights.apply(config.init(&mut Init::new(2, &device))).is_ok());
+            assert!(config.with_encoder(&Weights::default(), 1).is_err());
+            let rates = config.encoder_rates(0.5);
+            for path in rates.keys() {
+                assert!(fresh.shapes().any(|(name, _)| name.starts_with(path)), "{path}");
+            }
+            // No parameter of the encoder is left out.
+            for (name, _) in fresh.shapes().filter(|(name, _)| name.starts_with(config.encoder())) {
+                assert_eq!(rates.keys().filter(|path| name.starts_with(path.as_str())).count(), 1, "{name}");
+            }
         }
+        let rates = tiny().encoder_rates(0.5);
+        // Four embeddings, four blocks and the norms after them.
+        assert_eq!(rates.len(), 12);
+        assert_eq!(rates["Branched.backbone.segformer_encoder.embed_1."], 0.5f64.powi(8));
+        assert_eq!(rates["Branched.backbone.segformer_encoder.tf_block4.0."], 0.5);
     }
 
     #[test]
     fn logits_have_the_input_s_shape_and_start_as_background() {
         let device = Device::flex();
-        let net = tiny().init(&mut Init::new(1, &device));
-        let logits = net.forward(Tensor::zeros([2, 4, 32, 64, 32], &device));
-        assert_eq!(logits.dims(), [2, 15, 32, 64, 32]);
-        let background: f32 = logits.clone().narrow(1, 0, 1).mean().into_scalar();
-        let others: f32 = logits.narrow(1, 1, 14).max().into_scalar();
-        assert!(background > others + 1.0, "{background} against {others}");
+        for config in all() {
+            let net = config.init(&mut Init::new(1, &device));
+            let height = if config.window().is_some() { 32 } else { 64 };
+            let logits = net.forward(Tensor::zeros([2, 4, 32, height, 32], &device));
+            assert_eq!(logits.dims(), [2, 15, 32, height, 32]);
+            let background: f32 = logits.clone().narrow(1, 0, 1).mean().into_scalar();
+            let others: f32 = logits.narrow(1, 1, 14).max().into_scalar();
+            assert!(background > others + 1.0, "{:?}: {background} against {others}", config.kind);
+            assert!(net.multiplications(32) > 1_000_000);
+        }
     }
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use willis_core::files::FileError;
 use willis_core::space::{Affine, Index, Point, Shape, VoxelPoint};
 use willis_core::{Lesion, Site, TrainingCase};
+use willis_kernels::components::{Connectivity, label};
 use willis_kernels::thinning::skeletonize;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS};
@@ -274,6 +275,13 @@ impl Patch {
         let bytes = || vec![0; voxels];
         Self { size, channels: vec![0.0; IN_CHANNELS * voxels], sites: bytes(), aneurysm: bytes(), tube: bytes() }
     }
+
+    /// Weight of each aneurysm voxel, 0 elsewhere: an aneurysm of fewer than `full` voxels weighs as much as one of `full`.
+    pub(super) fn aneurysm_weights(&self, full: f64) -> Vec<f32> {
+        let sacs = label(&self.aneurysm, [self.size; 3], Connectivity::TwentySix);
+        let weights: Vec<f32> = sacs.sizes.iter().map(|&size| (full / size as f64).max(1.0) as f32).collect();
+        sacs.labels.iter().map(|&sac| sac.checked_sub(1).map_or(0.0, |sac| weights[sac as usize])).collect()
+    }
 }
 
 /// A number below `n`, which is not 0.
@@ -377,6 +385,21 @@ pub(super) mod tests {
         assert_eq!(plain.channels[512 + at], -mirrored.channels[512 + at]);
         // One voxel to the right of the patch shows what lay one voxel to the left.
         assert_eq!(plain.channels[512 + at - 1], -mirrored.channels[512 + at + 1]);
+    }
+
+    #[test]
+    fn small_aneurysms_weigh_as_much_as_larger_ones() {
+        let mut patch = Patch::empty(8);
+        patch.aneurysm[..4].fill(1);
+        patch.aneurysm[256] = 1;
+        let of = |full| {
+            let weights = patch.aneurysm_weights(full);
+            assert!(weights.iter().zip(&patch.aneurysm).all(|(&w, &a)| (w > 0.0) == (a != 0)));
+            [weights[..4].iter().sum::<f32>(), weights[256]]
+        };
+        assert_eq!(of(3.0), [4.0, 3.0]);
+        assert_eq!(of(12.0), [12.0, 12.0]);
+        assert_eq!(of(0.0), [4.0, 1.0]);
     }
 
     #[test]

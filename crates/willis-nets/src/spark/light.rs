@@ -1,29 +1,31 @@
-//! SparK around SegFormer3D's encoder, with a light decoder that adds the stages on its way up.
+//! SparK around SegFormer3D's or WaveFormer's encoder, with a light decoder that adds the stages on its way up.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
-use crate::segformer3d::{Encoder, SegFormer3dConfig};
+use crate::segformer3d::{self, SegFormer3dConfig};
 use crate::sparse::{Active, plain_standardise};
+use crate::waveformer::{WaveformerConfig, WaveformerEncoder};
+use crate::weights::Weights;
 
 /// Sizes of a [`Light`] net.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LightConfig {
-    /// The encoder's sizes; of the rest of SegFormer3D nothing is used.
-    pub backbone: SegFormer3dConfig,
+    /// The encoder's sizes.
+    pub encoder: EncoderConfig,
     /// Channels of the decoder at the coarsest stage; every step up halves them. A multiple of 32.
     pub decoder_width: usize,
 }
 
-impl Default for LightConfig {
-    /// Around the backbone of our vessel net.
-    fn default() -> Self {
-        Self { backbone: SegFormer3dConfig::willis(), decoder_width: 128 }
-    }
+/// Sizes of the encoder; of the rest of the backbone nothing is used.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EncoderConfig {
+    /// Stages at a quarter to a 32nd of the resolution.
+    Segformer3d(SegFormer3dConfig),
+    /// Stages at a half to a sixteenth of the resolution.
+    Waveformer(WaveformerConfig),
 }
 
 /// How the encoder takes what is masked.
@@ -45,16 +47,32 @@ pub struct Painted {
 }
 
 impl LightConfig {
+    /// Steps from the coarsest stage up to full resolution.
+    fn steps(&self) -> usize {
+        match self.encoder {
+            EncoderConfig::Segformer3d(_) => 5,
+            EncoderConfig::Waveformer(_) => 4,
+        }
+    }
+
+    /// Channels of the stages, finest first.
+    fn dims(&self) -> [usize; 4] {
+        match &self.encoder {
+            EncoderConfig::Segformer3d(config) => config.embed_dims,
+            EncoderConfig::Waveformer(config) => [0, 1, 2, 3].map(|stage| config.channels(stage)),
+        }
+    }
+
     /// Channels of [`Painted::cells`].
     pub fn cell_channels(&self) -> usize {
-        self.decoder_width / 2
+        self.decoder_width >> (self.steps() - CELL_STEPS)
     }
 
     /// A net with initial parameters.
     ///
     /// # Panics    if the decoder's width is no multiple of 32 (programmer error)
     pub fn init(&self, init: &mut Init) -> Light {
-        let (dims, width) = (self.backbone.embed_dims, self.decoder_width);
+        let (dims, width, steps) = (self.dims(), self.decoder_width, self.steps());
         assert!(width > 0 && width.is_multiple_of(32), "decoder of {width} channels");
         let project = |stage: usize, init: &mut Init| {
             let kernel = if stage == 3 { 1 } else { 3 };
@@ -62,13 +80,27 @@ impl LightConfig {
             Conv3d::new(dims[stage], width >> (3 - stage), kernel, options, Bias::Yes, init)
         };
         Light {
-            encoder: Encoder::new(&self.backbone, init),
+            encoder: match &self.encoder {
+                EncoderConfig::Segformer3d(config) => Encoder::Segformer3d(segformer3d::Encoder::new(config, init)),
+                EncoderConfig::Waveformer(config) => Encoder::Waveformer(config.init(init)),
+            },
             mask_tokens: dims.iter().map(|&channels| init.normal([1, channels, 1, 1, 1], 0.02)).collect(),
             densify_projs: (0..4).map(|stage| project(stage, init)).collect(),
-            decoder: (0..5).map(|step| UpBlock::new(width >> step, init)).collect(),
-            paint: Conv3d::new(width >> 5, 1, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+            decoder: (0..steps).map(|step| UpBlock::new(width >> step, init)).collect(),
+            paint: Conv3d::new(width >> steps, 1, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
         }
     }
+}
+
+/// Steps from cells of 16 voxels up to full resolution.
+const CELL_STEPS: usize = 4;
+
+/// What is pre-trained.
+#[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one encoder at a time")]
+enum Encoder {
+    Segformer3d(segformer3d::Encoder),
+    Waveformer(WaveformerEncoder),
 }
 
 /// The pre-training net.
@@ -91,10 +123,15 @@ impl Light {
             Some(active) => active.keep(x),
             None => x,
         };
-        self.encoder.forward(x, active).into_iter().map(|tokens| tokens.into_volume()).collect()
+        match &self.encoder {
+            Encoder::Segformer3d(net) => {
+                net.forward(x, active).into_iter().map(|tokens| tokens.into_volume()).collect()
+            }
+            Encoder::Waveformer(net) => net.forward(x, active).into_iter().map(|stage| stage.features).collect(),
+        }
     }
 
-    /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32.
+    /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32, and of the encoder's size for WaveFormer.
     pub fn forward(&self, x: Tensor<5>, active: &Active, encoding: Encoding) -> Painted {
         let stages = match encoding {
             Encoding::Sparse => self.encode(x, Some(active)),
@@ -110,14 +147,16 @@ impl Light {
         let mut dense: Vec<Tensor<5>> = stages.into_iter().enumerate().map(densified).collect();
         let mut x = dense.pop().expect("four stages");
         let mut cells = None;
-        for block in &self.decoder {
+        for (block, left) in self.decoder.iter().zip((1..=self.decoder.len()).rev()) {
+            if left == CELL_STEPS {
+                cells = Some(x.clone());
+            }
             x = block.forward(x);
             if let Some(features) = dense.pop() {
                 x = x + features;
             }
-            cells.get_or_insert_with(|| x.clone());
         }
-        Painted { image: self.paint.forward(x), cells: cells.expect("five blocks") }
+        Painted { image: self.paint.forward(x), cells: cells.expect("cells are of 16 voxels or finer") }
     }
 
     /// Where the parameters live.
@@ -125,9 +164,12 @@ impl Light {
         self.mask_tokens[0].val().device()
     }
 
-    /// The pre-trained encoder.
-    pub fn into_encoder(self) -> Encoder {
-        self.encoder
+    /// Parameters of the encoder under its own names.
+    pub fn encoder_weights(&self) -> Weights {
+        match &self.encoder {
+            Encoder::Segformer3d(net) => Weights::of(net),
+            Encoder::Waveformer(net) => Weights::of(net),
+        }
     }
 }
 
@@ -164,6 +206,7 @@ impl UpBlock {
 pub(crate) mod tests {
     use super::*;
     use crate::golden;
+    use crate::waveformer::Quirks;
 
     /// A net small enough for tests.
     pub fn tiny() -> LightConfig {
@@ -174,39 +217,54 @@ pub(crate) mod tests {
             depths: [1; 4],
             ..SegFormer3dConfig::willis()
         };
-        LightConfig { backbone, decoder_width: 32 }
+        LightConfig { encoder: EncoderConfig::Segformer3d(backbone), decoder_width: 32 }
+    }
+
+    /// The same around WaveFormer, for cubes of 32 voxels.
+    pub fn tiny_waveformer() -> LightConfig {
+        let config = WaveformerConfig {
+            embed_dim: 8,
+            head_dim: 4,
+            depths: [1; 4],
+            ..WaveformerConfig::published(1, 32, Quirks::FIXED)
+        };
+        LightConfig { encoder: EncoderConfig::Waveformer(config), decoder_width: 32 }
     }
 
     #[test]
     fn nothing_masked_influences_anything_seen() {
         let device = Device::flex();
-        // Norms start without a shift; random parameters show a leak through one.
-        let net = golden::fill(tiny().init(&mut Init::new(3, &device)), &[]);
-        let x = golden::input([2, 1, 32, 64, 32], &device);
-        // Cells as large as the third stage's voxels (its fourth is coarser), as the fourth's, and larger.
-        for cell in [16, 32] {
-            let cells = 32 * 64 * 32 / cell * 2 / cell / cell;
-            let flags: Vec<bool> = (0..cells).map(|i| i % 2 == 0).collect();
-            let active = Active::new(&flags, 2, [32 / cell, 64 / cell, 32 / cell], &device);
+        // Cells as large as SegFormer3D's third stage's voxels (its fourth is coarser), as its fourth's, and larger.
+        for (config, cell, height) in [(tiny(), 16, 64), (tiny(), 32, 64), (tiny_waveformer(), 16, 32)] {
+            // Norms start without a shift; random parameters show a leak through one.
+            let net = golden::fill(config.init(&mut Init::new(3, &device)), &[]);
+            let x = golden::input([2, 1, 32, height, 32], &device);
+            let grid = [32 / cell, height / cell, 32 / cell];
+            let flags: Vec<bool> = (0..2 * grid.iter().product::<usize>()).map(|i| i % 2 == 0).collect();
+            let active = Active::new(&flags, 2, grid, &device);
             let other = active.keep(x.clone()) + (x.clone() - active.keep(x.clone())) * 100.0;
             for (a, b) in net.encode(x.clone(), Some(&active)).into_iter().zip(net.encode(other, Some(&active))) {
                 active.keep(a.clone()).into_data().assert_eq(&a.clone().into_data(), true);
                 a.into_data().assert_eq(&b.into_data(), true);
             }
-            let painted = net.forward(x.clone(), &active, Encoding::Sparse);
-            assert_eq!(painted.image.dims(), [2, 1, 32, 64, 32]);
-            assert_eq!(painted.cells.dims(), [2, tiny().cell_channels(), 2, 4, 2]);
+            for encoding in [Encoding::Sparse, Encoding::Dense] {
+                let painted = net.forward(x.clone(), &active, encoding);
+                assert_eq!(painted.image.dims(), [2, 1, 32, height, 32]);
+                assert_eq!(painted.cells.dims(), [2, config.cell_channels(), 2, height / 16, 2]);
+            }
         }
     }
 
     #[test]
     fn with_all_cells_seen_the_encoder_is_the_backbone_s() {
         let device = Device::flex();
-        let net = golden::fill(tiny().init(&mut Init::new(3, &device)), &[]);
-        let x = golden::input([1, 1, 32, 32, 32], &device);
-        let active = Active::new(&[true; 8], 1, [2; 3], &device);
-        for (a, b) in net.encode(x.clone(), Some(&active)).into_iter().zip(net.encode(x, None)) {
-            a.into_data().assert_approx_eq::<f32>(&b.into_data(), burn::tensor::Tolerance::rel_abs(1e-4, 1e-4));
+        for config in [tiny(), tiny_waveformer()] {
+            let net = golden::fill(config.init(&mut Init::new(3, &device)), &[]);
+            let x = golden::input([1, 1, 32, 32, 32], &device);
+            let active = Active::new(&[true; 8], 1, [2; 3], &device);
+            for (a, b) in net.encode(x.clone(), Some(&active)).into_iter().zip(net.encode(x, None)) {
+                a.into_data().assert_approx_eq::<f32>(&b.into_data(), burn::tensor::Tolerance::rel_abs(1e-4, 1e-4));
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! SparK: an encoder sees some cells of a volume, tokens fill the rest, and a decoder paints what was masked.
 //!
 //! Two forms: [`S3d`] paints with the segmentation decoder of the residual-encoder U-Net; [`Light`] puts a light decoder behind
-//! SegFormer3D's encoder.
+//! SegFormer3D's or WaveFormer's encoder.
 //!
 //! Source: Tian et al., ICLR 2023, arXiv:2301.03580; Wald et al., CVPR 2025, arXiv:2410.23132.
 
@@ -10,7 +10,7 @@ mod s3d;
 
 use burn::tensor::Tensor;
 
-pub use light::{Encoding, Light, LightConfig, Painted};
+pub use light::{EncoderConfig, Encoding, Light, LightConfig, Painted};
 pub use s3d::{InputMask, S3d};
 
 use crate::sparse::{Active, plain_standardise};
@@ -76,7 +76,7 @@ fn moments(x: Tensor<2>) -> (Tensor<2>, Tensor<2>) {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    pub(crate) use super::light::tests::tiny;
+    pub(crate) use super::light::tests::{tiny, tiny_waveformer};
     use super::*;
     use crate::golden;
     use burn::tensor::Device;

@@ -19,6 +19,7 @@ pub(super) struct BlockConfig {
     /// Haar levels.
     pub levels: usize,
     pub multi_scale: bool,
+    pub wavelets: bool,
     pub ffn_ratio: usize,
     pub quirks: Quirks,
 }
@@ -32,6 +33,7 @@ pub(super) struct Block {
     mlp: FeedForward,
     levels: usize,
     multi_scale: bool,
+    wavelets: bool,
 }
 
 impl BlockConfig {
@@ -50,6 +52,7 @@ impl BlockConfig {
             mlp: FeedForward::new(self.channels, self.ffn_ratio * self.channels, init),
             levels: self.levels,
             multi_scale: self.multi_scale,
+            wavelets: self.wavelets,
         }
     }
 }
@@ -67,6 +70,8 @@ impl Block {
         for level in 1..=self.levels.max(1) {
             if self.levels > 0 {
                 scale = match details {
+                    // Means of blocks, which are the low-pass parts in other units.
+                    _ if !self.wavelets => haar::low_pass(scale) / 8f64.sqrt(),
                     Some(_) => {
                         let (low, high) = haar::transform(scale);
                         bands.push(high);

@@ -133,18 +133,25 @@ pub(super) struct WaveletDecoder {
 
 impl WaveletDecoder {
     /// Of a stage (0 to 2).
-    pub fn new(config: &WaveformerConfig, stage: usize, refined: bool, init: &mut Init) -> Self {
+    pub fn new(config: &WaveformerConfig, stage: usize, init: &mut Init) -> Self {
         let (bottleneck, channels) = (config.channels(3), config.channels(stage));
         Self {
             conv_lf_block: cubic(bottleneck, channels, Bias::No, init),
-            hf_ref: refined.then(|| (0..3 - stage).map(|_| Refinement::new(channels, init)).collect()),
+            hf_ref: config.hf_refinement.then(|| (0..3 - stage).map(|_| Refinement::new(channels, init)).collect()),
             conv_block: ResBlock::new(2 * channels, channels, init),
         }
     }
 
-    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the skip's shape.
+    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the skip's shape. Without sub-bands the
+    /// bottleneck is interpolated.
     pub fn forward(&self, bottleneck: Tensor<5>, details: Vec<Details>, skip: Tensor<5>) -> Tensor<5> {
-        let mut low = self.conv_lf_block.forward(bottleneck).permute([0, 2, 3, 4, 1]);
+        let low = self.conv_lf_block.forward(bottleneck);
+        if details.is_empty() {
+            let [_, _, d, h, w] = skip.dims();
+            let low = ops::resize_trilinear(low, [d, h, w], Corners::Free);
+            return self.conv_block.forward(Tensor::cat(vec![low, skip], 1));
+        }
+        let mut low = low.permute([0, 2, 3, 4, 1]);
         for (level, details) in details.into_iter().enumerate() {
             let details = match &self.hf_ref {
                 Some(refinements) => refinements[level].forward(details),
@@ -228,10 +235,10 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub fn new(config: &WaveformerConfig, refined: bool, init: &mut Init) -> Self {
+    pub fn new(config: &WaveformerConfig, init: &mut Init) -> Self {
         let c = config.embed_dim;
         let skips = (0..3).map(|stage| ResBlock::new(config.channels(stage), config.channels(stage), init)).collect();
-        let wavelet = (0..3).map(|stage| WaveletDecoder::new(config, stage, refined, init)).collect();
+        let wavelet = (0..3).map(|stage| WaveletDecoder::new(config, stage, init)).collect();
         let up = vec![Upsampling::new(2 * c, c, 1, init), Upsampling::new(4 * c, c, 2, init)];
         let calibration = Calibration::new(config.channels(3), init);
         Self { skips, calibration, wavelet, up, full: FullResolution::new(c, init) }

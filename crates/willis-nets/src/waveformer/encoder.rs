@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Quirks;
 use super::block::{Block, BlockConfig, PatchMerging, kept};
-use super::haar::Details;
+use super::haar::{self, Details};
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::{self, ConvOptions};
 use crate::sparse::Active;
@@ -14,9 +14,19 @@ use crate::sparse::Active;
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
 
-/// Sizes of a [`WaveformerEncoder`].
+/// Which blocks of a stage hand their sub-bands to the decoder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DetailSource {
+    /// The last one, as published.
+    LastBlock,
+    /// All, summed.
+    AllBlocks,
+}
+
+/// Sizes and switches of WaveFormer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct WaveformerConfig {
     /// Channels of the image.
     pub in_channels: usize,
@@ -32,20 +42,63 @@ pub struct WaveformerConfig {
     pub ffn_ratio: usize,
     /// Whether attention runs on every scale of a stage, or only on the coarsest.
     pub multi_scale: bool,
+    /// Whether the scales are Haar low-pass parts, whose details the decoder uses; without, they are means of blocks, and the decoder
+    /// interpolates (the ablation "wavelet level 0").
+    pub wavelets: bool,
+    /// Which blocks' details the decoder uses.
+    pub details: DetailSource,
+    /// Whether the decoder weighs the details before it uses them.
+    pub hf_refinement: bool,
     /// Slips of the published code.
     pub quirks: Quirks,
+}
+
+impl Default for WaveformerConfig {
+    /// Small enough to train on two cores: four channels in, cubes of 64 voxels.
+    fn default() -> Self {
+        Self { embed_dim: 24, depths: [1; 4], head_dim: 12, ffn_ratio: 2, ..Self::published(4, 64, Quirks::FIXED) }
+    }
 }
 
 impl WaveformerConfig {
     /// The published sizes for a cube.
     pub fn published(in_channels: usize, side: usize, quirks: Quirks) -> Self {
-        let size = [side; 3];
-        Self { in_channels, size, embed_dim: 48, depths: [2; 4], head_dim: 16, ffn_ratio: 4, multi_scale: true, quirks }
+        Self {
+            in_channels,
+            size: [side; 3],
+            embed_dim: 48,
+            depths: [2; 4],
+            head_dim: 16,
+            ffn_ratio: 4,
+            multi_scale: true,
+            wavelets: true,
+            details: DetailSource::LastBlock,
+            hf_refinement: false,
+            quirks,
+        }
+    }
+
+    /// Whether a net of these sizes can be made.
+    pub fn is_sound(&self) -> bool {
+        let sizes = [&[self.in_channels, self.embed_dim, self.head_dim, self.ffn_ratio][..], &self.depths].concat();
+        let plausible = sizes.iter().all(|size| (1..=4096).contains(size));
+        let sides = self.size.iter().all(|side| (16..=512).contains(side) && side.is_multiple_of(16));
+        plausible && sides && self.embed_dim.is_multiple_of(self.head_dim)
     }
 
     /// Channels after a stage (0 to 3).
     pub fn channels(&self, stage: usize) -> usize {
         self.embed_dim << stage
+    }
+
+    /// Paths of the encoder's layers, first to last.
+    pub fn layers(&self) -> Vec<String> {
+        let stage = |stage: usize| {
+            let way_in = if stage == 0 { "patch_embed.".to_string() } else { format!("downsample_{stage}.") };
+            let blocks = (0..self.depths[stage]).map(move |block| format!("block{}.{block}.", stage + 1));
+            [way_in].into_iter().chain(blocks)
+        };
+        (0..4).flat_map(stage).collect()
     }
 
     /// An encoder with initial parameters.
@@ -72,6 +125,7 @@ impl WaveformerConfig {
                 window: self.size.map(|side| side / 16),
                 levels: LEVELS[stage],
                 multi_scale: self.multi_scale,
+                wavelets: self.wavelets,
                 ffn_ratio: self.ffn_ratio,
                 quirks: self.quirks,
             };
@@ -86,6 +140,7 @@ impl WaveformerConfig {
             downsample_1: PatchMerging::new(self.channels(0), self.quirks.merge, init),
             downsample_2: PatchMerging::new(self.channels(1), self.quirks.merge, init),
             downsample_3: PatchMerging::new(self.channels(2), self.quirks.merge, init),
+            details: self.details,
         }
     }
 }
@@ -95,7 +150,7 @@ impl WaveformerConfig {
 pub struct StageOutput {
     /// Tokens, normed without scale or shift, `[B, C, D, H, W]`.
     pub features: Tensor<5>,
-    /// Sub-bands of the stage's last block, coarsest level first.
+    /// Sub-bands of the stage's blocks, coarsest level first; none without wavelets.
     pub details: Vec<Details>,
 }
 
@@ -110,6 +165,8 @@ pub struct WaveformerEncoder {
     downsample_1: PatchMerging,
     downsample_2: PatchMerging,
     downsample_3: PatchMerging,
+    #[module(skip)]
+    details: DetailSource,
 }
 
 #[derive(Module, Debug)]
@@ -130,7 +187,11 @@ impl WaveformerEncoder {
             }
             let mut details = Vec::new();
             for block in self.blocks(stage) {
+                let before = std::mem::take(&mut details);
                 x = block.forward(x.clone(), active, Some(&mut details));
+                if self.details == DetailSource::AllBlocks && !before.is_empty() {
+                    details = details.into_iter().zip(before).map(|(new, old)| haar::add(new, old)).collect();
+                }
             }
             StageOutput { features: channels_first(norm(x.clone())), details }
         })

@@ -39,6 +39,12 @@ pub fn inverse(low: Tensor<5>, details: Details) -> Tensor<5> {
     join(join(aa, ad, 2), join(da, dd, 2), 1)
 }
 
+/// Sub-bands of two levels of one size, summed.
+pub fn add(a: Details, b: Details) -> Details {
+    let mut b = b.into_iter();
+    a.map(|band| band + b.next().expect("seven sub-bands"))
+}
+
 /// Sums and differences of neighbours along an axis, over `√2`.
 fn split(x: Tensor<5>, axis: usize) -> (Tensor<5>, Tensor<5>) {
     let dims = x.dims();

@@ -12,7 +12,7 @@ mod encoder;
 pub mod haar;
 
 pub(crate) use encoder::norm;
-pub use encoder::{StageOutput, WaveformerConfig, WaveformerEncoder};
+pub use encoder::{DetailSource, StageOutput, WaveformerConfig, WaveformerEncoder};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -67,6 +67,7 @@ pub const OFFICIAL_NAMES: [(&str, &str); 39] = [
 
 /// Whether the slips of the published code are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Quirks {
     /// How attended windows are put back.
     pub window_reverse: WindowReverse,
@@ -93,6 +94,7 @@ impl Quirks {
 
 /// How attended windows are put back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum WindowReverse {
     /// Read on as one flat array: space is scrambled when there is more than one window.
     Flat,
@@ -102,6 +104,7 @@ pub enum WindowReverse {
 
 /// How a displacement becomes a row of the bias table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum RelativeIndex {
     /// Depth stride `3w - 1`: displacements collide.
     Colliding,
@@ -111,6 +114,7 @@ pub enum RelativeIndex {
 
 /// Which of the eight strided sub-grids are merged, in which order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MergeOffsets {
     /// 000 100 010 001 101 010 001 111: two are read twice, two never.
     Repeated,
@@ -126,26 +130,39 @@ pub struct Waveformer {
     image: ResBlock,
     decoder: Decoder,
     out: Conv3d,
+    #[module(skip)]
+    size: [usize; 3],
 }
 
 impl Waveformer {
-    /// A net with initial parameters; `refined` weighs the sub-bands before they are used.
+    /// A net with initial parameters.
     ///
     /// # Panics
     /// As [`WaveformerConfig::init`].
-    pub fn new(config: &WaveformerConfig, classes: usize, refined: bool, init: &mut Init) -> Self {
+    pub fn new(config: &WaveformerConfig, classes: usize, init: &mut Init) -> Self {
         Self {
             waveformer_encoder: config.init(init),
             image: ResBlock::new(config.in_channels, config.embed_dim, init),
-            decoder: Decoder::new(config, refined, init),
+            decoder: Decoder::new(config, init),
             out: Conv3d::new(config.embed_dim, classes, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+            size: config.size,
         }
+    }
+
+    /// Sides of the images it was made for, `[D, H, W]`.
+    pub fn size(&self) -> [usize; 3] {
+        self.size
     }
 
     /// x `[B, in, D, H, W]` of the size the net was made for -> logits `[B, classes, D, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let stages = self.waveformer_encoder.forward(x.clone(), None);
         self.out.forward(self.decoder.forward(stages, self.image.forward(x)))
+    }
+
+    /// The last convolution, whose outputs are the logits.
+    pub(crate) fn head(&mut self) -> &mut Conv3d {
+        &mut self.out
     }
 }
 
@@ -161,24 +178,27 @@ mod tests {
 
     fn check(quirks: Quirks, multi_scale: bool, refined: bool, mean: f64, deviation: f64, values: [f64; 7]) {
         let device = Device::flex();
-        let config = WaveformerConfig { multi_scale, ..WaveformerConfig::published(1, 64, quirks) };
-        let net = golden::fill(Waveformer::new(&config, 3, refined, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
+        let config =
+            WaveformerConfig { multi_scale, hf_refinement: refined, ..WaveformerConfig::published(1, 64, quirks) };
+        let net = golden::fill(Waveformer::new(&config, 3, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
         let logits = net.forward(golden::input([1, 1, 64, 64, 64], &device));
         golden::check(logits, mean, deviation, PROBES.into_iter().zip(values), 1e-3);
     }
 
     #[test]
     fn the_published_net_has_the_published_number_of_parameters() {
-        let config = WaveformerConfig::published(4, 128, Quirks::OFFICIAL);
-        let count = |refined| Waveformer::new(&config, 4, refined, &mut Init::new(0, &Device::flex())).num_params();
+        let count = |hf_refinement| {
+            let config = WaveformerConfig { hf_refinement, ..WaveformerConfig::published(4, 128, Quirks::OFFICIAL) };
+            Waveformer::new(&config, 4, &mut Init::new(0, &Device::flex())).num_params()
+        };
         assert_eq!(count(false), 17_167_546);
         assert_eq!(count(true), 17_167_546 + 78_576);
     }
 
     #[test]
     fn official_names_are_the_published_ones() {
-        let config = WaveformerConfig::published(1, 16, Quirks::OFFICIAL);
-        let net = Waveformer::new(&config, 3, true, &mut Init::new(0, &Device::flex()));
+        let config = WaveformerConfig { hf_refinement: true, ..WaveformerConfig::published(1, 16, Quirks::OFFICIAL) };
+        let net = Waveformer::new(&config, 3, &mut Init::new(0, &Device::flex()));
         let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
         for name in [
             "waveformer_encoder.block1.0.attn.relative_position_bias_table",
@@ -207,6 +227,37 @@ mod tests {
         check(quirks, false, false, 0.3349838, 1.0239457, values);
         let values = [-0.255291, -0.590012, -0.052332, -0.546174, -0.700209, 2.003114, 1.686999];
         check(quirks, true, true, 0.3316511, 1.0223271, values);
+    }
+
+    #[test]
+    fn without_wavelets_and_with_the_details_of_all_blocks_it_is_another_net_of_the_same_size() {
+        let device = Device::flex();
+        let logits = |change: fn(&mut WaveformerConfig)| {
+            let mut config = WaveformerConfig {
+                embed_dim: 8,
+                head_dim: 4,
+                size: [16, 32, 16],
+                ..WaveformerConfig::published(2, 16, Quirks::FIXED)
+            };
+            change(&mut config);
+            let net = golden::fill(Waveformer::new(&config, 3, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
+            let logits = net.forward(golden::input([1, 2, 16, 32, 16], &device));
+            assert_eq!(logits.dims(), [1, 3, 16, 32, 16]);
+            (net.num_params(), logits.into_data().try_to_vec::<f32>().unwrap())
+        };
+        let (parameters, plain) = logits(|_| ());
+        for change in [
+            |c: &mut WaveformerConfig| c.wavelets = false,
+            |c: &mut WaveformerConfig| c.details = DetailSource::AllBlocks,
+        ] {
+            let (same, other) = logits(change);
+            assert_eq!(same, parameters);
+            assert!(other.iter().all(|v| v.is_finite()) && other != plain);
+        }
+        // With one block a stage there is nothing to sum.
+        let one = |details| logits(details).1;
+        let last = one(|c| c.depths = [1; 4]);
+        assert_eq!(last, one(|c| (c.depths, c.details) = ([1; 4], DetailSource::AllBlocks)));
     }
 
     #[test]

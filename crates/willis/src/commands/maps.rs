@@ -45,7 +45,7 @@ impl MapMaker<'_> {
 }
 
 /// The harmonised volume a case was made of; the scanner's own voxels are gone, its series is not.
-fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
+pub fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
     let nowhere =
         Grid::new(Shape::new(1, 1, 1), Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0)));
     let source = Volume { image: Image::filled(nowhere, 0.0), meta: case.meta.clone(), findings: Vec::new() };

@@ -10,7 +10,7 @@ use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
 use willis_nets::cpu;
-use willis_nets::pretrain::{Epoch, Method, Panel, PretrainBackbone, PretrainConfig, fit};
+use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 use willis_phantom::cohort;
@@ -18,41 +18,46 @@ use willis_phantom::cohort;
 use super::predict::is_data_set;
 use super::prepare::prepare;
 use super::{Outcome, progress::Progress};
-use crate::cli::{BackboneName, MethodName, PretrainArgs};
+use crate::cli::{MethodName, PretrainArgs};
 use crate::config::Config;
 
 /// Name of the pre-trained backbone in a run's folder.
 const BACKBONE: &str = "backbone.safetensors";
+/// Name of the configuration in a run's folder.
+const RECORD: &str = "config.toml";
 /// Name of the reports in a run's folder.
 const EPOCHS: &str = "epochs.csv";
 const EPOCHS_HEADER: &str = "step,loss,probe_r2,spread";
 
 /// Runs the command.
 pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> {
-    let config = Config::load(args.config.as_deref())?;
-    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
-    let resolved = config.resolved();
-    write_atomically(&args.output.join("config.toml"), |file| file.write_all(resolved.as_bytes()))?;
-    let folders = volumes(&args.data, &config, &args.output.join("volumes"), progress)?;
-    let steps = args.steps.unwrap_or(config.pretrain.train.steps);
-    let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
-    let backbone = match args.backbone {
-        BackboneName::Segformer3d => PretrainBackbone::Segformer3d,
-        BackboneName::Resenc => PretrainBackbone::Resenc,
-    };
+    let mut config = Config::load(args.config.as_deref())?;
     let method = match args.method {
         MethodName::Spark => Method::Spark,
         MethodName::Mim => Method::Mim,
         MethodName::SparkMim => Method::SparkMim,
     };
-    let recipe = PretrainConfig { train, backbone, method, ..config.pretrain.clone() };
+    let steps = args.steps.unwrap_or(config.pretrain.train.steps);
+    let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
+    config.pretrain = PretrainConfig { train, backbone: args.backbone.into(), method, ..config.pretrain };
+    std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
+    let record = args.output.join(RECORD);
+    if record.exists() {
+        let begun = Config::load(Some(&record))?.pretrain;
+        let same = (begun.method, begun.backbone) == (config.pretrain.method, config.pretrain.backbone);
+        ensure!(same, "{} holds a run of another method or backbone; choose another folder", args.output.display());
+    }
+    let resolved = config.resolved();
+    write_atomically(&record, |file| file.write_all(resolved.as_bytes()))?;
+    let folders = volumes(&args.data, &config, &args.output.join("volumes"), progress)?;
+    let recipe = &config.pretrain;
 
     let bar = progress.bar("pretrain", steps as u64);
     let mut failed = None;
     let done = fit(
         folders.len(),
         |i| case::load(&folders[i]).ok().map(|case| case.image),
-        &recipe,
+        recipe,
         &args.output,
         &cpu(),
         |step| {

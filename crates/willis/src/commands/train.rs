@@ -1,6 +1,8 @@
 //! `willis train`: each learned stage from a data set, resumable; the weights appear in the run folder when all steps are done.
 
-use std::path::{Path, PathBuf};
+mod vessels;
+
+use std::path::Path;
 
 use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
@@ -9,7 +11,6 @@ use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::examine::{self, Backbone, ExamineCase};
 use willis_nets::propose::{self, GraphCase};
-use willis_nets::segment;
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_nets::weights::Weights;
 use willis_nets::{Switch, cpu};
@@ -25,7 +26,7 @@ use super::{Outcome, progress::Progress};
 use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
-use crate::weights::{self, CLASSIFIER, GRAPH, STACK, VESSELS};
+use crate::weights::{self, CLASSIFIER, GRAPH, STACK};
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
 const MARGIN_MM: f64 = 1.0;
@@ -33,10 +34,7 @@ const MARGIN_MM: f64 = 1.0;
 /// Runs one of the trainings.
 pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        TrainCommand::Vessels { train, from, encoder, layer_decay } => {
-            let encoder = encoder.as_deref().map(|path| (path, *layer_decay));
-            vessels(train, from.as_deref(), encoder, progress)?;
-        }
+        TrainCommand::Vessels(args) => vessels::run(args, progress)?,
         TrainCommand::Graph { train, models } => graph(train, models, progress)?,
         TrainCommand::Classifier { train, models, from, plain } => {
             classifier(train, models, from.as_deref(), *plain, progress)?;
@@ -91,55 +89,6 @@ fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
         bar.set_position(step.step as u64);
         bar.set_message(format!("loss {:.4}", step.loss));
     }
-}
-
-fn vessels(
-    args: &TrainArgs,
-    from: Option<&Path>,
-    encoder: Option<(&Path, f64)>,
-    progress: &Progress,
-) -> anyhow::Result<()> {
-    let start = Start::new(args, progress)?;
-    let mut recipe = start.config.train.vessels.clone();
-    recipe.train = overlaid(&recipe.train, args);
-    let mut initial = from.map(Weights::load).transpose()?;
-    if let Some((path, decay)) = encoder {
-        ensure!(decay > 0.0 && decay <= 1.0, "--layer-decay {decay} is not above 0 and at most 1");
-        recipe.train.rates = recipe.net.encoder_rates(decay);
-        let fits = || format!("{} is no encoder of this vessel net; see `willis pretrain --help`", path.display());
-        initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
-    }
-    let folders =
-        |cases: &mut dyn Iterator<Item = &PreparedCase>| cases.map(|c| c.folder.clone()).collect::<Vec<PathBuf>>();
-    let training = folders(&mut start.kept(args));
-    let validation: Vec<_> =
-        folders(&mut start.left_out(args.fold)).into_iter().take(start.config.train.validation_cases).collect();
-    let bar = progress.bar("vessels", recipe.train.steps as u64);
-    let fitted = segment::fit(&training, &validation, &recipe, initial, &args.output, &cpu(), show(&bar))?;
-    bar.finish_and_clear();
-    if fitted.finished {
-        let config = serde_json::to_string(&recipe.net)?;
-        export(&fitted.net, &args.output.join(VESSELS), &[("config", &config)])?;
-    }
-    let scores = fitted.scores.unwrap_or_default();
-    let number = |v: Option<f64>| v.map_or("n/a".into(), |v| format!("{v:.3}"));
-    println!("{} of {} steps", fitted.step, recipe.train.steps);
-    println!(
-        "left-out fold, {} cases: vessel Dice {}, aneurysm Dice {}, site accuracy {}",
-        validation.len(),
-        number(scores.vessel_dice),
-        number(scores.aneurysm_dice),
-        number(scores.site_accuracy)
-    );
-    println!(
-        "vessel recall {}, precision {}; skeleton recall {}, of vessels below {} mm {}",
-        number(scores.vessel_recall),
-        number(scores.vessel_precision),
-        number(scores.skeleton_recall),
-        segment::THIN_MM,
-        number(scores.thin_recall)
-    );
-    Ok(())
 }
 
 fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {

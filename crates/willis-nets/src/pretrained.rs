@@ -1,0 +1,121 @@
+//! What a pre-trained encoder hands over to a net that is not quite the one it was trained in.
+
+use crate::checkpoint::Mismatch;
+use crate::weights::{Weights, WeightsError};
+
+/// The weights of a net with those of an encoder in place of its own, which lie under `inside`.
+///
+/// A convolution that sees the image may see other channels there: of these the first one, the intensity in all our nets, is taken
+/// over, and the others start without effect. Tables of WaveFormer's position bias are interpolated to windows of another size, as is
+/// usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
+///
+/// # Errors    `Mismatch` when the encoder's parameters are not those of the net's encoder
+pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
+    let mut fitted = Weights::default();
+    for (name, shape, values) in encoder.iter() {
+        let wanted = net.shapes().find(|(own, _)| own.strip_prefix(inside) == Some(name)).map(|(_, shape)| shape);
+        let values = match wanted {
+            Some(wanted) if wanted != shape => {
+                refitted(name, shape, values, wanted).map(|values| (wanted.to_vec(), values))
+            }
+            _ => None,
+        }
+        .unwrap_or_else(|| (shape.to_vec(), values.to_vec()));
+        fitted.insert(name, values.0, values.1);
+    }
+    let mismatch = Mismatch::between(&net.under(inside), &fitted);
+    if !mismatch.is_empty() {
+        return Err(mismatch.into());
+    }
+    let mut weights = net;
+    for (name, shape, values) in fitted.iter() {
+        weights.insert(format!("{inside}{name}"), shape.to_vec(), values.to_vec());
+    }
+    Ok(weights)
+}
+
+/// Values for another shape; `None` where there is no way.
+fn refitted(name: &str, shape: &[usize], values: &[f32], wanted: &[usize]) -> Option<Vec<f32>> {
+    match (shape, wanted) {
+        ([outputs, from, kernel @ ..], [same, to, other @ ..]) if kernel.len() == 3 => {
+            (outputs == same && kernel == other).then(|| intensity_only(values, *from, *to, kernel.iter().product()))
+        }
+        ([from, heads], [to, same]) if name.ends_with("relative_position_bias_table") && heads == same => {
+            Some(interpolated(values, cube_root(*from)?, cube_root(*to)?, *heads))
+        }
+        _ => None,
+    }
+}
+
+/// Kernels `[outputs, from, kernel]` -> `[outputs, to, kernel]`: the first input channel, then zeros.
+fn intensity_only(values: &[f32], from: usize, to: usize, kernel: usize) -> Vec<f32> {
+    let rest = vec![0.0; (to - 1) * kernel];
+    values.chunks(from * kernel).flat_map(|filter| filter[..kernel].iter().chain(&rest)).copied().collect()
+}
+
+/// A table over a cube of displacements `[from³, columns]` -> `[to³, columns]`, linear between the rows, ends on ends.
+fn interpolated(values: &[f32], from: usize, to: usize, columns: usize) -> Vec<f32> {
+    let tap = |i: usize| {
+        let place = i as f32 * (from - 1) as f32 / (to - 1).max(1) as f32;
+        let low = (place as usize).min(from.saturating_sub(2));
+        [(low, 1.0 - (place - low as f32)), ((low + 1).min(from - 1), place - low as f32)]
+    };
+    let mut table = Vec::with_capacity(to.pow(3) * columns);
+    for (z, y) in (0..to).flat_map(|z| (0..to).map(move |y| (z, y))) {
+        for x in 0..to {
+            let row = table.len();
+            table.resize(row + columns, 0.0);
+            for ((z, wz), (y, wy)) in tap(z).into_iter().flat_map(|z| tap(y).map(|y| (z, y))) {
+                for (x, wx) in tap(x) {
+                    let source = &values[((z * from + y) * from + x) * columns..][..columns];
+                    table[row..].iter_mut().zip(source).for_each(|(to, &v)| *to += wz * wy * wx * v);
+                }
+            }
+        }
+    }
+    table
+}
+
+fn cube_root(n: usize) -> Option<usize> {
+    (1..=n).take_while(|side| side.pow(3) <= n).find(|side| side.pow(3) == n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(name: &str, shape: Vec<usize>) -> Weights {
+        let mut weights = Weights::default();
+        let count = shape.iter().product::<usize>();
+        weights.insert(name, shape, (0..count).map(|i| i as f32 + 1.0).collect());
+        weights
+    }
+
+    #[test]
+    fn other_input_channels_keep_the_intensity() {
+        let taken =
+            take_over(one("net.conv.weight", vec![2, 3, 1, 1, 2]), "net.", &one("conv.weight", vec![2, 2, 1, 1, 2]));
+        let taken = taken.unwrap();
+        assert_eq!(taken.get("net.conv.weight").unwrap(), [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn a_bias_table_keeps_its_corners_and_middle() {
+        let name = "attn.relative_position_bias_table";
+        let given = one(name, vec![27, 2]);
+        let taken = take_over(one(name, vec![125, 2]), "", &given).unwrap();
+        let (small, large) = (given.get(name).unwrap(), taken.get(name).unwrap());
+        assert_eq!((small[..2].to_vec(), small[52..].to_vec()), (large[..2].to_vec(), large[248..].to_vec()));
+        assert_eq!(small[26..28], large[124..126]);
+        // Halfway between the first two rows.
+        assert_eq!(large[2..4], [2.0, 3.0]);
+    }
+
+    #[test]
+    fn another_encoder_is_refused() {
+        let refused = |given| take_over(one("conv.weight", vec![2, 3, 1, 1, 1]), "", &given).is_err();
+        assert!(refused(one("conv.weight", vec![3, 3, 1, 1, 1])));
+        assert!(refused(one("other.weight", vec![2, 3, 1, 1, 1])));
+        assert!(refused(Weights::default()));
+    }
+}

@@ -1,0 +1,81 @@
+//! SegFormer3D for context, with a light convolutional branch at full and half resolution for the wall of a 2 mm aneurysm, which a
+//! stride-4 grid cannot show.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+
+use super::net::SegmentNetConfig;
+use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
+use crate::loss::segmentation::CHANNELS;
+use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
+use crate::segformer3d::SegFormer3d;
+
+/// The net.
+#[derive(Module, Debug)]
+pub struct Branched {
+    backbone: SegFormer3d,
+    full_in: ConvBlock,
+    half_in: ConvBlock,
+    to_half: Conv3d,
+    half_out: ConvBlock,
+    to_full: Conv3d,
+    full_out: ConvBlock,
+    pub(super) head: Conv3d,
+}
+
+impl Branched {
+    pub(super) fn new(config: &SegmentNetConfig, init: &mut Init) -> Self {
+        let (full, half) = (config.full_channels, config.half_channels);
+        let pointwise = |inputs, outputs, init: &mut Init| {
+            Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
+        };
+        let head = pointwise(full, CHANNELS, init);
+        Self {
+            backbone: config.backbone.init(init),
+            full_in: ConvBlock::new(1, full, 1, init),
+            half_in: ConvBlock::new(full, half, 2, init),
+            to_half: pointwise(config.backbone.decoder_dim, half, init),
+            half_out: ConvBlock::new(half, half, 1, init),
+            to_full: pointwise(half, full, init),
+            full_out: ConvBlock::new(full, full, 1, init),
+            head,
+        }
+    }
+
+    /// x `[B, 4, D, H, W]`, every axis a multiple of 32 -> logits `[B, 15, D, H, W]`.
+    pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        let [_, _, depth, height, width] = x.dims();
+        let full = self.full_in.forward(x.clone().narrow(1, 0, 1));
+        let half = self.half_in.forward(full.clone());
+        let features = self.backbone.features(x);
+        let half_size = [depth / 2, height / 2, width / 2];
+        // Convolving a concatenation is summing convolutions: the branches are summed at once, after 1x1 convolutions
+        // that run before the interpolation they commute with.
+        let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
+        let half = self.half_out.forward(half);
+        let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
+        let fine = self.head.forward(self.full_out.forward(full));
+        let coarse = self.backbone.segformer_decoder.classify(features);
+        fine + resize_trilinear(coarse, [depth, height, width], Corners::Free)
+    }
+}
+
+/// Convolution, instance norm, GELU.
+#[derive(Module, Debug)]
+struct ConvBlock {
+    conv: Conv3d,
+    norm: SpaceNorm,
+}
+
+impl ConvBlock {
+    fn new(inputs: usize, outputs: usize, stride: usize, init: &mut Init) -> Self {
+        Self {
+            conv: Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(stride, 1), Bias::No, init),
+            norm: SpaceNorm::new(outputs, Statistics::Own, init),
+        }
+    }
+
+    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
+        ops::gelu(self.norm.forward(self.conv.forward(x)))
+    }
+}

@@ -1,0 +1,139 @@
+//! How maps of vessels agree with the truth, over all voxels of all cases at threshold 0.5.
+
+use serde::{Deserialize, Serialize};
+use willis_core::{TrainingCase, VesselMap};
+use willis_kernels::distance::squared_distance_mm2;
+use willis_kernels::thinning::skeletonize;
+
+/// Figures of an [`Agreement`]; `None` where there is nothing to count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Scores {
+    /// Dice of the vessels.
+    pub vessel_dice: Option<f64>,
+    /// Dice of the aneurysms.
+    pub aneurysm_dice: Option<f64>,
+    /// Share of true vessel voxels with the right site, of those found.
+    pub site_accuracy: Option<f64>,
+    /// Share of the true vessel voxels that are found.
+    pub vessel_recall: Option<f64>,
+    /// Share of the found vessel voxels that are true.
+    pub vessel_precision: Option<f64>,
+    /// Share of the true vessels' skeleton that is found.
+    pub skeleton_recall: Option<f64>,
+    /// The same where the vessel is narrower than [`THIN_MM`].
+    pub thin_recall: Option<f64>,
+}
+
+/// Diameter below which a vessel counts as thin, mm.
+pub const THIN_MM: f64 = 1.5;
+
+/// Voxels counted over cases.
+#[derive(Debug, Default)]
+pub struct Agreement {
+    vessel: [u64; 3],
+    aneurysm: [u64; 3],
+    sites: [u64; 2],
+    skeleton: [u64; 2],
+    thin: [u64; 2],
+}
+
+impl Agreement {
+    /// Adds a case and the map made of it.
+    ///
+    /// # Panics    if the map has another shape than the case (programmer error)
+    pub fn add(&mut self, maps: &VesselMap, case: &TrainingCase) {
+        assert_eq!(maps.vessel.grid.shape, case.sites.grid.shape, "the map is of another case");
+        let (vessels, aneurysms) = (&maps.vessel.voxels, &maps.aneurysm.voxels);
+        for (i, (&site, &aneurysm)) in case.sites.voxels.iter().zip(&case.aneurysm.voxels).enumerate() {
+            let vessel = vessels[i] >= 0.5;
+            count(&mut self.vessel, vessel, site != 0);
+            count(&mut self.aneurysm, aneurysms[i] >= 0.5, aneurysm != 0);
+            if vessel && site != 0 {
+                self.sites[0] += u64::from(maps.site.voxels[i] == site);
+                self.sites[1] += 1;
+            }
+        }
+        let (shape, spacing) = (case.sites.grid.shape.zyx(), case.sites.grid.spacing());
+        let truth: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
+        let to_wall = squared_distance_mm2(&truth, shape, spacing.zyx());
+        // The distance goes to the next voxel's middle, half a voxel beyond the wall.
+        let thin = (THIN_MM / 2.0 + spacing.min() / 2.0).powi(2) as f32;
+        for (i, _) in skeletonize(&truth, shape).iter().enumerate().filter(|&(_, &on)| on != 0) {
+            let found = u64::from(vessels[i] >= 0.5);
+            let add = |[both, all]: &mut [u64; 2]| (*both, *all) = (*both + found, *all + 1);
+            add(&mut self.skeleton);
+            if to_wall[i] < thin {
+                add(&mut self.thin);
+            }
+        }
+    }
+
+    /// What the counts say.
+    pub fn scores(&self) -> Scores {
+        let ratio = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
+        let dice = |[both, found, truth]: [u64; 3]| ratio(2 * both, found + truth);
+        Scores {
+            vessel_dice: dice(self.vessel),
+            aneurysm_dice: dice(self.aneurysm),
+            site_accuracy: ratio(self.sites[0], self.sites[1]),
+            vessel_recall: ratio(self.vessel[0], self.vessel[2]),
+            vessel_precision: ratio(self.vessel[0], self.vessel[1]),
+            skeleton_recall: ratio(self.skeleton[0], self.skeleton[1]),
+            thin_recall: ratio(self.thin[0], self.thin[1]),
+        }
+    }
+}
+
+fn count([both, found, truth]: &mut [u64; 3], is_found: bool, is_true: bool) {
+    *both += u64::from(is_found && is_true);
+    *found += u64::from(is_found);
+    *truth += u64::from(is_true);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use willis_core::{HarmonisedVolume, Image, Volume};
+
+    use super::super::sample::tests::case;
+    use super::*;
+
+    fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
+        let source = Volume { image: case.image.clone(), meta: case.meta.clone(), findings: Vec::new() };
+        Arc::new(HarmonisedVolume { image: case.image.clone(), source: Arc::new(source), findings: Vec::new() })
+    }
+
+    #[test]
+    fn scores_of_half_a_vessel() {
+        let mut case = case(24);
+        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1 mm.
+        for (reach, thin) in [(4, false), (1, true)] {
+            let shape = case.sites.grid.shape;
+            let (mut found_vessel, mut vessel) = (Vec::new(), 0u64);
+            for (i, site) in case.sites.voxels.iter_mut().enumerate() {
+                let at = shape.index(i);
+                let square = |y: usize| at.z.abs_diff(12).pow(2) + at.y.abs_diff(y).pow(2);
+                *site = if square(12) <= reach { 5 } else { 0 };
+                vessel += u64::from(*site != 0);
+                let found = at.x < 12 && (square(12) <= reach || square(4) <= reach);
+                found_vessel.push(f32::from(u8::from(found)));
+            }
+            let grid = case.sites.grid;
+            let maps = VesselMap {
+                vessel: Image::new(grid, found_vessel),
+                aneurysm: Image::filled(grid, 0.0),
+                site: Image::filled(grid, 5),
+                source: harmonised(&case),
+            };
+            let mut counts = Agreement::default();
+            counts.add(&maps, &case);
+            assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);
+            let scores = counts.scores();
+            assert_eq!((scores.vessel_recall, scores.vessel_precision), (Some(0.5), Some(0.5)));
+            assert!((scores.skeleton_recall.unwrap() - 0.5).abs() < 0.1);
+            assert_eq!(scores.thin_recall.is_some(), thin);
+            assert_eq!((scores.vessel_dice, scores.site_accuracy), (Some(0.5), Some(1.0)));
+        }
+    }
+}

@@ -52,6 +52,16 @@ pub enum WeightsError {
         /// All of them.
         mismatch: crate::checkpoint::Mismatch,
     },
+    /// The net computes something else with these parameters than when they were trained.
+    #[error(
+        "weights are of revision {got:?} of their net and this willis computes revision {expected:?}; train them again"
+    )]
+    Revision {
+        /// In the header; `None` before revisions were counted.
+        got: Option<String>,
+        /// Of this code.
+        expected: &'static str,
+    },
     /// The header does not say which net the weights are of.
     #[error("weights carry no valid net configuration; write them with `willis train`")]
     Configuration {
@@ -107,6 +117,16 @@ impl Weights {
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, WeightsError> {
         let text = self.metadata.get("config").ok_or(WeightsError::Configuration { source: None })?;
         serde_json::from_str(text).map_err(|error| WeightsError::Configuration { source: Some(error) })
+    }
+
+    /// Whether the metadata key `revision` names this revision of the net.
+    ///
+    /// # Errors    `Revision` when it does not
+    pub fn check_revision(&self, expected: &'static str) -> Result<(), WeightsError> {
+        match self.metadata.get("revision") {
+            Some(revision) if revision == expected => Ok(()),
+            other => Err(WeightsError::Revision { got: other.cloned(), expected }),
+        }
     }
 
     /// Adds a tensor.

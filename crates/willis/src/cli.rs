@@ -326,6 +326,29 @@ pub struct VesselsArgs {
     pub layer_decay: f64,
 }
 
+/// `willis train classifier`
+#[derive(Debug, Args)]
+pub struct ClassifierArgs {
+    /// Data and run folder.
+    #[command(flatten)]
+    pub train: TrainArgs,
+    /// Folder with vessels.safetensors and graph.safetensors.
+    #[arg(long, value_name = "DIR")]
+    pub models: PathBuf,
+    /// Weights to start from, of a net of the same configuration; random ones when absent.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain --backbone waveformer`).
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "plain"])]
+    pub encoder: Option<PathBuf>,
+    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
+    #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
+    pub layer_decay: f64,
+    /// A plain 3D CNN instead of WaveFormer with AKOrN and FiLM: the baseline of the results table.
+    #[arg(long)]
+    pub plain: bool,
+}
+
 /// `willis train ...`
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
@@ -344,20 +367,10 @@ pub enum TrainCommand {
         models: PathBuf,
     },
     /// Expert classifier: WaveFormer, AKOrN and FiLM on a patch about each candidate.
-    Classifier {
-        /// Data and run folder.
-        #[command(flatten)]
-        train: TrainArgs,
-        /// Folder with vessels.safetensors and graph.safetensors.
-        #[arg(long, value_name = "DIR")]
-        models: PathBuf,
-        /// Weights to start from, of a net of the same configuration; random ones when absent.
-        #[arg(long, value_name = "FILE")]
-        from: Option<PathBuf>,
-        /// A plain 3D CNN instead of WaveFormer with AKOrN and FiLM: the baseline of the results table.
-        #[arg(long)]
-        plain: bool,
-    },
+    #[command(
+        after_help = "Example:\n  willis train classifier --data phantoms --models weights -o runs/classifier --steps 4000"
+    )]
+    Classifier(ClassifierArgs),
     /// Stacking: boosted trees over the evidence of the fold that no net was trained on; with --folds 1 --fold 0, over all series of a
     /// data set that no net was trained on.
     Stack {

@@ -85,9 +85,7 @@ fn propose_net(bytes: &[u8]) -> anyhow::Result<ProposeNet> {
 }
 
 fn examine_net(bytes: &[u8]) -> anyhow::Result<ExamineNet> {
-    let weights = Weights::from_bytes(bytes).context(CLASSIFIER)?;
-    let config = weights.config().context(CLASSIFIER)?;
-    ExamineNet::from_weights(weights, &config, &cpu()).context(CLASSIFIER)
+    ExamineNet::from_bytes(bytes).context(CLASSIFIER)
 }
 
 fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>> {

@@ -2,6 +2,8 @@
 //!
 //! Letters: B batch, C channels, M mid channels on a quarter of the patch's side.
 
+use std::collections::BTreeMap;
+
 use burn::module::Module;
 use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -14,6 +16,7 @@ use crate::Switch;
 use crate::film::{Film, FilmConfig};
 use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
+use crate::pretrained::take_over;
 use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
 use crate::weights::{Weights, WeightsError};
 
@@ -26,6 +29,8 @@ pub const IN_CHANNELS: usize = 5;
 pub const MID_SIDE: usize = SIDE / 4;
 
 const HIDDEN: usize = 64;
+/// Path of WaveFormer's encoder among the net's parameters.
+const ENCODER: &str = "encoder.Waveformer.";
 
 /// What turns the patch into features.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,6 +124,22 @@ impl ExamineNetConfig {
         }
     }
 
+    /// Random initial weights but for those of a pre-trained WaveFormer encoder, which may have been made for other input channels and
+    /// another patch.
+    ///
+    /// # Errors    the encoder has other parameters than this net's, or this net is the plain one
+    pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
+        take_over(Weights::of(&self.init(seed, &Device::flex())), ENCODER, encoder)
+    }
+
+    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the next one's, and the last one's
+    /// `decay` times that of the rest of the net (Clark et al., arXiv:2003.10555).
+    pub fn encoder_rates(&self, decay: f64) -> BTreeMap<String, f64> {
+        let layers = self.waveformer().layers();
+        let count = layers.len() as i32;
+        (0..).zip(layers).map(|(layer, path)| (format!("{ENCODER}{path}"), decay.powi(count - layer))).collect()
+    }
+
     fn waveformer(&self) -> WaveformerConfig {
         WaveformerConfig {
             embed_dim: self.embed_dim,
@@ -131,6 +152,20 @@ impl ExamineNetConfig {
 }
 
 impl ExamineNet {
+    /// What the net computes from its parameters; counted up when that changes though the parameters stay. Weights files name it.
+    /// 2: WaveFormer's tokens are normed before FiLM and pooling.
+    pub const REVISION: &str = "2";
+
+    /// The net of a weights file, on the CPU.
+    ///
+    /// # Errors    no safetensors file, no configuration in its metadata, another revision, or weights that do not fit it
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let weights = Weights::from_bytes(bytes)?;
+        weights.check_revision(Self::REVISION)?;
+        let config = weights.config()?;
+        Self::from_weights(weights, &config, &Device::flex())
+    }
+
     /// The net of these weights.
     ///
     /// # Errors
@@ -272,6 +307,7 @@ impl PlainLayer {
 mod tests {
     use super::*;
     use crate::golden;
+    use crate::weights::Precision;
     use burn::tensor::Tolerance;
 
     fn shapes_hold(config: &ExamineNetConfig) -> ExamineOutput {
@@ -283,6 +319,42 @@ mod tests {
         assert_eq!(output.site_logits.dims(), [2, SITE_COUNT]);
         assert_eq!(output.offset_vox.dims(), [2, 3]);
         output
+    }
+
+    #[test]
+    fn weights_of_another_revision_are_refused() {
+        let config = ExamineNetConfig { embed_dim: 4, ..ExamineNetConfig::default() };
+        let mut weights = Weights::of(&config.init(1, &Device::flex()));
+        weights.metadata.insert("config".into(), serde_json::to_string(&config).unwrap());
+        let read = |weights: &Weights| ExamineNet::from_bytes(&weights.to_bytes(Precision::F32).unwrap());
+        assert!(matches!(read(&weights), Err(WeightsError::Revision { got: None, .. })));
+        weights.metadata.insert("revision".into(), ExamineNet::REVISION.into());
+        assert!(read(&weights).is_ok());
+    }
+
+    #[test]
+    fn a_pre_trained_encoder_of_another_patch_and_channels_is_taken_over() {
+        let device = Device::flex();
+        let config = ExamineNetConfig { embed_dim: 8, ..ExamineNetConfig::default() };
+        let pretrained = WaveformerConfig {
+            embed_dim: 8,
+            depths: config.depths,
+            head_dim: 4,
+            ffn_ratio: 2,
+            ..WaveformerConfig::published(4, 64, Quirks::FIXED)
+        };
+        let encoder = Weights::of(&pretrained.init(&mut Init::new(5, &device)));
+        let weights = config.with_encoder(&encoder, 1).unwrap();
+        let same = "block3.0.mlp.pwconv.weight";
+        assert_eq!(weights.get(&format!("{ENCODER}{same}")), encoder.get(same));
+        assert!(weights.get(&format!("{ENCODER}{same}")).is_some());
+        let rates = config.encoder_rates(0.5);
+        for (name, _) in weights.shapes().filter(|(name, _)| name.starts_with(ENCODER)) {
+            assert_eq!(rates.keys().filter(|path| name.starts_with(path.as_str())).count(), 1, "{name}");
+        }
+        assert!(ExamineNet::from_weights(weights, &config, &device).is_ok());
+        let plain = ExamineNetConfig { backbone: Backbone::Plain, ..config };
+        assert!(plain.with_encoder(&encoder, 1).is_err());
     }
 
     #[test]

@@ -15,6 +15,7 @@ use super::augment::AugmentConfig;
 use super::infer::{SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
+use crate::Switch;
 use crate::layers::Init;
 use crate::loss::segmentation::{SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::ops::with_gradient;
@@ -22,7 +23,7 @@ use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
 use crate::weights::{Weights, WeightsError};
 
 /// The whole recipe.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentTraining {
     /// Sizes of the net.
@@ -37,6 +38,22 @@ pub struct SegmentTraining {
     pub loss: SegmentationLossConfig,
     /// Windows of the validation.
     pub infer: SegmentConfig,
+    /// Whether the odds are corrected after the last step, so that 0.5 is the best threshold on the validation cases.
+    pub balance: Switch,
+}
+
+impl Default for SegmentTraining {
+    fn default() -> Self {
+        Self {
+            net: SegmentNetConfig::default(),
+            train: TrainConfig::default(),
+            sample: SampleConfig::default(),
+            augment: AugmentConfig::default(),
+            loss: SegmentationLossConfig::default(),
+            infer: SegmentConfig::default(),
+            balance: Switch::On,
+        }
+    }
 }
 
 /// Why the vessel net could not be trained.
@@ -121,7 +138,7 @@ pub fn fit(
     let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
     let trained = train(net, &config.train, run_dir, sample, loss, progress)?;
     let mut net = trained.net;
-    if trained.finished {
+    if trained.finished && config.balance == Switch::On {
         net = balanced(net, validation, &config.infer)?;
     }
     Ok(Fitted { net, step: trained.step, finished: trained.finished })

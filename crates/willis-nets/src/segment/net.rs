@@ -46,7 +46,7 @@ impl Default for SegmentNetConfig {
             fine_branch: Switch::On,
             full_channels: 8,
             half_channels: 16,
-            waveformer: WaveformerConfig { embed_dim: 16, head_dim: 8, ..WaveformerConfig::default() },
+            waveformer: WaveformerConfig::default(),
             resenc: ResEncConfig { in_channels: IN_CHANNELS, num_classes: CHANNELS, ..ResEncConfig::default() },
         }
     }

@@ -1,5 +1,6 @@
 //! `willis train`: each learned stage from a data set, resumable; the weights appear in the run folder when all steps are done.
 
+mod classifier;
 mod vessels;
 
 use std::path::Path;
@@ -9,11 +10,10 @@ use indicatif::ProgressBar;
 use willis_core::SITE_COUNT;
 use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
-use willis_nets::examine::{self, Backbone, ExamineCase};
+use willis_nets::cpu;
+use willis_nets::examine;
 use willis_nets::propose::{self, GraphCase};
 use willis_nets::train::{Progress as Step, TrainConfig, export};
-use willis_nets::weights::Weights;
-use willis_nets::{Switch, cpu};
 use willis_phantom::cohort;
 use willis_stats::bootstrap;
 use willis_stats::metrics::detection::TOLERANCE_MM;
@@ -26,7 +26,7 @@ use super::{Outcome, progress::Progress};
 use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
-use crate::weights::{self, CLASSIFIER, GRAPH, STACK};
+use crate::weights::{self, GRAPH, STACK};
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
 const MARGIN_MM: f64 = 1.0;
@@ -36,9 +36,7 @@ pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcom
     match command {
         TrainCommand::Vessels(args) => vessels::run(args, progress)?,
         TrainCommand::Graph { train, models } => graph(train, models, progress)?,
-        TrainCommand::Classifier { train, models, from, plain } => {
-            classifier(train, models, from.as_deref(), *plain, progress)?;
-        }
+        TrainCommand::Classifier(args) => classifier::run(args, progress)?,
         TrainCommand::Stack { train, models } => stack(train, models, progress)?,
     }
     Ok(Outcome::Done)
@@ -115,44 +113,6 @@ fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
         export(&fitted.net, &args.output.join(GRAPH), &[])?;
     }
     println!("{} of {} steps on {} graphs", fitted.step, recipe.train.steps, cases.len());
-    Ok(())
-}
-
-fn classifier(
-    args: &TrainArgs,
-    models: &Path,
-    from: Option<&Path>,
-    plain: bool,
-    progress: &Progress,
-) -> anyhow::Result<()> {
-    let start = Start::new(args, progress)?;
-    let (net, sha256) = weights::load_segment(models)?;
-    let scorer = weights::load_propose(models)?;
-    let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
-    let bar = progress.bar("propose", start.kept(args).count() as u64);
-    let mut cases: Vec<ExamineCase> = Vec::new();
-    for prepared in start.kept(args) {
-        let (case, map) = maker.map(prepared)?;
-        let candidates = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
-        cases.push(ExamineCase::new(&map, &candidates, &case.lesions, &case.meta));
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    let mut recipe = start.config.train.classifier.clone();
-    recipe.train = overlaid(&recipe.train, args);
-    if plain {
-        recipe.net.backbone = Backbone::Plain;
-        (recipe.net.oscillators, recipe.net.film) = (Switch::Off, Switch::Off);
-    }
-    let initial = from.map(Weights::load).transpose()?;
-    let bar = progress.bar("classifier", recipe.train.steps as u64);
-    let fitted = examine::fit(&cases, &recipe, initial, &args.output, &cpu(), show(&bar))?;
-    bar.finish_and_clear();
-    if fitted.finished {
-        let config = serde_json::to_string(&recipe.net)?;
-        export(&fitted.net, &args.output.join(CLASSIFIER), &[("config", &config)])?;
-    }
-    println!("{} of {} steps on {} series", fitted.step, recipe.train.steps, cases.len());
     Ok(())
 }
 

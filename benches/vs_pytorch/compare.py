@@ -23,6 +23,10 @@ import torch.nn.functional as F
 
 THREADS = 2
 TURNS = 7
+# Seconds before each turn: PyTorch's threads spin for a while after their work and would take a core from the other side.
+REST = 0.3
+# Seconds for which both sides run before they are timed: until then the system may hold both threads on one core.
+WARM = 0.05
 WORKER = Path(__file__).resolve().parents[2] / "target/release/examples/vs_pytorch"
 
 
@@ -120,7 +124,9 @@ class Torch:
                 t.grad = None
             return time.perf_counter() - start
 
-        once()
+        warm = time.perf_counter()
+        while time.perf_counter() - warm < WARM:
+            once()
         return [once() for _ in range(rounds)]
 
     def results(self):
@@ -177,7 +183,9 @@ def main():
         for phase in ["forward", "step"]:
             ours, other = [], []
             for _ in range(TURNS):
+                time.sleep(REST)
                 ours += willis.ask(op, phase, 3)
+                time.sleep(REST)
                 other += theirs.times(phase, 3)
             a, b = statistics.median(ours), statistics.median(other)
             row += f"| {a * 1e3:.2f} | {b * 1e3:.2f} | {a / b:.2f} "

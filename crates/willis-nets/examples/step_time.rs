@@ -40,10 +40,10 @@ fn main() {
     }
 }
 
-fn time(name: &str, mut run: impl FnMut()) {
-    let once = |run: &mut dyn FnMut()| {
+fn time(name: &str, mut run: impl FnMut() + Send) {
+    let once = |run: &mut (dyn FnMut() + Send)| {
         let start = Instant::now();
-        run();
+        willis_nets::on_pool(&mut *run);
         start.elapsed().as_secs_f64()
     };
     let best = (0..4).map(|_| once(&mut run)).fold(f64::INFINITY, f64::min);

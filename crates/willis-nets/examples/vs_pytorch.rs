@@ -2,7 +2,7 @@
 //! do with it, does it, and answers with one JSON line. Both sides make the same inputs from the same integers.
 
 use std::io::{BufRead, Write};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::Deserialize;
@@ -203,13 +203,17 @@ fn peak_mib() -> f64 {
     kib.unwrap_or(0.0) / 1024.0
 }
 
+/// Work runs so long before it is timed: until then the system may hold both threads on one core.
+const WARM: Duration = Duration::from_millis(50);
+
 fn repeat(rounds: usize, mut run: impl FnMut()) -> Vec<f64> {
     let once = |run: &mut dyn FnMut()| {
         let start = Instant::now();
         run();
         start.elapsed().as_secs_f64()
     };
-    if rounds > 0 {
+    let warm = Instant::now();
+    while rounds > 0 && warm.elapsed() < WARM {
         once(&mut run);
     }
     (0..rounds).map(|_| once(&mut run)).collect()

@@ -13,6 +13,7 @@ pub mod layers;
 pub mod loss;
 pub mod mim;
 pub mod ops;
+mod pool;
 pub mod pretrain;
 pub mod pretrained;
 pub mod propose;
@@ -26,6 +27,7 @@ pub mod waveformer;
 pub mod weights;
 
 pub use burn::tensor::Device;
+pub use pool::on_pool;
 use serde::{Deserialize, Serialize};
 
 /// Whether a part takes part; off for ablations.
@@ -41,10 +43,4 @@ pub enum Switch {
 /// The processor, through burn's flex backend and our kernels.
 pub fn cpu() -> Device {
     Device::flex()
-}
-
-/// Runs work on a thread of rayon's pool. A kernel called there starts at once; one called from elsewhere first wakes a thread, which takes
-/// longer than many a kernel.
-pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
-    rayon::scope(|_| work())
 }

@@ -203,28 +203,47 @@ fn a_pre_trained_encoder_starts_a_training() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (data, config) = (at("data"), at("tiny.toml"));
-    synthesise(&data, 2, 5);
+    synthesise(&data, 6, 5);
     fs::write(&config, [TINY_TRAINING, TINY_PRETRAINING].concat()).unwrap();
     let common = |run: &Path| {
         let options = ["--steps", "2", "--quiet", "--data", path(&data), "--config", path(&config), "-o", path(run)];
         options.map(String::from)
     };
-    for method in ["spark", "mim", "spark-mim"] {
-        let run = at(method);
-        let output = command(&["pretrain", "--method", method]).args(common(&run)).output().unwrap();
+    let pretrain = |method: &str, backbone: &str, run: &Path| {
+        let arguments = ["pretrain", "--method", method, "--backbone", backbone];
+        command(&arguments).args(common(run)).output().unwrap()
+    };
+    for (method, backbone) in
+        [("spark", "segformer3d"), ("mim", "segformer3d"), ("spark-mim", "segformer3d"), ("spark", "waveformer")]
+    {
+        let run = at(&[method, backbone].concat());
+        let output = pretrain(method, backbone, &run);
         assert!(output.status.success(), "{}", text(&output.stderr));
         let epochs = fs::read_to_string(run.join("epochs.csv")).unwrap();
         assert!(epochs.lines().nth(1).unwrap().starts_with("2,"), "{epochs}");
         assert!(run.join("panels/step-000002.png").exists());
     }
-    let train = |run: &Path, encoder: &Path| {
+    // A folder goes on with its own kind of run only.
+    let refused = pretrain("mim", "segformer3d", &at("sparksegformer3d"));
+    assert!(text(&refused.stderr).contains("another method or backbone"), "{}", text(&refused.stderr));
+    let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
+    let train = |arguments: &[&str], run: &Path, encoder: &Path| {
         let folds = ["--folds", "2", "--fold", "1", "--encoder", path(encoder)];
-        command(&["train", "vessels"]).args(folds).args(common(run)).output().unwrap()
+        command(&["train"]).args(arguments).args(folds).args(common(run)).output().unwrap()
     };
-    let output = train(&at("tuned"), &at("spark").join("backbone.safetensors"));
-    assert!(output.status.success(), "{}", text(&output.stderr));
+    let backbone_of = |backbone: &str| at(&["spark", backbone].concat()).join("backbone.safetensors");
+    for (arguments, backbone) in [
+        (&["vessels"][..], "segformer3d"),
+        (&["vessels", "--backbone", "waveformer"], "waveformer"),
+        (&["classifier", "--models", models], "waveformer"),
+    ] {
+        let run = at(&arguments.concat().replace('/', ""));
+        let output = train(arguments, &run, &backbone_of(backbone));
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        assert!(run.join("scores.json").exists());
+    }
     // A vessel net is no encoder.
-    let output = train(&at("refused"), &at("tuned").join("vessels.safetensors"));
+    let output = train(&["vessels"], &at("refused"), &at("vessels").join("vessels.safetensors"));
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("is no encoder of this vessel net"), "{}", text(&output.stderr));
 }
@@ -237,11 +256,25 @@ cell = 16
 batch = 1
 epoch_steps = 2
 probe_cubes = 8
-
-[pretrain.segformer3d]
 decoder_width = 32
 
-[pretrain.segformer3d.backbone]
+[pretrain.waveformer]
+size = [32, 32, 32]
+embed_dim = 8
+head_dim = 4
+
+[train.vessels.net.waveformer]
+size = [32, 32, 32]
+embed_dim = 8
+head_dim = 4
+
+[train.classifier]
+batch = 2
+
+[train.classifier.net]
+embed_dim = 8
+
+[pretrain.segformer3d]
 num_classes = 15
 embed_dims = [8, 16, 16, 16]
 heads = [1, 2, 2, 2]

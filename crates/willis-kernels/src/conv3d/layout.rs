@@ -282,10 +282,20 @@ fn pack_row(axis: &Axis, residue: usize, inside: Range<usize>, line: Option<&[f3
     row[..inside.start].fill(0.0);
     row[inside.end..].fill(0.0);
     let inner = &mut row[inside];
-    if axis.source_stride == 1 {
-        let length = inner.len();
-        inner.copy_from_slice(&line[start..start + length]);
-    } else {
-        inner.iter_mut().zip(line[start..].iter().step_by(axis.source_stride)).for_each(|(to, from)| *to = *from);
+    let line = &line[start..];
+    match axis.source_stride {
+        1 => inner.copy_from_slice(&line[..inner.len()]),
+        2 => every::<2>(line, inner),
+        4 => every::<4>(line, inner),
+        stride => inner.iter_mut().zip(line.iter().step_by(stride)).for_each(|(to, from)| *to = *from),
     }
+}
+
+/// Every `S`th float; with the distance known, compilers turn this into shuffles of whole registers.
+fn every<const S: usize>(line: &[f32], row: &mut [f32]) {
+    let (whole, rest) = line.as_chunks::<S>();
+    let (inner, last) = row.split_at_mut(whole.len().min(row.len()));
+    inner.iter_mut().zip(whole).for_each(|(to, from)| *to = from[0]);
+    // The last one may have fewer than S floats behind it.
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
 }

@@ -111,9 +111,15 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
     if y.is_empty() {
         return;
     }
-    if pointwise::applies(shape) {
-        return pointwise::forward(shape, x, w, bias, y);
-    }
+    let lined;
+    let shape = match pointwise::lines(shape) {
+        Some(lines) => {
+            lined = lines;
+            &lined
+        }
+        None if pointwise::applies(shape) => return pointwise::forward(shape, x, w, bias, y),
+        None => shape,
+    };
     Correlation {
         batch: shape.batch,
         groups: shape.groups,
@@ -137,10 +143,11 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
 /// As [`forward`].
 pub fn input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
-    if pointwise::applies(shape) {
-        return pointwise::input_gradient(shape, w, dy, dx);
+    match pointwise::lines(shape) {
+        Some(lines) => transposed(&lines, w, None, dy, dx),
+        None if pointwise::applies(shape) => pointwise::input_gradient(shape, w, dy, dx),
+        None => transposed(shape, w, None, dy, dx),
     }
-    transposed(shape, w, None, dy, dx);
 }
 
 /// The adjoint of [`forward`] in `x`, plus a bias per input channel.

@@ -15,6 +15,15 @@ pub(super) fn applies(shape: &Conv3dShape) -> bool {
     (shape.kernel, shape.stride, shape.padding, shape.groups) == ([1; 3], [1; 3], [0; 3], 1)
 }
 
+/// The same convolution over voxels in long lines, which the correlation engine packs and walks without losing any; `None` where the
+/// number of voxels does not divide so.
+pub(super) fn lines(shape: &Conv3dShape) -> Option<Conv3dShape> {
+    let volume: usize = shape.input.iter().product();
+    let divides = |line: &usize| volume.is_multiple_of(*line);
+    let line = (16..=192).rev().step_by(16).find(divides).filter(|_| applies(shape))?;
+    Some(Conv3dShape { input: [1, volume / line, line], ..*shape })
+}
+
 /// `y = w x + bias`.
 pub(super) fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     mix(shape, Matrix::of_rows(w, shape.in_channels), bias, x, y);

@@ -3,7 +3,7 @@
 use divan::{Bencher, black_box, counter::ItemsCount};
 use willis_kernels::attention::{self, AttentionShape};
 use willis_kernels::conv3d::{Conv3dShape, forward, input_gradient, weight_gradient};
-use willis_kernels::norm::{RowStats, instance_norm, layer_norm};
+use willis_kernels::norm::{RowStats, instance_norm, layer_norm, layer_norm_backward};
 use willis_kernels::pool::{PoolShape, max_forward};
 use willis_kernels::resize::{Interpolation, resize};
 use willis_kernels::{activation, components, distance, thinning};
@@ -110,6 +110,16 @@ fn layer_norm_32768x64(bencher: Bencher) {
     let (x, mut y, gain, shift) = (wave(32768 * 64), wave(32768 * 64), wave(64), wave(64));
     let mut stats = vec![RowStats::default(); 32768];
     bencher.bench_local(|| layer_norm(black_box(&x), &gain, &shift, 1e-5, &mut y, &mut stats));
+}
+
+#[divan::bench]
+fn layer_norm_backward_32768x64(bencher: Bencher) {
+    let (x, dy, mut dx, gain) = (wave(32768 * 64), wave(32768 * 64), wave(32768 * 64), wave(64));
+    let (mut dgain, mut dshift) = (wave(64), wave(64));
+    let stats = vec![RowStats { mean: 0.1, inverse_deviation: 2.0 }; 32768];
+    bencher.bench_local(|| {
+        layer_norm_backward(black_box(&x), &gain, &stats, &dy, &mut dx, &mut dgain, &mut dshift);
+    });
 }
 
 #[divan::bench]

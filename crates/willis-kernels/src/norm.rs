@@ -185,6 +185,25 @@ impl Kernel for Statistics<'_> {
     }
 }
 
+/// Rows whose roots and quotients are taken together: one by one each would wait for the row's sums.
+const ROWS: usize = 16;
+
+/// [`statistics`] of up to [`ROWS`] rows.
+#[inline(always)]
+fn statistics_of_rows(x: &[f32], width: usize, epsilon: f32, rows: &mut [RowStats]) {
+    let (mut means, mut variances) = ([0.0_f32; ROWS], [0.0_f64; ROWS]);
+    for (mean, x) in means.iter_mut().zip(x.chunks_exact(width)) {
+        *mean = (total(x, x, |value, _| value) / width as f64) as f32;
+    }
+    for ((variance, &mean), x) in variances.iter_mut().zip(&means).zip(x.chunks_exact(width)) {
+        *variance = total(x, x, |value, _| (value - mean) * (value - mean)) / width as f64;
+    }
+    let inverses = variances.map(|variance| (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32);
+    for (row, (mean, inverse_deviation)) in rows.iter_mut().zip(means.into_iter().zip(inverses)) {
+        *row = RowStats { mean, inverse_deviation };
+    }
+}
+
 /// Two passes: the mean, then the mean square distance from it.
 #[inline(always)]
 fn statistics(x: &[f32], epsilon: f32) -> RowStats {
@@ -229,12 +248,14 @@ impl Kernel for LayerNorm<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let width = self.gain.len();
-        let rows = self.x.chunks_exact(width).zip(self.y.chunks_exact_mut(width));
-        for ((x, y), row) in rows.zip(self.stats) {
-            *row = statistics(x, self.epsilon);
-            let columns = self.gain.iter().zip(self.shift);
-            for ((y, x), (gain, shift)) in y.iter_mut().zip(x).zip(columns) {
-                *y = (x - row.mean) * row.inverse_deviation * gain + shift;
+        let blocks = self.x.chunks(ROWS * width).zip(self.y.chunks_mut(ROWS * width)).zip(self.stats.chunks_mut(ROWS));
+        for ((x, y), rows) in blocks {
+            statistics_of_rows(x, width, self.epsilon, rows);
+            for ((x, y), row) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)).zip(rows) {
+                let columns = self.gain.iter().zip(self.shift);
+                for ((y, x), (gain, shift)) in y.iter_mut().zip(x).zip(columns) {
+                    *y = (x - row.mean) * row.inverse_deviation * gain + shift;
+                }
             }
         }
     }

@@ -279,8 +279,13 @@ fn pack_row(axis: &Axis, residue: usize, inside: Range<usize>, line: Option<&[f3
         return;
     };
     let start = axis.source_of(residue, 0, inside.start).expect("the range holds only entries inside the source");
-    row[..inside.start].fill(0.0);
-    row[inside.end..].fill(0.0);
+    // Mostly there is nothing to fill, and a call for nothing costs as much as a short row.
+    if inside.start > 0 {
+        row[..inside.start].fill(0.0);
+    }
+    if inside.end < row.len() {
+        row[inside.end..].fill(0.0);
+    }
     let inner = &mut row[inside];
     let line = &line[start..];
     match axis.source_stride {

@@ -93,6 +93,10 @@ fn one_bad_input_does_not_stop_the_others() {
 }
 
 fn synthesise(folder: &Path, series: usize, seed: u64) {
+    synthesise_with(folder, series, seed, "0");
+}
+
+fn synthesise_with(folder: &Path, series: usize, seed: u64, prevalence: &str) {
     let (series, seed) = (series.to_string(), seed.to_string());
     let output = willis(&[
         "cohort",
@@ -109,7 +113,7 @@ fn synthesise(folder: &Path, series: usize, seed: u64) {
         "--modality",
         "mra",
         "--prevalence",
-        "0",
+        prevalence,
     ]);
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
@@ -203,7 +207,7 @@ fn a_pre_trained_encoder_starts_a_training() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (data, config) = (at("data"), at("tiny.toml"));
-    synthesise(&data, 6, 5);
+    synthesise_with(&data, 4, 5, "1");
     fs::write(&config, [TINY_TRAINING, TINY_PRETRAINING].concat()).unwrap();
     let common = |run: &Path| {
         let options = ["--steps", "2", "--quiet", "--data", path(&data), "--config", path(&config), "-o", path(run)];

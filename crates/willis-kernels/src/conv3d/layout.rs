@@ -296,7 +296,7 @@ fn pack_row(axis: &Axis, residue: usize, inside: Range<usize>, line: Option<&[f3
     }
 }
 
-/// Every `S`th float; with the distance known, compilers turn this into shuffles of whole registers.
+/// Every `S`th float, with the distance known to the compiler.
 fn every<const S: usize>(line: &[f32], row: &mut [f32]) {
     let (whole, rest) = line.as_chunks::<S>();
     let (inner, last) = row.split_at_mut(whole.len().min(row.len()));

@@ -77,7 +77,7 @@ proptest! {
     }
 
     #[test]
-    fn a_ramp_stays_a_ramp(angle in -1.0..1.0f64, spacing in 0.3..0.9f64, swap: bool) {
+    fn a_ramp_stays_a_ramp(angle in prop_oneof![-1.0..1.0f64, -5e-4..5e-4f64], spacing in 0.3..0.9f64, swap: bool) {
         let mut target = turned(grid([4, 5, 6], spacing), angle);
         target.affine.0[0][3] = -2.0;
         target.affine.0[1][3] = 9.0;
@@ -88,8 +88,10 @@ proptest! {
             image = ramp(Grid::new(Shape::new(19, 17, 9), affine));
         }
         let expected = ramp(target);
+        // A grid turned so little that it counts as aligned is a thousandth of a voxel off, and the ramp rises by up to 5 a voxel.
+        let tolerance = if angle.abs() < 1e-3 { 5e-3 } else { 2e-4 };
         for (index, (a, b)) in linear(&image, &target, f32::NAN).voxels.iter().zip(&expected.voxels).enumerate() {
-            prop_assert!((a - b).abs() < 1e-3, "{:?}: {a} {b}", target.shape.index(index));
+            prop_assert!((a - b).abs() < tolerance, "{:?}: {a} {b}", target.shape.index(index));
         }
     }
 

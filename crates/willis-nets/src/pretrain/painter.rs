@@ -4,6 +4,7 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use super::regions::{RegionErrors, RegionHeads};
 use super::views::Parent;
 use super::{Method, PretrainConfig};
 use crate::catalogue::Backbone;
@@ -15,6 +16,7 @@ use crate::weights::Weights;
 
 /// The net around what is pre-trained.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant, reason = "there is one net at a time")]
 pub(super) enum Painter {
     Light(Light),
     Nested(Nested),
@@ -29,6 +31,18 @@ pub(super) struct Nested {
     /// Of the children's and the parents' features, of the second level and of the third.
     child: Vec<Projector>,
     parent: Vec<Projector>,
+    /// HybridMIM's questions, where they are asked.
+    regions: Option<RegionHeads>,
+}
+
+/// What a net makes of cubes.
+pub(super) struct Painting {
+    /// `[B, 1, D, H, W]`.
+    pub image: Tensor<5>,
+    /// For MiM: the decoder's features on the grid of cells.
+    pub cells: Option<Tensor<5>>,
+    /// For MiM: the encoder's coarsest stage.
+    pub coarsest: Option<Tensor<5>>,
 }
 
 /// Two layers.
@@ -55,6 +69,13 @@ impl Projector {
 }
 
 impl Nested {
+    /// What HybridMIM's questions to the coarsest stage are answered wrongly; none where they are not asked.
+    ///
+    /// # Shapes    flags of the seen cells of `grid³` for each cube
+    pub fn region_errors(&self, coarsest: Tensor<5>, seen: &[bool], grid: usize) -> Option<RegionErrors> {
+        Some(self.regions.as_ref()?.errors(coarsest, seen, grid))
+    }
+
     /// InfoNCE of the second or third level: each child's mean feature against the places of its parent, whose features are detached.
     ///
     /// # Shapes    features of children and parents `[B, C, g, g, g]` on the grid of cells -> `[1]`
@@ -99,22 +120,27 @@ impl Painter {
                     sparse: method == Method::SparkMim,
                     child: projectors(),
                     parent: projectors(),
+                    regions: config
+                        .nested
+                        .asks_regions()
+                        .then(|| RegionHeads::new(config.light().coarsest_channels(), init)),
                 })
             }
             (Backbone::Resenc, _) => Self::Resenc(S3d::new(&config.resenc, init)),
         }
     }
 
-    /// Painting `[B, 1, D, H, W]` of x `[B, in, D, H, W]`; for MiM also features on the grid of cells.
-    pub fn paint(&self, x: Tensor<5>, active: &Active) -> (Tensor<5>, Option<Tensor<5>>) {
+    /// The painting of x `[B, in, D, H, W]`.
+    pub fn paint(&self, x: Tensor<5>, active: &Active) -> Painting {
+        let alone = |image| Painting { image, cells: None, coarsest: None };
         match self {
-            Self::Light(net) => (net.forward(x, active, Encoding::Sparse).image, None),
+            Self::Light(net) => alone(net.forward(x, active, Encoding::Sparse).image),
             Self::Nested(net) => {
                 let encoding = if net.sparse { Encoding::Sparse } else { Encoding::Dense };
                 let painted = net.light.forward(x, active, encoding);
-                (painted.image, Some(painted.cells))
+                Painting { image: painted.image, cells: Some(painted.cells), coarsest: Some(painted.coarsest) }
             }
-            Self::Resenc(net) => (net.forward(x, active, InputMask::On), None),
+            Self::Resenc(net) => alone(net.forward(x, active, InputMask::On)),
         }
     }
 

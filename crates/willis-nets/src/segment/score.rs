@@ -1,5 +1,7 @@
 //! How maps of vessels agree with the truth, over all voxels of all cases at threshold 0.5.
 
+use std::iter::Sum;
+
 use serde::{Deserialize, Serialize};
 use willis_core::{TrainingCase, VesselMap};
 use willis_kernels::distance::squared_distance_mm2;
@@ -27,8 +29,8 @@ pub struct Scores {
 /// Diameter below which a vessel counts as thin, mm.
 pub const THIN_MM: f64 = 1.5;
 
-/// Voxels counted over cases.
-#[derive(Debug, Default)]
+/// Voxels counted in a case, or over several.
+#[derive(Debug, Default, Clone, Copy)]
 pub struct Agreement {
     vessel: [u64; 3],
     aneurysm: [u64; 3],
@@ -38,19 +40,20 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Adds a case and the map made of it.
+    /// Of a case and the map made of it.
     ///
     /// # Panics    if the map has another shape than the case (programmer error)
-    pub fn add(&mut self, maps: &VesselMap, case: &TrainingCase) {
+    pub fn of(maps: &VesselMap, case: &TrainingCase) -> Self {
+        let mut counts = Self::default();
         assert_eq!(maps.vessel.grid.shape, case.sites.grid.shape, "the map is of another case");
         let (vessels, aneurysms) = (&maps.vessel.voxels, &maps.aneurysm.voxels);
         for (i, (&site, &aneurysm)) in case.sites.voxels.iter().zip(&case.aneurysm.voxels).enumerate() {
             let vessel = vessels[i] >= 0.5;
-            count(&mut self.vessel, vessel, site != 0);
-            count(&mut self.aneurysm, aneurysms[i] >= 0.5, aneurysm != 0);
+            count(&mut counts.vessel, vessel, site != 0);
+            count(&mut counts.aneurysm, aneurysms[i] >= 0.5, aneurysm != 0);
             if vessel && site != 0 {
-                self.sites[0] += u64::from(maps.site.voxels[i] == site);
-                self.sites[1] += 1;
+                counts.sites[0] += u64::from(maps.site.voxels[i] == site);
+                counts.sites[1] += 1;
             }
         }
         let (shape, spacing) = (case.sites.grid.shape.zyx(), case.sites.grid.spacing());
@@ -61,11 +64,12 @@ impl Agreement {
         for (i, _) in skeletonize(&truth, shape).iter().enumerate().filter(|&(_, &on)| on != 0) {
             let found = u64::from(vessels[i] >= 0.5);
             let add = |[both, all]: &mut [u64; 2]| (*both, *all) = (*both + found, *all + 1);
-            add(&mut self.skeleton);
+            add(&mut counts.skeleton);
             if to_wall[i] < thin {
-                add(&mut self.thin);
+                add(&mut counts.thin);
             }
         }
+        counts
     }
 
     /// What the counts say.
@@ -81,6 +85,21 @@ impl Agreement {
             skeleton_recall: ratio(self.skeleton[0], self.skeleton[1]),
             thin_recall: ratio(self.thin[0], self.thin[1]),
         }
+    }
+}
+
+impl Sum for Agreement {
+    fn sum<I: Iterator<Item = Self>>(cases: I) -> Self {
+        fn added<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
+            std::array::from_fn(|i| a[i] + b[i])
+        }
+        cases.fold(Self::default(), |sum, case| Self {
+            vessel: added(sum.vessel, case.vessel),
+            aneurysm: added(sum.aneurysm, case.aneurysm),
+            sites: added(sum.sites, case.sites),
+            skeleton: added(sum.skeleton, case.skeleton),
+            thin: added(sum.thin, case.thin),
+        })
     }
 }
 
@@ -126,9 +145,9 @@ mod tests {
                 site: Image::filled(grid, 5),
                 source: harmonised(&case),
             };
-            let mut counts = Agreement::default();
-            counts.add(&maps, &case);
+            let counts = Agreement::of(&maps, &case);
             assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);
+            assert_eq!([counts; 3].into_iter().sum::<Agreement>().vessel, counts.vessel.map(|v| 3 * v));
             let scores = counts.scores();
             assert_eq!((scores.vessel_recall, scores.vessel_precision), (Some(0.5), Some(0.5)));
             assert!((scores.skeleton_recall.unwrap() - 0.5).abs() < 0.1);

@@ -44,6 +44,8 @@ pub struct Painted {
     pub image: Tensor<5>,
     /// The decoder's features at a sixteenth of the resolution, `[B, width / 2, D/16, H/16, W/16]`.
     pub cells: Tensor<5>,
+    /// The encoder's coarsest stage, before masked places are filled, `[B, C, d, h, w]`.
+    pub coarsest: Tensor<5>,
 }
 
 impl LightConfig {
@@ -61,6 +63,11 @@ impl LightConfig {
             EncoderConfig::Segformer3d(config) => config.embed_dims,
             EncoderConfig::Waveformer(config) => [0, 1, 2, 3].map(|stage| config.channels(stage)),
         }
+    }
+
+    /// Channels of [`Painted::coarsest`].
+    pub fn coarsest_channels(&self) -> usize {
+        self.dims()[3]
     }
 
     /// Channels of [`Painted::cells`].
@@ -137,6 +144,7 @@ impl Light {
             Encoding::Sparse => self.encode(x, Some(active)),
             Encoding::Dense => self.encode(active.keep(x), None),
         };
+        let coarsest = stages.last().expect("four stages").clone();
         let densified = |(stage, features): (usize, Tensor<5>)| {
             let whole = match encoding {
                 Encoding::Sparse => active.fill(active.standardise(features), self.mask_tokens[stage].val()),
@@ -156,7 +164,7 @@ impl Light {
                 x = x + features;
             }
         }
-        Painted { image: self.paint.forward(x), cells: cells.expect("cells are of 16 voxels or finer") }
+        Painted { image: self.paint.forward(x), cells: cells.expect("cells are of 16 voxels or finer"), coarsest }
     }
 
     /// Where the parameters live.
@@ -251,6 +259,7 @@ pub(crate) mod tests {
                 let painted = net.forward(x.clone(), &active, encoding);
                 assert_eq!(painted.image.dims(), [2, 1, 32, height, 32]);
                 assert_eq!(painted.cells.dims(), [2, config.cell_channels(), 2, height / 16, 2]);
+                assert_eq!(painted.coarsest.dims()[1], config.coarsest_channels());
             }
         }
     }

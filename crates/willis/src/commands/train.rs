@@ -1,6 +1,7 @@
 //! `willis train`: each learned stage from a data set, resumable; the weights appear in the run folder when all steps are done.
 
 mod classifier;
+mod scores;
 mod vessels;
 
 use std::path::Path;
@@ -15,7 +16,6 @@ use willis_nets::examine;
 use willis_nets::propose::{self, GraphCase};
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_phantom::cohort;
-use willis_stats::bootstrap;
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
 use willis_stats::stack::{self, StackCase, StackFit};
@@ -27,6 +27,7 @@ use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
 use crate::weights::{self, GRAPH, STACK};
+use scores::Figure;
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
 const MARGIN_MM: f64 = 1.0;
@@ -79,6 +80,12 @@ impl Start {
 /// Steps and seed as typed, else as configured.
 fn overlaid(config: &TrainConfig, args: &TrainArgs) -> TrainConfig {
     TrainConfig { steps: args.steps.unwrap_or(config.steps), seed: args.seed, ..config.clone() }
+}
+
+/// The fraction of `--layer-decay`.
+fn checked_decay(decay: f64) -> anyhow::Result<f64> {
+    ensure!(decay > 0.0 && decay <= 1.0, "--layer-decay {decay} is not above 0 and at most 1");
+    Ok(decay)
 }
 
 fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
@@ -155,13 +162,8 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
 
 /// How the stack does on the series it was fitted on, each predicted by the fold that left it out; with 95 % intervals.
 fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) {
-    const SAMPLES: usize = 500;
     let line = |name: &str, figure: &(dyn Fn(&[usize]) -> Option<f64> + Sync)| {
-        let all: Vec<usize> = (0..cases.len()).collect();
-        let value = figure(&all).map_or("n/a".into(), |v| format!("{v:.3}"));
-        let interval = bootstrap::interval(cases.len(), 0, SAMPLES, figure);
-        let interval = interval.map_or("n/a".into(), |i| format!("{:.3} to {:.3}", i.lo, i.hi));
-        println!("  {name:56} {value}  ({interval})");
+        Figure::of(cases.len(), figure).print(name);
     };
     let labels: Vec<[bool; COLUMN_COUNT]> =
         cases.iter().map(|c| std::array::from_fn(|i| *c.sites.get(i).unwrap_or(&c.present))).collect();

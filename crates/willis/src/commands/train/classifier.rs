@@ -1,8 +1,6 @@
 //! `willis train classifier`: the expert classifier, and how it does on series that it has not seen.
 
-use anyhow::{Context, ensure};
-use serde::Serialize;
-use willis_core::files::atomic::write_atomically;
+use anyhow::Context;
 use willis_core::{Candidates, SITE_COUNT, Site, TrainingCase, VesselMap};
 use willis_imaging::trace::trace;
 use willis_nets::examine::{self, Backbone, ExamineCase, ExamineNet, ExamineTraining};
@@ -11,17 +9,15 @@ use willis_nets::train::export;
 use willis_nets::weights::Weights;
 use willis_nets::{Switch, cpu};
 use willis_stats::metrics::detection::TOLERANCE_MM;
-use willis_stats::metrics::{auroc, average_precision, detections, recall_at};
+use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detections, recall_at};
 
-use super::{MARGIN_MM, MapMaker, PreparedCase, Start, overlaid, show};
+use super::scores::{Figure, Scores};
+use super::{MARGIN_MM, MapMaker, PreparedCase, Start, checked_decay, overlaid, show};
 use crate::cli::ClassifierArgs;
 use crate::commands::progress::Progress;
 use crate::config::Config;
 use crate::line::candidates;
 use crate::weights::{self, CLASSIFIER};
-
-/// Name of the figures in a run's folder.
-const SCORES: &str = "scores.json";
 
 /// Trains and prints how the net does.
 pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -32,9 +28,7 @@ pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
         weights.check_revision(ExamineNet::REVISION)?;
     }
     if let Some(path) = &args.encoder {
-        let decay = args.layer_decay;
-        ensure!(decay > 0.0 && decay <= 1.0, "--layer-decay {decay} is not above 0 and at most 1");
-        recipe.train.rates = recipe.net.encoder_rates(decay);
+        recipe.train.rates = recipe.net.encoder_rates(checked_decay(args.layer_decay)?);
         let fits = || format!("{} is no encoder of this classifier; see `willis pretrain --help`", path.display());
         initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
     }
@@ -61,18 +55,14 @@ pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
     export(&fitted.net, &args.train.output.join(CLASSIFIER), &metadata)?;
     let left_out: Vec<_> = start.left_out(args.train.fold).take(start.config.train.validation_cases).collect();
     let bar = progress.bar("scores", left_out.len() as u64);
-    let mut tally = Tally::default();
+    let mut answers = Vec::new();
     for prepared in left_out {
         let (case, map, candidates) = proposed(&maker, &scorer, prepared, &start.config)?;
-        tally.add(&fitted.net, &case, &map, candidates, &start.config);
+        answers.push(Answers::of(&fitted.net, &case, &map, candidates, &start.config));
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let report = tally.report();
-    let json = serde_json::to_vec_pretty(&report)?;
-    write_atomically(&args.train.output.join(SCORES), |file| file.write_all(&json))?;
-    report.print();
-    Ok(())
+    scores(&answers).report(&args.train.output)
 }
 
 /// The configured recipe with the arguments laid over it.
@@ -97,34 +87,19 @@ fn proposed(
     Ok((case, map, candidates))
 }
 
-/// What the classifier says of the candidates of left-out series.
-#[derive(Debug, Default)]
-struct Tally {
-    cases: usize,
+/// What the classifier says of the candidates of a left-out series.
+struct Answers {
     /// Of each candidate as proposed: probability and whether it lies in a lesion.
     probabilities: Vec<f64>,
     is_lesion: Vec<bool>,
-    /// Candidates in a lesion whose most probable site is right, and all of them.
-    sites: [usize; 2],
-    detected: Vec<willis_stats::metrics::SeriesDetections>,
+    /// Whether the most probable site is right, of the candidates in a lesion.
+    site_is_right: Vec<bool>,
+    detected: SeriesDetections,
 }
 
-/// How the classifier does on left-out series; `None` where there is nothing to count.
-#[derive(Debug, Serialize)]
-struct Report {
-    cases: usize,
-    candidates: usize,
-    lesion_candidates: usize,
-    candidate_auc: Option<f64>,
-    candidate_average_precision: Option<f64>,
-    site_accuracy: Option<f64>,
-    lesion_recall_at_1: Option<f64>,
-    lesion_recall_at_5: Option<f64>,
-}
-
-impl Tally {
-    fn add(&mut self, net: &ExamineNet, case: &TrainingCase, map: &VesselMap, proposed: Candidates, config: &Config) {
-        self.cases += 1;
+impl Answers {
+    fn of(net: &ExamineNet, case: &TrainingCase, map: &VesselMap, proposed: Candidates, config: &Config) -> Self {
+        let (mut probabilities, mut is_lesion, mut site_is_right) = (Vec::new(), Vec::new(), Vec::new());
         // Each candidate alone and where it was proposed, so that every classifier is asked the same questions.
         for candidate in &proposed {
             let inside = case.lesions.iter().find(|lesion| {
@@ -133,49 +108,46 @@ impl Tally {
             });
             let answers = examine::examine(net, map, vec![candidate.clone()], &case.meta, &config.examine);
             let Some(answer) = answers.first() else { continue };
-            self.probabilities.push(answer.probability);
-            self.is_lesion.push(inside.is_some());
+            probabilities.push(answer.probability);
+            is_lesion.push(inside.is_some());
             if let (Some(lesion), Some(site)) = (inside, answer.evidence.site_probabilities.and_then(most_probable)) {
-                self.sites[0] += usize::from(site == lesion.site);
-                self.sites[1] += 1;
+                site_is_right.push(site == lesion.site);
             }
         }
         let examined = examine::examine(net, map, proposed, &case.meta, &config.examine);
-        self.detected.push(detections(&examined, &case.lesions, TOLERANCE_MM));
+        Self { probabilities, is_lesion, site_is_right, detected: detections(&examined, &case.lesions, TOLERANCE_MM) }
     }
+}
 
-    fn report(&self) -> Report {
-        let [right, all] = self.sites;
-        Report {
-            cases: self.cases,
-            candidates: self.is_lesion.len(),
-            lesion_candidates: self.is_lesion.iter().filter(|&&is| is).count(),
-            candidate_auc: auroc(&self.probabilities, &self.is_lesion),
-            candidate_average_precision: average_precision(&self.probabilities, &self.is_lesion),
-            site_accuracy: (all > 0).then(|| right as f64 / all as f64),
-            lesion_recall_at_1: recall_at(&self.detected, 1),
-            lesion_recall_at_5: recall_at(&self.detected, 5),
-        }
-    }
+/// How the classifier does on all of them.
+fn scores(answers: &[Answers]) -> Scores {
+    let figure = |figure: &(dyn Fn(&[&Answers]) -> Option<f64> + Sync)| {
+        Figure::of(answers.len(), |series| figure(&series.iter().map(|&i| &answers[i]).collect::<Vec<_>>()))
+    };
+    let candidates = |figure: fn(&[f64], &[bool]) -> Option<f64>, series: &[&Answers]| {
+        let probabilities: Vec<f64> = series.iter().flat_map(|a| &a.probabilities).copied().collect();
+        let is_lesion: Vec<bool> = series.iter().flat_map(|a| &a.is_lesion).copied().collect();
+        figure(&probabilities, &is_lesion)
+    };
+    let site = |series: &[&Answers]| {
+        let right: Vec<bool> = series.iter().flat_map(|a| &a.site_is_right).copied().collect();
+        (!right.is_empty()).then(|| right.iter().filter(|&&right| right).count() as f64 / right.len() as f64)
+    };
+    let recall = |k, series: &[&Answers]| recall_at(&series.iter().map(|a| a.detected.clone()).collect::<Vec<_>>(), k);
+    let count = |of: fn(&Answers) -> usize| Figure::fact(answers.iter().map(of).sum::<usize>() as f64);
+    let figures = vec![
+        ("candidate_auc", figure(&|series| candidates(auroc, series))),
+        ("candidate_average_precision", figure(&|series| candidates(average_precision, series))),
+        ("site_accuracy", figure(&site)),
+        ("lesion_recall_at_1", figure(&|series| recall(1, series))),
+        ("lesion_recall_at_5", figure(&|series| recall(5, series))),
+        ("candidates", count(|a| a.is_lesion.len())),
+        ("candidates_in_a_lesion", count(|a| a.is_lesion.iter().filter(|&&is| is).count())),
+    ];
+    Scores::new(answers.len(), figures)
 }
 
 fn most_probable(sites: [f32; SITE_COUNT]) -> Option<Site> {
     let best = (0..SITE_COUNT).max_by(|&a, &b| sites[a].total_cmp(&sites[b]))?;
     Site::from_column(best)
-}
-
-impl Report {
-    fn print(&self) {
-        let number = |v: Option<f64>| v.map_or("n/a".into(), |v| format!("{v:.3}"));
-        println!(
-            "left-out fold, {} series, {} candidates, {} in a lesion: AUC {}, average precision {}, site accuracy {}",
-            self.cases,
-            self.candidates,
-            self.lesion_candidates,
-            number(self.candidate_auc),
-            number(self.candidate_average_precision),
-            number(self.site_accuracy)
-        );
-        println!("lesion recall {} at 1, {} at 5", number(self.lesion_recall_at_1), number(self.lesion_recall_at_5));
-    }
 }

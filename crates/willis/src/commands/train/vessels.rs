@@ -3,18 +3,18 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
-use serde::Serialize;
-use willis_core::files::{atomic::write_atomically, case};
+use anyhow::Context;
+use willis_core::files::case;
 use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
 use willis_imaging::trace::trace;
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::cpu;
-use willis_nets::segment::{Agreement, Scores, SegmentNet, SegmentTraining, THIN_MM, fit, segment};
+use willis_nets::segment::{self, Agreement, SegmentNet, SegmentTraining, fit, segment};
 use willis_nets::weights::{Precision, Weights};
 use willis_stats::metrics;
 
-use super::{PreparedCase, Start, overlaid, show};
+use super::scores::{Figure, Scores};
+use super::{PreparedCase, Start, checked_decay, overlaid, show};
 use crate::cli::VesselsArgs;
 use crate::commands::maps::harmonised;
 use crate::commands::progress::Progress;
@@ -23,8 +23,6 @@ use crate::weights::VESSELS;
 
 /// A true centreline farther than this from every traced one is missed, mm.
 const MISSED_MM: f64 = 2.0;
-/// Name of the figures in a run's folder.
-const SCORES: &str = "scores.json";
 
 /// Trains and prints how the net does.
 pub fn run(args: &VesselsArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -32,9 +30,7 @@ pub fn run(args: &VesselsArgs, progress: &Progress) -> anyhow::Result<()> {
     let mut recipe = recipe(args, &start.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
     if let Some(path) = &args.encoder {
-        let decay = args.layer_decay;
-        ensure!(decay > 0.0 && decay <= 1.0, "--layer-decay {decay} is not above 0 and at most 1");
-        recipe.train.rates = recipe.net.encoder_rates(decay);
+        recipe.train.rates = recipe.net.encoder_rates(checked_decay(args.layer_decay)?);
         let fits = || format!("{} is no encoder of this vessel net; see `willis pretrain --help`", path.display());
         initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
     }
@@ -54,11 +50,7 @@ pub fn run(args: &VesselsArgs, progress: &Progress) -> anyhow::Result<()> {
     let mut weights = fitted.net.weights();
     weights.metadata.insert("config".into(), serde_json::to_string(&recipe.net)?);
     weights.save(&args.train.output.join(VESSELS), Precision::F16)?;
-    let report = Report::of(&fitted.net, &recipe, &start.config, &validation, progress)?;
-    let json = serde_json::to_vec_pretty(&report)?;
-    write_atomically(&args.train.output.join(SCORES), |file| file.write_all(&json))?;
-    report.print();
-    Ok(())
+    scores(&fitted.net, &recipe, &start.config, &validation, progress)?.report(&args.train.output)
 }
 
 /// The configured recipe with the arguments laid over it.
@@ -71,83 +63,64 @@ fn recipe(args: &VesselsArgs, config: &Config) -> SegmentTraining {
     recipe
 }
 
-/// How a vessel net does on left-out series.
-#[derive(Debug, Serialize)]
-struct Report {
-    cases: usize,
-    #[serde(flatten)]
-    scores: Scores,
-    /// Mean over the series.
+/// What a net finds of a series.
+struct CaseScores {
+    agreement: Agreement,
     cldice: Option<f64>,
-    /// Share of the true centrelines that lies farther than [`MISSED_MM`] from the traced graph.
-    missed_by_graph: Option<f64>,
-    parameters: usize,
-    /// Of one window.
-    multiplications: u64,
-    /// To segment one series.
-    seconds_per_series: Option<f64>,
+    /// Voxels of the true skeleton farther than [`MISSED_MM`] from the traced graph, and all of them.
+    missed: [usize; 2],
+    seconds: f64,
 }
 
-impl Report {
-    fn of(
-        net: &SegmentNet,
-        recipe: &SegmentTraining,
-        config: &Config,
-        folders: &[PathBuf],
-        progress: &Progress,
-    ) -> anyhow::Result<Self> {
-        let bar = progress.bar("scores", folders.len() as u64);
-        let (mut agreement, mut cldices, mut missed, mut seconds) = (Agreement::default(), Vec::new(), [0, 0], 0.0);
-        for folder in folders {
-            let case = case::load(folder)?;
-            let begin = Instant::now();
-            let map = segment(net, &harmonised(&case), &recipe.infer);
-            seconds += begin.elapsed().as_secs_f64();
-            agreement.add(&map, &case);
-            cldices.extend(cldice(&map, &case));
-            let [far, all] = missed_by(&trace(&map, &config.trace), &case);
-            missed = [missed[0] + far, missed[1] + all];
-            bar.inc(1);
-        }
-        bar.finish_and_clear();
-        let mean = |values: &[f64]| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
-        Ok(Self {
-            cases: folders.len(),
-            scores: agreement.scores(),
-            cldice: mean(&cldices),
-            missed_by_graph: (missed[1] > 0).then(|| missed[0] as f64 / missed[1] as f64),
-            parameters: net.parameters(),
-            multiplications: net.multiplications(recipe.sample.patch),
-            seconds_per_series: (!folders.is_empty()).then(|| seconds / folders.len() as f64),
+/// How a vessel net does on left-out series.
+fn scores(
+    net: &SegmentNet,
+    recipe: &SegmentTraining,
+    config: &Config,
+    folders: &[PathBuf],
+    progress: &Progress,
+) -> anyhow::Result<Scores> {
+    let bar = progress.bar("scores", folders.len() as u64);
+    let mut cases = Vec::new();
+    for folder in folders {
+        let case = case::load(folder)?;
+        let begin = Instant::now();
+        let map = segment(net, &harmonised(&case), &recipe.infer);
+        let seconds = begin.elapsed().as_secs_f64();
+        let missed = missed_by(&trace(&map, &config.trace), &case);
+        cases.push(CaseScores { agreement: Agreement::of(&map, &case), cldice: cldice(&map, &case), missed, seconds });
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    let voxels = |figure: fn(segment::Scores) -> Option<f64>| {
+        let pooled = |series: &[usize]| figure(series.iter().map(|&i| cases[i].agreement).sum::<Agreement>().scores());
+        Figure::of(cases.len(), pooled)
+    };
+    let mean = |value: fn(&CaseScores) -> Option<f64>| {
+        Figure::of(cases.len(), |series| {
+            let values: Vec<f64> = series.iter().filter_map(|&i| value(&cases[i])).collect();
+            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
         })
-    }
-
-    fn print(&self) {
-        let number = |v: Option<f64>| v.map_or("n/a".into(), |v| format!("{v:.3}"));
-        let Scores { vessel_dice, aneurysm_dice, site_accuracy, vessel_recall, vessel_precision, .. } = self.scores;
-        println!(
-            "left-out fold, {} cases: vessel Dice {}, clDice {}, aneurysm Dice {}, site accuracy {}",
-            self.cases,
-            number(vessel_dice),
-            number(self.cldice),
-            number(aneurysm_dice),
-            number(site_accuracy)
-        );
-        println!(
-            "vessel recall {}, precision {}; skeleton recall {}, of vessels below {THIN_MM} mm {}; missed by the graph {}",
-            number(vessel_recall),
-            number(vessel_precision),
-            number(self.scores.skeleton_recall),
-            number(self.scores.thin_recall),
-            number(self.missed_by_graph)
-        );
-        println!(
-            "{} parameters, {:.2} G multiply-accumulates a window, {} s a series",
-            self.parameters,
-            self.multiplications as f64 / 1e9,
-            number(self.seconds_per_series)
-        );
-    }
+    };
+    let missed = Figure::of(cases.len(), |series| {
+        let [far, all] = [0, 1].map(|k| series.iter().map(|&i| cases[i].missed[k]).sum::<usize>());
+        (all > 0).then(|| far as f64 / all as f64)
+    });
+    let figures = vec![
+        ("vessel_dice", voxels(|s| s.vessel_dice)),
+        ("vessel_recall", voxels(|s| s.vessel_recall)),
+        ("vessel_precision", voxels(|s| s.vessel_precision)),
+        ("aneurysm_dice", voxels(|s| s.aneurysm_dice)),
+        ("site_accuracy", voxels(|s| s.site_accuracy)),
+        ("cldice", mean(|case| case.cldice)),
+        ("skeleton_recall", voxels(|s| s.skeleton_recall)),
+        ("skeleton_recall_below_1.5_mm", voxels(|s| s.thin_recall)),
+        ("missed_by_the_graph", missed),
+        ("million_parameters", Figure::fact(net.parameters() as f64 / 1e6)),
+        ("giga_multiply-accumulates_a_window", Figure::fact(net.multiplications(recipe.sample.patch) as f64 / 1e9)),
+        ("seconds_a_series", mean(|case| Some(case.seconds))),
+    ];
+    Ok(Scores::new(cases.len(), figures))
 }
 
 fn true_vessels(case: &TrainingCase) -> Vec<u8> {

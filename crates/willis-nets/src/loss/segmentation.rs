@@ -34,6 +34,8 @@ pub struct SegmentationLossConfig {
     /// Aneurysms of fewer voxels weigh as much as one of this many in both terms of the aneurysms; 0 lets every voxel weigh the same
     /// (after Kofler et al., arXiv:2205.08209: without it the loss of a large sac drowns that of a small one).
     pub small_lesion_voxels: f64,
+    /// Weight of one minus clDice of soft centrelines ([`super::cldice`]); 0 leaves it out.
+    pub soft_cldice: f64,
     /// False-positive and false-negative weights of both Tversky terms.
     pub tversky: Tversky,
 }
@@ -48,6 +50,7 @@ impl Default for SegmentationLossConfig {
             focal: 1.0,
             aneurysm_tversky: 1.0,
             small_lesion_voxels: 0.0,
+            soft_cldice: 0.0,
             tversky: Tversky::default(),
         }
     }

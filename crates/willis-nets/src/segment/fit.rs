@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use burn::tensor::activation::softmax;
 use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -17,7 +18,8 @@ use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
 use crate::Switch;
 use crate::layers::Init;
-use crate::loss::segmentation::{SegmentationLossConfig, SegmentationTarget, segmentation_loss};
+use crate::loss::cldice::soft_cldice;
+use crate::loss::segmentation::{CLASSES, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::ops::with_gradient;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
 use crate::weights::{Weights, WeightsError};
@@ -204,8 +206,8 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     let values = values.as_slice::<f32>().expect("logits were just converted to f32");
     let target = SegmentationTarget { sites: &sites, aneurysm: &aneurysm, tube: &tube };
     let loss = segmentation_loss(values, patches.len(), target, config);
-    Loss {
-        tensor: with_gradient(logits, loss.gradient),
+    let mut sum = Loss {
+        tensor: with_gradient(logits.clone(), loss.gradient),
         value: loss.total,
         terms: vec![
             ("cross_entropy", loss.cross_entropy),
@@ -214,7 +216,18 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
             ("focal", loss.focal),
             ("aneurysm_tversky", loss.aneurysm_tversky),
         ],
+    };
+    if config.soft_cldice > 0.0 {
+        let background = softmax(logits.narrow(1, 0, CLASSES), 1).narrow(1, 0, 1);
+        let vessels: Vec<f32> = sites.iter().map(|&site| f32::from(u8::from(site != 0))).collect();
+        let vessels = Tensor::from_data(TensorData::new(vessels, background.dims()), &net.device());
+        let term = soft_cldice(background.neg() + 1.0, vessels);
+        let value = f64::from(term.clone().into_scalar::<f32>());
+        sum.terms.push(("soft_cldice", value));
+        sum.value += config.soft_cldice * value;
+        sum.tensor = sum.tensor + term * config.soft_cldice;
     }
+    sum
 }
 
 /// The net with its odds of "vessel" corrected, so that a probability of 0.5 is where the Dice over the validation cases is
@@ -286,19 +299,28 @@ mod tests {
 
     #[test]
     fn one_batch_is_learned() {
-        let config = config();
         let prepared = TrainingSet::new(vec![PreparedCase::new(&case(32))]);
-        let run_dir = tempfile::tempdir().unwrap();
-        let net = config.net.init(&mut Init::new(1, &Device::flex()));
-        let sample = |_: usize, _: &mut ChaCha8Rng| {
-            // The first generator of the run, so that every batch is the same one.
-            prepared.draw(&config, &mut rand::SeedableRng::seed_from_u64(4))
-        };
-        let mut losses = Vec::new();
-        let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
-        train(net, &config.train, run_dir.path(), sample, loss, |p| losses.push(p.loss)).unwrap();
-        let (first, last) = (losses[0], losses[losses.len() - 1]);
-        assert!(last < 0.4 * first, "loss went from {first} to {last}");
+        for soft_cldice in [0.0, 1.0] {
+            let mut config = config();
+            config.loss.soft_cldice = soft_cldice;
+            let run_dir = tempfile::tempdir().unwrap();
+            let net = config.net.init(&mut Init::new(1, &Device::flex()));
+            let sample = |_: usize, _: &mut ChaCha8Rng| {
+                // The first generator of the run, so that every batch is the same one.
+                prepared.draw(&config, &mut rand::SeedableRng::seed_from_u64(4))
+            };
+            let mut losses = Vec::new();
+            let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
+            let mut terms = 0;
+            let show = |p: &Progress<'_>| {
+                losses.push(p.loss);
+                terms = p.terms.len();
+            };
+            train(net, &config.train, run_dir.path(), sample, loss, show).unwrap();
+            let (first, last) = (losses[0], losses[losses.len() - 1]);
+            assert!(last < 0.4 * first, "loss went from {first} to {last}");
+            assert_eq!(terms, if soft_cldice > 0.0 { 6 } else { 5 });
+        }
     }
 
     #[test]

@@ -146,7 +146,7 @@ class Willis:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         answer = json.loads(self.process.stdout.readline())
-        self.peak_mib = answer["peak_mib"]
+        self.extra_mib = answer["extra_mib"]
         return answer["seconds"]
 
 

@@ -2,7 +2,7 @@
 
 Used as compare.py is, with a net's name and then `eager` to leave out what takes minutes to compile. Logits are compared first.
 PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
-Memory is the largest resident set of a process that does nothing else, above what it had before the first run.
+Memory is the largest resident set of a process that does nothing else, above what it held before the first run: weights and input.
 """
 
 import json
@@ -61,13 +61,13 @@ def memory(name, phase, side):
     torch.set_num_threads(THREADS)
     net = peer(name, side).train(phase == "step")
     x = values([1, 4] + [side] * 3, 1)
-    # Not getrusage's maximum, which a child takes over from its parent.
-    status = lambda: open("/proc/self/status").read()
-    peak = lambda: int(status().split("VmHWM:")[1].split()[0]) / 1024
-    before = peak()
+    resident = lambda figure: int(open("/proc/self/status").read().split(figure)[1].split()[0]) / 1024
+    # Lets the largest resident set start again from now.
+    open("/proc/self/clear_refs", "w").write("5")
+    before = resident("VmRSS:")
     for _ in range(2):
         (step if phase == "step" else forward)(net, x)
-    print(peak() - before)
+    print(resident("VmHWM:") - before)
 
 
 def main():
@@ -113,10 +113,8 @@ def main():
         for times in theirs + [None] * (3 - len(theirs)):
             row += f"| {statistics.median(times):.3f} | {a / statistics.median(times):.2f} " if times else "| n/a | n/a "
         fresh = Willis()
-        fresh.ask(dict(name="net", net=name, side=32), "forward", 0)
-        before = fresh.peak_mib
         fresh.ask(op, phase, 1)
-        mine = fresh.peak_mib - before
+        mine = fresh.extra_mib
         other = float(subprocess.run([sys.executable, __file__, name, phase, str(side)], capture_output=True, text=True).stdout)
         ratio = f"{mine / other:.2f}" if other > 0 else "n/a"
         print(row + f"| {mine:.0f} | {other:.0f} | {ratio} |", flush=True)

@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Tensor, TensorData};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::catalogue::{Backbone, NetConfig, QuirksName};
 use willis_nets::ops::{self, ConvOptions, Corners};
@@ -45,11 +45,19 @@ enum Operation {
     Gemm { side: usize },
 }
 
+/// What repeating gives.
+#[derive(Debug, Default, Serialize)]
+struct Rounds {
+    seconds: Vec<f64>,
+    /// Largest resident memory during the rounds above what was resident before them (weights and inputs), where the system tells.
+    extra_mib: Option<f64>,
+}
+
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
-        let seconds = willis_nets::on_pool(|| request.operation.run(&request));
-        println!("{}", serde_json::json!({ "seconds": seconds, "peak_mib": peak_mib() }));
+        let rounds = willis_nets::on_pool(|| request.operation.run(&request));
+        println!("{}", serde_json::to_string(&rounds).expect("numbers are valid JSON"));
         std::io::stdout().flush().expect("writable stdout");
     }
 }
@@ -69,7 +77,7 @@ fn fan(inputs: usize) -> f32 {
 }
 
 impl Operation {
-    fn run(&self, request: &Request) -> Vec<f64> {
+    fn run(&self, request: &Request) -> Rounds {
         match *self {
             Operation::Net { ref net, side } => backbone(request, net, side),
             Operation::Distance { ref mask, shape, spacing_mm } => {
@@ -143,7 +151,7 @@ fn time<const D: usize, const W: usize, const E: usize>(
     (x, weight, bias): ([usize; D], [usize; W], [usize; 1]),
     scale: f32,
     run: impl Fn(Tensor<D>, Tensor<W>, Tensor<1>) -> Tensor<E>,
-) -> Vec<f64> {
+) -> Rounds {
     let inputs =
         |device: &Device| (tensor(x, 1, 1.0, device), tensor(weight, 2, scale, device), tensor(bias, 3, 1.0, device));
     if request.phase == "forward" {
@@ -165,7 +173,7 @@ fn time<const D: usize, const W: usize, const E: usize>(
     parts.extend([x.grad(&grads).map(|g| g.into_data()), w.grad(&grads).map(|g| g.into_data())].into_iter().flatten());
     let values = parts.into_iter().flat_map(|data| data.try_to_vec::<f32>().expect("f32 results"));
     write(request, || values.flat_map(f32::to_le_bytes).collect());
-    Vec::new()
+    Rounds::default()
 }
 
 /// Writes results where the request asks for them.
@@ -176,7 +184,7 @@ fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
 }
 
 /// A backbone on `4 x side^3`; with an output path its weights and its logits are written there, for the other side to take.
-fn backbone(request: &Request, name: &str, side: usize) -> Vec<f64> {
+fn backbone(request: &Request, name: &str, side: usize) -> Rounds {
     let backbone = Backbone::from_name(name).expect("a backbone of the catalogue");
     let config = NetConfig { size: side, quirks: QuirksName::Fixed, ..backbone.published() };
     let training = request.phase == "step";
@@ -195,26 +203,30 @@ fn backbone(request: &Request, name: &str, side: usize) -> Vec<f64> {
     })
 }
 
-/// Largest resident memory of this process so far, MiB; 0 where the system does not tell.
-fn peak_mib() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|rest| rest.trim().trim_end_matches("kB").trim().parse::<f64>().ok());
-    kib.unwrap_or(0.0) / 1024.0
-}
-
 /// Work runs so long before it is timed: until then the system may hold both threads on one core.
 const WARM: Duration = Duration::from_millis(50);
 
-fn repeat(rounds: usize, mut run: impl FnMut()) -> Vec<f64> {
+fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
     let once = |run: &mut dyn FnMut()| {
         let start = Instant::now();
         run();
         start.elapsed().as_secs_f64()
     };
+    // Lets the largest resident set start again from now; elsewhere than on Linux there is no such file, and no figure.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let resting = resident_mib("VmRSS:");
     let warm = Instant::now();
     while rounds > 0 && warm.elapsed() < WARM {
         once(&mut run);
     }
-    (0..rounds).map(|_| once(&mut run)).collect()
+    let seconds = (0..rounds).map(|_| once(&mut run)).collect();
+    let extra_mib = resting.zip(resident_mib("VmHWM:")).map(|(resting, peak)| peak - resting);
+    Rounds { seconds, extra_mib }
+}
+
+/// A figure of the process's resident memory, MiB.
+fn resident_mib(name: &str) -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }

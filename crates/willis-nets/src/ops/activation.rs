@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use willis_kernels::activation as kernels;
 
-use super::kernel::{Kernel, apply1, filled, on_cpu};
+use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
 
 /// `x * Phi(x)` with the exact error function.
 ///
@@ -19,10 +19,12 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 /// `x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
 ///
 /// # Shapes      any -> the same
+/// # Panics      for a slope below 0 (programmer error)
 pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     if !on_cpu(&x) {
         return burn::tensor::activation::leaky_relu(x, slope);
     }
+    assert!(slope >= 0.0, "slope {slope}");
     let shape = x.dims().to_vec();
     apply1(LeakyRelu { shape, slope: slope as f32 }, x)
 }
@@ -72,8 +74,13 @@ impl Kernel<1> for LeakyRelu {
         filled(x.len(), |y| kernels::leaky_relu(self.slope, x, y))
     }
 
-    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(x.len(), |dx| kernels::leaky_relu_backward(self.slope, x, grad, dx)))]
+    /// The output has the input's signs, and whatever comes next keeps it anyway.
+    fn keeps(&self) -> Keeps {
+        Keeps::Output
+    }
+
+    fn backward(&self, _: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(y.len(), |dx| kernels::leaky_relu_backward(self.slope, y, grad, dx)))]
     }
 }
 
@@ -92,8 +99,12 @@ impl Kernel<1> for Softmax {
         filled(x.len(), |y| kernels::softmax(self.width, x, y))
     }
 
-    fn backward(&self, [x]: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(x.len(), |dx| kernels::softmax_backward(self.width, y, grad, dx)))]
+    fn keeps(&self) -> Keeps {
+        Keeps::Output
+    }
+
+    fn backward(&self, _: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(y.len(), |dx| kernels::softmax_backward(self.width, y, grad, dx)))]
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use burn::tensor::Tensor;
 use willis_kernels::attention::{AttentionShape, backward, forward};
 
-use super::kernel::{Kernel, apply2, filled, on_cpu};
+use super::kernel::{Keeps, Kernel, apply2, filled, on_cpu};
 use super::work::count;
 
 /// `softmax(scale q k^T) v` per head.
@@ -58,6 +58,10 @@ impl Kernel<2> for Attention {
         let (y, log_sums) = self.run(inputs);
         self.log_sums.get_or_init(|| log_sums);
         y
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Both
     }
 
     fn backward(&self, inputs: [&[f32]; 2], y: &[f32], grad: &[f32], needs: [bool; 2]) -> [Option<Vec<f32>>; 2] {

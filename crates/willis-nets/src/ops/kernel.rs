@@ -20,8 +20,21 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
     fn output_shape(&self) -> Vec<usize>;
     /// The output.
     fn forward(&self, inputs: [&[f32]; N]) -> Vec<f32>;
-    /// Gradient of each input that needs one, from the inputs, the output and the output's gradient.
+    /// What of the forward pass the backward pass needs, and so what stays in memory until then.
+    fn keeps(&self) -> Keeps {
+        Keeps::Inputs
+    }
+    /// Gradient of each input that needs one, from the inputs, the output and the output's gradient. What is not kept is empty.
     fn backward(&self, inputs: [&[f32]; N], output: &[f32], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
+}
+
+/// What waits for a backward pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Keeps {
+    Inputs,
+    Output,
+    Both,
+    Neither,
 }
 
 /// A new buffer after `fill` overwrote it.
@@ -124,11 +137,29 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
     let inputs = inputs.map(|t| t.primitive().to_contiguous());
     match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
+            let shapes = inputs.each_ref().map(|input| input.layout().shape().to_vec());
             let output = forward(kernel.as_ref(), inputs.clone());
-            prep.finish((kernel, inputs, output.clone()), output)
+            let keeps = kernel.keeps();
+            let kept = Kept {
+                kernel,
+                shapes,
+                inputs: matches!(keeps, Keeps::Inputs | Keeps::Both).then_some(inputs),
+                output: matches!(keeps, Keeps::Output | Keeps::Both).then(|| output.clone()),
+            };
+            prep.finish(kept, output)
         }
         OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
     }
+}
+
+/// What a kernel left for its backward step.
+#[derive(Debug, Clone)]
+struct Kept<const N: usize> {
+    kernel: Arc<dyn Kernel<N>>,
+    /// Of the inputs.
+    shapes: [Vec<usize>; N],
+    inputs: Option<[FloatTensor<Flex>; N]>,
+    output: Option<FloatTensor<Flex>>,
 }
 
 /// The backward step of every kernel.
@@ -136,16 +167,18 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
 struct PullBack;
 
 impl<const N: usize> Backward<Flex, N> for PullBack {
-    type State = (Arc<dyn Kernel<N>>, [FloatTensor<Flex>; N], FloatTensor<Flex>);
+    type State = Kept<N>;
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let (kernel, inputs, output) = ops.state;
+        let Kept { kernel, shapes, inputs, output } = ops.state;
         let needs = ops.parents.each_ref().map(Option::is_some);
-        let found = kernel.backward(inputs.each_ref().map(slice), slice(&output), slice(&grad), needs);
-        for ((parent, value), input) in ops.parents.iter().zip(found).zip(&inputs) {
+        let inputs = inputs.as_ref().map_or([&[][..]; N], |inputs| inputs.each_ref().map(slice));
+        let output = output.as_ref().map_or(&[][..], slice);
+        let found = kernel.backward(inputs, output, slice(&grad), needs);
+        for ((parent, value), shape) in ops.parents.iter().zip(found).zip(shapes) {
             if let (Some(node), Some(value)) = (parent, value) {
-                grads.register::<Flex>(node.id, tensor(value, input.layout().shape().to_vec()));
+                grads.register::<Flex>(node.id, tensor(value, shape));
             }
         }
     }

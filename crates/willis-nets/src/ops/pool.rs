@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use willis_kernels::pool::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
 
-use super::kernel::{Kernel, apply1, filled, on_cpu};
+use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
 
 /// Maximum over cubes of `side` voxels that do not overlap; voxels left over at the far borders are dropped.
 ///
@@ -80,6 +80,10 @@ impl Kernel<1> for MaxPool {
         filled(self.0.shape.output_len(), |y| max_forward(&self.0.shape, x, y))
     }
 
+    fn keeps(&self) -> Keeps {
+        Keeps::Both
+    }
+
     fn backward(&self, [x]: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
         [needs[0].then(|| filled(x.len(), |dx| max_backward(&self.0.shape, x, y, grad, dx)))]
     }
@@ -97,8 +101,13 @@ impl Kernel<1> for AveragePool {
         filled(self.0.shape.output_len(), |y| average_forward(&self.0.shape, Divisor::Window, x, y))
     }
 
-    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(x.len(), |dx| average_backward(&self.0.shape, Divisor::Window, grad, dx)))]
+    fn keeps(&self) -> Keeps {
+        Keeps::Neither
+    }
+
+    fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0]
+            .then(|| filled(self.0.shape.input_len(), |dx| average_backward(&self.0.shape, Divisor::Window, grad, dx)))]
     }
 }
 

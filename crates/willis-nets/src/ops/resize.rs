@@ -3,7 +3,7 @@
 use burn::tensor::{Device, Tensor, TensorData};
 use willis_kernels::resize::{Interpolation, resize, resize_gradient};
 
-use super::kernel::{Kernel, apply1, filled, on_cpu};
+use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
 
 /// Which points of the two grids coincide, as PyTorch's `align_corners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,9 +52,14 @@ impl Kernel<1> for Resize {
         filled(len, |y| resize(volumes, self.from, self.to, self.how, x, y))
     }
 
-    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+    fn keeps(&self) -> Keeps {
+        Keeps::Neither
+    }
+
+    fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
         let volumes = self.batch * self.channels;
-        [needs[0].then(|| filled(x.len(), |dx| resize_gradient(volumes, self.from, self.to, self.how, grad, dx)))]
+        let len = volumes * self.from.iter().product::<usize>();
+        [needs[0].then(|| filled(len, |dx| resize_gradient(volumes, self.from, self.to, self.how, grad, dx)))]
     }
 }
 

@@ -1,7 +1,9 @@
 //! Seconds of a training step and of a forward pass of the expert classifier:
 //! `cargo run --release -p willis-nets --example examine_time`.
 
+use mimalloc::MiMalloc;
 use std::time::Instant;
+use willis_nets::memory::LargeBlocks;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -10,7 +12,7 @@ use willis_nets::examine::net::{IN_CHANNELS, SIDE};
 use willis_nets::examine::{Backbone, CONDITIONS, ExamineNetConfig};
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 fn main() {
     let device = Device::flex();

@@ -1,6 +1,8 @@
 //! Seconds of a training step and of a forward pass of the vessel net: `cargo run --release -p willis-nets --example step_time`.
 
+use mimalloc::MiMalloc;
 use std::time::Instant;
+use willis_nets::memory::LargeBlocks;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -10,7 +12,7 @@ use willis_nets::ops::with_gradient;
 use willis_nets::segment::SegmentNetConfig;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 fn main() {
     let device = Device::flex();

@@ -1,8 +1,10 @@
 //! The Rust side of the comparisons in `benches/vs_pytorch`: reads one JSON object per line that names an operation, its sizes and what to
 //! do with it, does it, and answers with one JSON line. Both sides make the same inputs from the same integers.
 
+use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
+use willis_nets::memory::LargeBlocks;
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -12,7 +14,7 @@ use willis_nets::ops::{self, ConvOptions, Corners};
 use willis_nets::weights::Precision;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 /// One request.
 #[derive(Debug, Deserialize)]

@@ -11,6 +11,7 @@ pub mod gat;
 mod golden;
 pub mod layers;
 pub mod loss;
+pub mod memory;
 pub mod mim;
 pub mod ops;
 mod pool;

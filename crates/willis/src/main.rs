@@ -1,11 +1,13 @@
 //! The binary: turns the command line into a call and an error into an exit code.
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use std::process::ExitCode;
+use willis_nets::memory::LargeBlocks;
 
 // Tensor-sized allocations fault pages in one by one with the system allocator.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 fn main() -> ExitCode {
     let cli = willis::cli::Cli::parse();

@@ -10,8 +10,8 @@ use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProper
 
 /// Shorter buffers are left to the allocator.
 const MIN_FLOATS: usize = 16 * 1024;
-/// Floats kept at most (48 MiB): more makes nets hardly faster and takes memory. The buffers that were given back first go first.
-const MAX_FLOATS: usize = 12 << 20;
+/// Floats kept at most (32 MiB): more makes nets hardly faster and takes memory. The buffers that were given back first go first.
+const MAX_FLOATS: usize = 8 << 20;
 
 static FREE: Mutex<Free> = Mutex::new(Free { buffers: VecDeque::new(), floats: 0 });
 

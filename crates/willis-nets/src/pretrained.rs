@@ -6,17 +6,18 @@ use crate::weights::{Weights, WeightsError};
 /// The weights of a net with those of an encoder in place of its own, which lie under `inside`.
 ///
 /// A convolution that sees the image may see other channels there: of these the first one, the intensity in all our nets, is taken
-/// over, and the others start without effect. Tables of WaveFormer's position bias are interpolated to windows of another size, as is
+/// over, and the others keep the net's own kernels: with zeros there, a classifier whose best evidence lies in them learned far worse than from
+/// scratch (`docs/pretraining.md`). Tables of WaveFormer's position bias are interpolated to windows of another size, as is
 /// usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
 ///
 /// # Errors    `Mismatch` when the encoder's parameters are not those of the net's encoder
 pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
     let mut fitted = Weights::default();
     for (name, shape, values) in encoder.iter() {
-        let wanted = net.shapes().find(|(own, _)| own.strip_prefix(inside) == Some(name)).map(|(_, shape)| shape);
-        let values = match wanted {
-            Some(wanted) if wanted != shape => {
-                refitted(name, shape, values, wanted).map(|values| (wanted.to_vec(), values))
+        let own = net.iter().find(|(own, ..)| own.strip_prefix(inside) == Some(name));
+        let values = match own {
+            Some((_, wanted, own)) if wanted != shape => {
+                refitted(name, (shape, values), (wanted, own)).map(|values| (wanted.to_vec(), values))
             }
             _ => None,
         }
@@ -34,11 +35,12 @@ pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weight
     Ok(weights)
 }
 
-/// Values for another shape; `None` where there is no way.
-fn refitted(name: &str, shape: &[usize], values: &[f32], wanted: &[usize]) -> Option<Vec<f32>> {
+/// The encoder's values in the shape of the net's own; `None` where there is no way.
+fn refitted(name: &str, (shape, values): (&[usize], &[f32]), (wanted, own): (&[usize], &[f32])) -> Option<Vec<f32>> {
     match (shape, wanted) {
         ([outputs, from, kernel @ ..], [same, to, other @ ..]) if kernel.len() == 3 => {
-            (outputs == same && kernel == other).then(|| intensity_only(values, *from, *to, kernel.iter().product()))
+            let kernel: usize = (outputs == same && kernel == other).then(|| kernel.iter().product())?;
+            Some(first_channel(values.chunks(from * kernel), own.chunks(to * kernel), kernel))
         }
         ([from, heads], [to, same]) if name.ends_with("relative_position_bias_table") && heads == same => {
             Some(interpolated(values, cube_root(*from)?, cube_root(*to)?, *heads))
@@ -47,10 +49,13 @@ fn refitted(name: &str, shape: &[usize], values: &[f32], wanted: &[usize]) -> Op
     }
 }
 
-/// Kernels `[outputs, from, kernel]` -> `[outputs, to, kernel]`: the first input channel, then zeros.
-fn intensity_only(values: &[f32], from: usize, to: usize, kernel: usize) -> Vec<f32> {
-    let rest = vec![0.0; (to - 1) * kernel];
-    values.chunks(from * kernel).flat_map(|filter| filter[..kernel].iter().chain(&rest)).copied().collect()
+/// The net's own filters with the encoder's kernel of the first input channel.
+fn first_channel<'a>(
+    encoder: impl Iterator<Item = &'a [f32]>,
+    own: impl Iterator<Item = &'a [f32]>,
+    kernel: usize,
+) -> Vec<f32> {
+    encoder.zip(own).flat_map(|(given, own)| given[..kernel].iter().chain(&own[kernel..])).copied().collect()
 }
 
 /// A table over a cube of displacements `[from³, columns]` -> `[to³, columns]`, linear between the rows, ends on ends.
@@ -96,7 +101,10 @@ mod tests {
         let taken =
             take_over(one("net.conv.weight", vec![2, 3, 1, 1, 2]), "net.", &one("conv.weight", vec![2, 2, 1, 1, 2]));
         let taken = taken.unwrap();
-        assert_eq!(taken.get("net.conv.weight").unwrap(), [1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 5.0, 6.0, 0.0, 0.0, 0.0, 0.0]);
+        assert_eq!(
+            taken.get("net.conv.weight").unwrap(),
+            [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 6.0, 9.0, 10.0, 11.0, 12.0]
+        );
     }
 
     #[test]

@@ -6,9 +6,11 @@
 pub mod activation;
 pub mod attention;
 pub mod conv3d;
+pub mod linear;
 pub mod norm;
 pub mod pool;
 pub mod resize;
+pub mod swap;
 
 pub mod components;
 pub mod distance;

@@ -1,4 +1,5 @@
-//! Normalisation: layer norm over the last axis, instance norm over space, batch norm at inference.
+//! Normalisation: layer norm over the last axis, instance norm over space, and batch norm as it is evaluated: a scale and an
+//! offset per channel.
 
 use crate::activation::lane_sum;
 use crate::simd::{Kernel, Lanes, dispatch};
@@ -130,39 +131,59 @@ pub fn instance_norm_backward(
     }
 }
 
-/// Per-channel parameters of a batch norm, all `[C]`.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchNorm<'a> {
-    /// Gain (PyTorch's `weight`).
-    pub gain: &'a [f32],
-    /// Shift (PyTorch's `bias`).
-    pub shift: &'a [f32],
-    /// Running mean.
-    pub mean: &'a [f32],
-    /// Running variance.
-    pub variance: &'a [f32],
-    /// Added to the variance.
-    pub epsilon: f32,
-}
-
-/// Batch norm with running statistics: `y = gain (x - mean) / sqrt(variance + epsilon) + shift`; overwrites `y`.
+/// `y = scale x + offset` per channel; overwrites `y`.
 ///
 /// # Shapes
-/// x `[B, C, volume]` -> y `[B, C, volume]`
+/// x `[B, C, volume]`, scale and offset `[C]` -> y `[B, C, volume]`
 /// # Panics
 /// If lengths do not fit together.
-pub fn batch_norm_inference(volume: usize, norm: &BatchNorm, x: &[f32], y: &mut [f32]) {
-    let channels = norm.gain.len();
-    assert_eq!([norm.shift, norm.mean, norm.variance].map(<[f32]>::len), [channels; 3], "one value per channel");
-    assert!(
-        x.len() == y.len() && x.len().is_multiple_of((volume * channels).max(1)),
-        "whole items of {channels} channels"
-    );
+pub fn channel_affine(volume: usize, x: &[f32], scale: &[f32], offset: &[f32], y: &mut [f32]) {
+    check_channels(volume, x.len(), y.len(), scale.len());
+    assert_eq!(scale.len(), offset.len(), "one offset per scale");
     y.par_chunks_mut(volume).zip(x.par_chunks(volume)).enumerate().for_each(|(row, (y, x))| {
-        let channel = row % channels;
-        let scale = norm.gain[channel] / (norm.variance[channel] + norm.epsilon).sqrt();
-        dispatch(Affine { x, scale, offset: norm.shift[channel] - scale * norm.mean[channel], y });
+        let channel = row % scale.len();
+        dispatch(Affine { x, scale: scale[channel], offset: offset[channel], y });
     });
+}
+
+/// Gradients of [`channel_affine`]; overwrites `dx`, `dscale` and `doffset`.
+///
+/// # Shapes
+/// x, dy, dx `[B, C, volume]`, scale, dscale, doffset `[C]`
+/// # Panics
+/// If lengths do not fit together.
+pub fn channel_affine_backward(
+    volume: usize,
+    x: &[f32],
+    scale: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dscale: &mut [f32],
+    doffset: &mut [f32],
+) {
+    let channels = scale.len();
+    check_channels(volume, x.len(), dx.len(), channels);
+    assert_eq!(
+        [dy.len(), dscale.len(), doffset.len()],
+        [x.len(), channels, channels],
+        "lengths of dy, dscale, doffset"
+    );
+    let sums: Vec<[f64; 2]> = (x.par_chunks(volume).zip(dy.par_chunks(volume)).zip(dx.par_chunks_mut(volume)))
+        .enumerate()
+        .map(|(row, ((x, dy), dx))| {
+            dispatch(Affine { x: dy, scale: scale[row % channels], offset: 0.0, y: dx });
+            dispatch(AffineSums { x, dy })
+        })
+        .collect();
+    for channel in 0..channels {
+        let total = |part: usize| sums.iter().skip(channel).step_by(channels).map(|s| s[part]).sum::<f64>() as f32;
+        (dscale[channel], doffset[channel]) = (total(0), total(1));
+    }
+}
+
+fn check_channels(volume: usize, from: usize, to: usize, channels: usize) {
+    assert!(volume > 0 && channels > 0, "volumes and channels must not be empty");
+    assert!(from == to && from.is_multiple_of(volume * channels), "whole items of {channels} channels");
 }
 
 fn check(width: usize, from: usize, to: usize, stats: usize) {
@@ -215,6 +236,21 @@ fn statistics(x: &[f32], epsilon: f32) -> RowStats {
 #[inline(always)]
 fn total(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     a.chunks(RUN_FLOATS).zip(b.chunks(RUN_FLOATS)).map(|(a, b)| f64::from(lane_sum(a, b, &term))).sum()
+}
+
+/// Sum of `x dy` and of `dy`.
+struct AffineSums<'a> {
+    x: &'a [f32],
+    dy: &'a [f32],
+}
+
+impl Kernel for AffineSums<'_> {
+    type Output = [f64; 2];
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> [f64; 2] {
+        [total(self.x, self.dy, |x, dy| x * dy), total(self.dy, self.dy, |dy, _| dy)]
+    }
 }
 
 struct Affine<'a> {
@@ -349,12 +385,14 @@ mod tests {
     }
 
     #[test]
-    fn batch_norm_by_hand() {
-        let (gain, shift, mean, variance) = (&[1.0, 2.0], &[0.0, 1.0], &[1.0, 0.0], &[3.75, 0.75]);
-        let norm = BatchNorm { gain, shift, mean, variance, epsilon: 0.25 };
+    fn channel_affine_by_hand() {
+        let (x, scale, offset, dy) = ([1.0, 3.0, 0.0, 2.0], [0.5, 2.0], [-0.5, 1.0], [1.0, 2.0, 3.0, 4.0]);
         let mut y = [0.0; 4];
-        batch_norm_inference(2, &norm, &[1.0, 3.0, 0.0, 2.0], &mut y);
+        channel_affine(2, &x, &scale, &offset, &mut y);
         assert_eq!(y, [0.0, 1.0, 1.0, 5.0]);
+        let (mut dx, mut dscale, mut doffset) = ([0.0; 4], [0.0; 2], [0.0; 2]);
+        channel_affine_backward(2, &x, &scale, &dy, &mut dx, &mut dscale, &mut doffset);
+        assert_eq!((dx, dscale, doffset), ([0.5, 1.0, 6.0, 8.0], [7.0, 8.0], [3.0, 7.0]));
     }
 
     #[test]

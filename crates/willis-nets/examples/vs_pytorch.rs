@@ -121,7 +121,7 @@ impl Operation {
                 time(request, shapes, 1.0, |x, w, b| ops::instance_norm(x, w, b, 1e-5))
             }
             Operation::Linear { rows, inputs, outputs } => {
-                let linear = |x: Tensor<2>, w: Tensor<2>, b| burn::tensor::module::linear(x, w.transpose(), Some(b));
+                let linear = |x: Tensor<2>, w: Tensor<2>, b| ops::linear(x, w, Some(b));
                 time(request, ([rows, inputs], [outputs, inputs], [outputs]), fan(inputs), linear)
             }
             Operation::Attention { queries, keys, heads, head_dim } => {

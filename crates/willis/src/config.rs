@@ -131,6 +131,7 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.harmonise.validate().map_err(|e| e.to_string())?;
         self.trace.validate().map_err(|e| e.to_string())?;
+        self.train.vessels.loss.validate().map_err(|e| format!("train.vessels.loss.{e}"))?;
         let linear_share = self.train.stack.linear_share;
         if !(0.0..=1.0).contains(&linear_share) {
             return Err(format!("train.stack.linear_share is {linear_share}; it must lie between 0 and 1"));
@@ -176,9 +177,13 @@ mod tests {
     fn values_that_cannot_work_are_errors_before_any_work() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("odd.toml");
-        for (table, key, value) in
-            [("predict", "prevalence", "1.0"), ("trace", "radius_window", "4"), ("trace", "low_threshold", "0.9")]
-        {
+        for (table, key, value) in [
+            ("predict", "prevalence", "1.0"),
+            ("trace", "radius_window", "4"),
+            ("trace", "low_threshold", "0.9"),
+            ("train.vessels.loss", "focal", "-1.0"),
+            ("train.vessels.loss.tversky", "gamma", "0.0"),
+        ] {
             std::fs::write(&path, format!("[{table}]\n{key} = {value}\n")).unwrap();
             let message = Config::load(Some(&path)).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains("odd.toml"), "{message}");

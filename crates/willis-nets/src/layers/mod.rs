@@ -214,7 +214,6 @@ impl SpaceNorm {
         };
         let scale = self.weight.val() / (variance.val() + Self::EPS).sqrt();
         let shift = self.bias.val() - mean.val() * scale.clone();
-        let channels = scale.dims()[0];
-        x * scale.reshape([1, channels, 1, 1, 1]) + shift.reshape([1, channels, 1, 1, 1])
+        ops::channel_affine(x, scale, shift)
     }
 }

@@ -56,6 +56,35 @@ impl Default for SegmentationLossConfig {
     }
 }
 
+impl SegmentationLossConfig {
+    /// Checks every value once, when the configuration is loaded.
+    ///
+    /// # Errors
+    /// names the first value that cannot work, and what could
+    pub fn validate(&self) -> Result<(), String> {
+        let weights = [
+            ("background_weight", self.background_weight),
+            ("cross_entropy", self.cross_entropy),
+            ("vessel_tversky", self.vessel_tversky),
+            ("skeleton_recall", self.skeleton_recall),
+            ("focal", self.focal),
+            ("aneurysm_tversky", self.aneurysm_tversky),
+            ("small_lesion_voxels", self.small_lesion_voxels),
+            ("soft_cldice", self.soft_cldice),
+            ("tversky.w_fp", self.tversky.w_fp),
+            ("tversky.w_fn", self.tversky.w_fn),
+        ];
+        if let Some((name, value)) = weights.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+            return Err(format!("{name} is {value}; it must be 0 or more"));
+        }
+        let gamma = self.tversky.gamma;
+        if !(gamma.is_finite() && gamma > 0.0) {
+            return Err(format!("tversky.gamma is {gamma}; it must be above 0"));
+        }
+        Ok(())
+    }
+}
+
 /// What a batch of patches should give; each `B x N` voxels.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentationTarget<'a> {

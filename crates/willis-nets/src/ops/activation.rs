@@ -3,7 +3,7 @@
 use burn::tensor::Tensor;
 use willis_kernels::activation as kernels;
 
-use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
+use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
 
 /// `x * Phi(x)` with the exact error function.
 ///
@@ -54,6 +54,10 @@ impl Kernel<1> for Gelu {
         filled(x.len(), |y| kernels::gelu(x, y))
     }
 
+    fn remakes(&self) -> Remakes {
+        Remakes::Always
+    }
+
     fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
         [needs[0].then(|| filled(x.len(), |dx| kernels::gelu_backward(x, grad, dx)))]
     }
@@ -74,13 +78,12 @@ impl Kernel<1> for LeakyRelu {
         filled(x.len(), |y| kernels::leaky_relu(self.slope, x, y))
     }
 
-    /// The output has the input's signs, and whatever comes next keeps it anyway.
-    fn keeps(&self) -> Keeps {
-        Keeps::Output
+    fn remakes(&self) -> Remakes {
+        Remakes::Always
     }
 
-    fn backward(&self, _: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(y.len(), |dx| kernels::leaky_relu_backward(self.slope, y, grad, dx)))]
+    fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(x.len(), |dx| kernels::leaky_relu_backward(self.slope, x, grad, dx)))]
     }
 }
 

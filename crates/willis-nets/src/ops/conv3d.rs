@@ -6,7 +6,7 @@ use willis_kernels::conv3d::{
     transpose_weight_gradient, weight_gradient,
 };
 
-use super::kernel::{Kernel, apply3, filled, on_cpu};
+use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
 use super::work::count;
 
 /// Stride, padding and groups of a convolution; dilation is always one here.
@@ -68,6 +68,11 @@ impl Kernel<3> for Convolution {
 
     fn forward(&self, [x, weight, bias]: [&[f32]; 3]) -> Vec<f32> {
         filled(self.0.output_len(), |y| forward(&self.0, x, weight, Some(bias), y))
+    }
+
+    fn remakes(&self) -> Remakes {
+        let depthwise = self.0.groups == self.0.in_channels;
+        if depthwise && self.0.groups > 1 { Remakes::Always } else { Remakes::Never }
     }
 
     fn backward(

@@ -13,6 +13,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::buffers;
+use super::remade::{Recipe, Saved};
 
 /// A CPU kernel over `N` contiguous C-order f32 inputs whose shapes it was built for.
 pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
@@ -23,6 +24,10 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
     /// What of the forward pass the backward pass needs, and so what stays in memory until then.
     fn keeps(&self) -> Keeps {
         Keeps::Inputs
+    }
+    /// Whether the output is kept for whoever reads it in the backward pass, or made again.
+    fn remakes(&self) -> Remakes {
+        Remakes::Never
     }
     /// Gradient of each input that needs one, from the inputs, the output and the output's gradient. What is not kept is empty.
     fn backward(&self, inputs: [&[f32]; N], output: &[f32], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
@@ -35,6 +40,17 @@ pub(crate) enum Keeps {
     Output,
     Both,
     Neither,
+}
+
+/// When an output that a backward pass reads is made again instead of kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remakes {
+    /// It costs too much time.
+    Never,
+    /// It is cheap, and the inputs are kept anyway.
+    Always,
+    /// It is cheap, but the inputs are not kept: only where the first of them is made again itself.
+    WithInput,
 }
 
 /// A new buffer after `fill` overwrote it.
@@ -134,22 +150,41 @@ fn tracked<C: CheckpointStrategy, const N: usize>(
     inputs: [FloatTensor<Autodiff<Flex, C>>; N],
 ) -> FloatTensor<Autodiff<Flex, C>> {
     let nodes = inputs.each_ref().map(|t| t.node());
+    let ids = nodes.each_ref().map(|node| node.id());
     let inputs = inputs.map(|t| t.primitive().to_contiguous());
     match PullBack.prepare::<C>(nodes).compute_bound().stateful() {
         OpsKind::Tracked(prep) => {
             let shapes = inputs.each_ref().map(|input| input.layout().shape().to_vec());
+            let saved = || std::array::from_fn(|i| Saved::of(ids[i], &inputs[i]));
+            let recipe = recipe(&kernel, saved);
             let output = forward(kernel.as_ref(), inputs.clone());
             let keeps = kernel.keeps();
             let kept = Kept {
                 kernel,
                 shapes,
-                inputs: matches!(keeps, Keeps::Inputs | Keeps::Both).then_some(inputs),
+                inputs: matches!(keeps, Keeps::Inputs | Keeps::Both).then(saved),
                 output: matches!(keeps, Keeps::Output | Keeps::Both).then(|| output.clone()),
+                recipe: recipe.clone(),
             };
-            prep.finish(kept, output)
+            let output = prep.finish(kept, output);
+            if let Some(recipe) = recipe {
+                recipe.publish(output.node().id());
+            }
+            output
         }
         OpsKind::UnTracked(prep) => prep.finish(forward(kernel.as_ref(), inputs)),
     }
+}
+
+/// How to make the kernel's output again, where that pays.
+fn recipe<const N: usize>(kernel: &Arc<dyn Kernel<N>>, saved: impl Fn() -> [Saved; N]) -> Option<Arc<Recipe>> {
+    let remakes = kernel.remakes();
+    if remakes == Remakes::Never {
+        return None;
+    }
+    let (kernel, inputs) = (kernel.clone(), saved());
+    (remakes == Remakes::Always || inputs[0].is_remade())
+        .then(|| Recipe::new(move || forward(kernel.as_ref(), inputs.each_ref().map(Saved::read))))
 }
 
 /// What a kernel left for its backward step.
@@ -158,8 +193,10 @@ struct Kept<const N: usize> {
     kernel: Arc<dyn Kernel<N>>,
     /// Of the inputs.
     shapes: [Vec<usize>; N],
-    inputs: Option<[FloatTensor<Flex>; N]>,
+    inputs: Option<[Saved; N]>,
     output: Option<FloatTensor<Flex>>,
+    /// Lives as long as the output may be read.
+    recipe: Option<Arc<Recipe>>,
 }
 
 /// The backward step of every kernel.
@@ -171,8 +208,10 @@ impl<const N: usize> Backward<Flex, N> for PullBack {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let Kept { kernel, shapes, inputs, output } = ops.state;
+        let Kept { kernel, shapes, inputs, output, recipe } = ops.state;
+        drop(recipe);
         let needs = ops.parents.each_ref().map(Option::is_some);
+        let inputs = inputs.map(|inputs| inputs.map(|saved| saved.read()));
         let inputs = inputs.as_ref().map_or([&[][..]; N], |inputs| inputs.each_ref().map(slice));
         let output = output.as_ref().map_or(&[][..], slice);
         let found = kernel.backward(inputs, output, slice(&grad), needs);

@@ -1,4 +1,4 @@
-//! Normalisation over the last axis or over space.
+//! Normalisation over the last axis or over space, by own or by stored statistics.
 
 use std::sync::OnceLock;
 
@@ -6,7 +6,7 @@ use burn::tensor::Tensor;
 use willis_kernels::norm::{self as kernels, RowStats};
 
 use super::buffers;
-use super::kernel::{Kernel, apply3, on_cpu};
+use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
 
 /// Layer norm over the last axis with biased variance: `(x - mean) / sqrt(var + eps) * weight + bias`.
 ///
@@ -27,6 +27,22 @@ pub fn instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64)
     }
     let volume = x.dims()[2..].iter().product();
     apply3(Norm::new(&x, Over::Space { volume }, eps), x, weight, bias)
+}
+
+/// `scale x + offset` per channel: a batch norm by stored statistics.
+///
+/// # Shapes      x `[B, C, D, H, W]`, scale and offset `[C]` -> the same as x
+pub fn channel_affine(x: Tensor<5>, scale: Tensor<1>, offset: Tensor<1>) -> Tensor<5> {
+    if !on_cpu(&x) {
+        return portable_channel_affine(x, scale, offset);
+    }
+    let kernel = ChannelAffine { shape: x.dims().to_vec(), volume: x.dims()[2..].iter().product() };
+    apply3(kernel, x, scale, offset)
+}
+
+fn portable_channel_affine(x: Tensor<5>, scale: Tensor<1>, offset: Tensor<1>) -> Tensor<5> {
+    let channels = scale.dims()[0];
+    x * scale.reshape([1, channels, 1, 1, 1]) + offset.reshape([1, channels, 1, 1, 1])
 }
 
 fn portable_layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
@@ -90,6 +106,10 @@ impl Kernel<3> for Norm {
         y
     }
 
+    fn remakes(&self) -> Remakes {
+        Remakes::Always
+    }
+
     fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
         let [x, gain, shift] = inputs;
         let stats = self.stats.get_or_init(|| self.run(inputs).1);
@@ -101,6 +121,33 @@ impl Kernel<3> for Norm {
             }
         }
         [needs[0].then_some(dx), needs[1].then_some(dgain), needs[2].then_some(dshift)]
+    }
+}
+
+#[derive(Debug)]
+struct ChannelAffine {
+    shape: Vec<usize>,
+    volume: usize,
+}
+
+impl Kernel<3> for ChannelAffine {
+    fn output_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x, scale, offset]: [&[f32]; 3]) -> Vec<f32> {
+        filled(x.len(), |y| kernels::channel_affine(self.volume, x, scale, offset, y))
+    }
+
+    fn remakes(&self) -> Remakes {
+        Remakes::Always
+    }
+
+    fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
+        let [x, scale, _] = inputs;
+        let [mut dx, mut dscale, mut doffset] = inputs.map(|input| buffers::take(input.len()));
+        kernels::channel_affine_backward(self.volume, x, scale, grad, &mut dx, &mut dscale, &mut doffset);
+        [needs[0].then_some(dx), needs[1].then_some(dscale), needs[2].then_some(doffset)]
     }
 }
 
@@ -120,6 +167,11 @@ mod tests {
             [2, 3, 2, 4, 3],
             |[x, w, b]| instance_norm(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3), 1e-5),
             |[x, w, b]| portable_instance_norm(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3), 1e-5),
+        );
+        assert_same(
+            [2, 3, 2, 4, 3],
+            |[x, w, b]| channel_affine(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3)),
+            |[x, w, b]| portable_channel_affine(x, w.flatten(0, 4).slice(0..3), b.flatten(0, 4).slice(0..3)),
         );
     }
 }

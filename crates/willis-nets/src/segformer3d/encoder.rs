@@ -80,15 +80,13 @@ pub struct Tokens {
 impl Tokens {
     /// x `[B, C, D, H, W]` -> its tokens.
     pub fn from_volume(x: Tensor<5>) -> Self {
-        let [_, _, depth, height, width] = x.dims();
-        Self { x: x.flatten::<3>(2, 4).swap_dims(1, 2), grid: [depth, height, width] }
+        let [batch, channels, depth, height, width] = x.dims();
+        Self { x: ops::channels_last(x, [batch, depth * height * width, channels]), grid: [depth, height, width] }
     }
 
     /// `[B, C, D, H, W]`.
     pub fn into_volume(self) -> Tensor<5> {
-        let [batch, _, channels] = self.x.dims();
-        let [depth, height, width] = self.grid;
-        self.x.swap_dims(1, 2).reshape([batch, channels, depth, height, width])
+        ops::channels_first(self.x, self.grid)
     }
 
     /// Zeros where they may not be seen.

@@ -148,7 +148,9 @@ impl FeedForward {
         let [hidden, channels, ..] = weight.dims();
         let h = ops::linear(x, weight.reshape([hidden, channels]), self.pwconv.bias.as_ref().map(|b| b.val()));
         let h = kept(ops::gelu(self.norm1.forward(h)), active);
-        let h = self.dwconv.forward(h.permute([0, 4, 1, 2, 3])).permute([0, 2, 3, 4, 1]);
+        let shape = h.dims();
+        let h = self.dwconv.forward(ops::channels_first(h, [shape[1], shape[2], shape[3]]));
+        let h = ops::channels_last(h, shape);
         self.fc.forward(ops::gelu(self.norm2.forward(h)))
     }
 }

@@ -1,0 +1,50 @@
+//! Channels first to channels last and back: each matrix of a batch transposed.
+
+use rayon::prelude::*;
+
+/// Side of the squares that are copied at once, so that both sides stay in the nearest cache.
+const SIDE: usize = 32;
+/// Rows of the output per task.
+const TASK_ROWS: usize = 32;
+
+/// `y[b, j, i] = x[b, i, j]`; overwrites `y`.
+///
+/// # Shapes
+/// x `[B, rows, columns]` -> y `[B, columns, rows]`
+/// # Panics
+/// If the lengths differ or are no whole matrices.
+pub fn swap(rows: usize, columns: usize, x: &[f32], y: &mut [f32]) {
+    let size = rows * columns;
+    assert!(size > 0 && x.len() == y.len() && x.len().is_multiple_of(size), "whole matrices of {rows} x {columns}");
+    y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| {
+        y.par_chunks_mut(TASK_ROWS * rows).enumerate().for_each(|(task, y)| {
+            let first = task * TASK_ROWS;
+            for from in (0..rows).step_by(SIDE) {
+                let until = rows.min(from + SIDE);
+                for (j, y) in y.chunks_exact_mut(rows).enumerate() {
+                    let column = x[first + j..].iter().step_by(columns);
+                    y[from..until].iter_mut().zip(column.skip(from)).for_each(|(y, x)| *y = *x);
+                }
+            }
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn rows_become_columns(batch in 1usize..4, rows in 1usize..70, columns in 1usize..70) {
+            let x: Vec<f32> = (0..batch * rows * columns).map(|i| i as f32).collect();
+            let mut y = vec![-1.0; x.len()];
+            swap(rows, columns, &x, &mut y);
+            for (i, &value) in x.iter().enumerate() {
+                let (b, row, column) = (i / (rows * columns), i / columns % rows, i % columns);
+                prop_assert_eq!(y[(b * columns + column) * rows + row], value);
+            }
+        }
+    }
+}

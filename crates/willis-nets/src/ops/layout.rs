@@ -1,0 +1,76 @@
+//! Volumes `[B, C, D, H, W]` as rows of channels and back.
+
+use burn::tensor::Tensor;
+use willis_kernels::swap::swap;
+
+use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
+
+/// Channels move to the end.
+///
+/// # Shapes      x `[B, C, D, H, W]` -> `[B, ..., C]`; `shape` tells how the voxels are laid out between
+/// # Panics      if `shape` is no such shape (programmer error)
+pub fn channels_last<const E: usize>(x: Tensor<5>, shape: [usize; E]) -> Tensor<E> {
+    let [batch, channels, d, h, w] = x.dims();
+    assert!(shape[0] == batch && shape[E - 1] == channels, "{:?} as {shape:?}", x.dims());
+    if !on_cpu(&x) {
+        return x.permute([0, 2, 3, 4, 1]).reshape(shape);
+    }
+    apply1(Swap { rows: channels, columns: d * h * w, shape: shape.to_vec() }, x)
+}
+
+/// Channels move to the front.
+///
+/// # Shapes      x `[B, ..., C]`, with as many rows as `grid` has voxels -> `[B, C, grid...]`
+pub fn channels_first<const D: usize>(x: Tensor<D>, grid: [usize; 3]) -> Tensor<5> {
+    let (batch, channels) = (x.dims()[0], x.dims()[D - 1]);
+    let [d, h, w] = grid;
+    if !on_cpu(&x) {
+        return x.reshape([batch, d, h, w, channels]).permute([0, 4, 1, 2, 3]);
+    }
+    apply1(Swap { rows: d * h * w, columns: channels, shape: vec![batch, channels, d, h, w] }, x)
+}
+
+/// Each item's matrix transposed.
+#[derive(Debug)]
+struct Swap {
+    /// Of an item of the input.
+    rows: usize,
+    columns: usize,
+    /// Of the output.
+    shape: Vec<usize>,
+}
+
+impl Kernel<1> for Swap {
+    fn output_shape(&self) -> Vec<usize> {
+        self.shape.clone()
+    }
+
+    fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
+        filled(x.len(), |y| swap(self.rows, self.columns, x, y))
+    }
+
+    fn keeps(&self) -> Keeps {
+        Keeps::Neither
+    }
+
+    fn remakes(&self) -> Remakes {
+        Remakes::WithInput
+    }
+
+    fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
+        [needs[0].then(|| filled(grad.len(), |dx| swap(self.columns, self.rows, grad, dx)))]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::kernel::tests::assert_same;
+
+    #[test]
+    fn values_and_gradients_equal_burn_s() {
+        let shape = [2, 3, 2, 4, 5];
+        assert_same(shape, |[x, _, _]| channels_last(x, [2, 40, 3]), |[x, _, _]| x.flatten::<3>(2, 4).swap_dims(1, 2));
+        assert_same(shape, |[x, _, _]| channels_first(x, [3, 2, 4]), |[x, _, _]| x.permute([0, 4, 1, 2, 3]));
+    }
+}

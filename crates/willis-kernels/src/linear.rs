@@ -65,15 +65,13 @@ pub fn weight_gradient(inputs: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         });
     };
     let pieces = (x.len() / inputs).div_ceil(rows);
-    let others: Vec<Vec<f32>> = (1..pieces)
-        .into_par_iter()
-        .map(|piece| {
-            let mut dw = vec![0.0; outputs * inputs];
-            of_piece(piece, &mut dw);
-            dw
-        })
-        .collect();
-    of_piece(0, dw);
+    let other = |piece| {
+        let mut dw = vec![0.0; outputs * inputs];
+        of_piece(piece, &mut dw);
+        dw
+    };
+    let (_, others): (_, Vec<Vec<f32>>) =
+        rayon::join(|| of_piece(0, dw), || (1..pieces).into_par_iter().map(other).collect());
     for other in others {
         dw.iter_mut().zip(other).for_each(|(sum, value)| *sum += value);
     }

@@ -124,11 +124,7 @@ pub fn instance_norm_backward(
         .enumerate()
         .map(|(row, (((x, dy), &stats), dx))| dispatch(VolumeBackward { x, gain: gain[row % channels], stats, dy, dx }))
         .collect();
-    for channel in 0..channels {
-        let total =
-            |part: usize| sums.iter().skip(channel).step_by(channels).map(|sums| sums[part]).sum::<f64>() as f32;
-        (dgain[channel], dshift[channel]) = (total(0), total(1));
-    }
+    sum_of_channels(&sums, dgain, dshift);
 }
 
 /// `y = scale x + offset` per channel; overwrites `y`.
@@ -175,9 +171,15 @@ pub fn channel_affine_backward(
             dispatch(AffineSums { x, dy })
         })
         .collect();
+    sum_of_channels(&sums, dscale, doffset);
+}
+
+/// Sums over the batch of two values per volume.
+fn sum_of_channels(sums: &[[f64; 2]], first: &mut [f32], second: &mut [f32]) {
+    let channels = first.len();
     for channel in 0..channels {
         let total = |part: usize| sums.iter().skip(channel).step_by(channels).map(|s| s[part]).sum::<f64>() as f32;
-        (dscale[channel], doffset[channel]) = (total(0), total(1));
+        (first[channel], second[channel]) = (total(0), total(1));
     }
 }
 

@@ -208,7 +208,9 @@ impl<const N: usize> Backward<Flex, N> for PullBack {
 
     fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _checkpointer: &mut Checkpointer) {
         let grad = grads.consume::<Flex>(&ops.node).to_contiguous();
-        let Kept { kernel, shapes, inputs, output, recipe: _ } = ops.state;
+        let Kept { kernel, shapes, inputs, output, recipe } = ops.state;
+        // Whoever reads the output has done so: its backward step came first.
+        drop(recipe);
         let needs = ops.parents.each_ref().map(Option::is_some);
         let inputs = inputs.map(|inputs| inputs.map(|saved| saved.read()));
         let inputs = inputs.as_ref().map_or([&[][..]; N], |inputs| inputs.each_ref().map(slice));

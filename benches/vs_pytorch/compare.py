@@ -6,7 +6,8 @@
 
 Both sides get the same sizes, inputs and number of threads, one process each that lives through the run. Every operation is timed
 A B A B ..., a few runs at a time; the table shows medians. Outputs and gradients are first compared with PyTorch's in 64 bits (to
-1e-4 of the largest value).
+1e-4 of the largest value). The limit of an operation is the time that a large matrix product of ours would take for its
+arithmetic, or copying for its memory, whichever is longer.
 """
 
 import json
@@ -129,6 +130,19 @@ class Torch:
             once()
         return [once() for _ in range(rounds)]
 
+    def work(self, op):
+        """Floating-point operations and bytes of the forward pass: each input read once, the output written once."""
+        x, w, _ = self.inputs
+        with torch.no_grad():
+            y = self.run(*self.inputs)
+        products = {
+            "conv": y.numel() * w.numel() // op.get("outputs", 1),
+            "conv_transposed": x.numel() * w.numel() // op.get("inputs", 1),
+            "linear": y.numel() * op.get("inputs", 0),
+            "attention": 2 * x.numel() * op.get("keys", 0),
+        }
+        return 2 * products.get(op["name"], 0), 4 * (x.numel() + w.numel() + y.numel())
+
     def results(self):
         inputs = [t.double().requires_grad_() for t in self.inputs]
         y = self.run(*inputs)
@@ -171,9 +185,10 @@ def main():
     willis = Willis()
     copy = statistics.median(willis.ask(dict(name="copy", length=1 << 26), "forward", 5))
     gemm = statistics.median(willis.ask(dict(name="gemm", side=1536), "forward", 5))
-    print(f"copy {2 * 4 * (1 << 26) / copy / 1e9:.1f} GB/s, matrix product {2 * 1536**3 / gemm / 1e9:.0f} GFLOP/s, {THREADS} threads\n")
-    print("| operation | forward, ms | PyTorch | ratio | forward + backward, ms | PyTorch | ratio | difference |")
-    print("|---|---|---|---|---|---|---|---|")
+    bandwidth, arithmetic = 2 * 4 * (1 << 26) / copy, 2 * 1536**3 / gemm
+    print(f"copy {bandwidth / 1e9:.1f} GB/s, matrix product {arithmetic / 1e9:.0f} GFLOP/s, {THREADS} threads\n")
+    print("| operation | forward, ms | PyTorch | ratio | of the limit | forward + backward, ms | PyTorch | ratio | difference |")
+    print("|---|---|---|---|---|---|---|---|---|")
     for name, op in OPERATIONS.items():
         if wanted not in name:
             continue
@@ -189,6 +204,11 @@ def main():
                 other += theirs.times(phase, 3)
             a, b = statistics.median(ours), statistics.median(other)
             row += f"| {a * 1e3:.2f} | {b * 1e3:.2f} | {a / b:.2f} "
+            if phase == "forward":
+                operations, size = theirs.work(op)
+                limits = {"arithmetic": operations / arithmetic, "memory": size / bandwidth}
+                limit = max(limits, key=limits.get)
+                row += f"| {limits[limit] / a:.0%} ({limit}) "
         print(row + f"| {worst:.0e} |", flush=True)
 
 

@@ -6,7 +6,7 @@ use willis_kernels::conv3d::{Conv3dShape, forward, input_gradient, weight_gradie
 use willis_kernels::norm::{RowStats, instance_norm, layer_norm, layer_norm_backward};
 use willis_kernels::pool::{PoolShape, max_forward};
 use willis_kernels::resize::{Interpolation, resize};
-use willis_kernels::{activation, components, distance, thinning};
+use willis_kernels::{activation, components, distance, linear, thinning};
 
 fn main() {
     divan::main();
@@ -78,6 +78,16 @@ fn attention_32768_to_512(bencher: Bencher) {
     let (q, kv, mut y) = (wave(shape.query_len()), wave(shape.key_value_len()), wave(shape.query_len()));
     let mut log_sums = vec![0.0; shape.queries];
     bencher.bench_local(|| attention::forward(&shape, 0.2, black_box(&q), &kv, &mut y, &mut log_sums));
+}
+
+/// Rows, inputs, outputs.
+const LINEARS: [(usize, usize, usize); 4] = [(4096, 256, 1024), (4096, 1024, 256), (32768, 32, 128), (32768, 24, 72)];
+
+#[divan::bench(args = LINEARS)]
+fn linear(bencher: Bencher, (rows, inputs, outputs): (usize, usize, usize)) {
+    let (x, w, b, mut y) = (wave(rows * inputs), wave(outputs * inputs), wave(outputs), vec![0.0; rows * outputs]);
+    let bencher = bencher.counter(ItemsCount::new(rows * inputs * outputs));
+    bencher.bench_local(|| linear::linear(inputs, black_box(&x), &w, Some(&b), &mut y));
 }
 
 #[divan::bench]

@@ -1,6 +1,6 @@
 //! GELU with the exact error function, leaky ReLU, softmax, and their gradients: loops that compilers turn into vector code.
 
-use crate::simd::{Kernel, Lanes, dispatch};
+use crate::simd::{Kernel, Lanes, dispatch, mul_add};
 use rayon::prelude::*;
 use std::f32::consts::{FRAC_1_SQRT_2, LOG2_E};
 
@@ -12,7 +12,7 @@ const TASK_FLOATS: usize = 16 * 1024;
 /// # Panics
 /// If the lengths differ.
 pub fn gelu(x: &[f32], y: &mut [f32]) {
-    zip_map(x, x, y, |x, _| x * normal(x).0);
+    zip_map(x, x, y, Gelu);
 }
 
 /// Gradient of the input of [`gelu`]: `dx = dy (Phi(x) + x phi(x))`.
@@ -20,11 +20,7 @@ pub fn gelu(x: &[f32], y: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    const INVERSE_ROOT_TWO_PI: f32 = 0.398_942_3;
-    zip_map(x, dy, dx, |x, dy| {
-        let (below, bell) = normal(x);
-        dy * (below + x * INVERSE_ROOT_TWO_PI * bell)
-    });
+    zip_map(x, dy, dx, GeluBackward);
 }
 
 /// `y = x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
@@ -32,7 +28,7 @@ pub fn gelu_backward(x: &[f32], dy: &[f32], dx: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn leaky_relu(slope: f32, x: &[f32], y: &mut [f32]) {
-    zip_map(x, x, y, |x, _| if x > 0.0 { x } else { slope * x });
+    zip_map(x, x, y, LeakyRelu { slope });
 }
 
 /// Gradient of the input of [`leaky_relu`].
@@ -40,7 +36,7 @@ pub fn leaky_relu(slope: f32, x: &[f32], y: &mut [f32]) {
 /// # Panics
 /// If the lengths differ.
 pub fn leaky_relu_backward(slope: f32, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-    zip_map(x, dy, dx, |x, dy| if x > 0.0 { dy } else { slope * dy });
+    zip_map(x, dy, dx, LeakyReluBackward { slope });
 }
 
 /// Softmax over rows of `width` floats (the last axis); overwrites `y`.
@@ -65,26 +61,78 @@ pub fn softmax_backward(width: usize, y: &[f32], dy: &[f32], dx: &mut [f32]) {
     tasks.for_each(|((dx, y), dy)| dispatch(SoftmaxBackward { width, y, dy, dx }));
 }
 
-/// `to = map(a, b)` element by element, in parallel and in the widest vectors.
-fn zip_map(a: &[f32], b: &[f32], to: &mut [f32], map: impl Fn(f32, f32) -> f32 + Sync) {
-    assert_eq!([a.len(), b.len()], [to.len(); 2], "one result per element");
-    let tasks = to.par_chunks_mut(TASK_FLOATS).zip(a.par_chunks(TASK_FLOATS)).zip(b.par_chunks(TASK_FLOATS));
-    tasks.for_each(|((to, a), b)| dispatch(ZipMap { a, b, to, map: &map }));
+/// A function of two floats.
+trait Map: Copy + Sync {
+    /// Must be `#[inline(always)]`, as [`Kernel::run`].
+    fn of<V: Lanes>(self, a: f32, b: f32) -> f32;
 }
 
-struct ZipMap<'a, F> {
+#[derive(Clone, Copy)]
+struct Gelu;
+
+impl Map for Gelu {
+    #[inline(always)]
+    fn of<V: Lanes>(self, x: f32, _: f32) -> f32 {
+        x * normal::<V>(x).0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct GeluBackward;
+
+impl Map for GeluBackward {
+    #[inline(always)]
+    fn of<V: Lanes>(self, x: f32, dy: f32) -> f32 {
+        const INVERSE_ROOT_TWO_PI: f32 = 0.398_942_3;
+        let (below, bell) = normal::<V>(x);
+        dy * mul_add::<V>(x * INVERSE_ROOT_TWO_PI, bell, below)
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LeakyRelu {
+    slope: f32,
+}
+
+impl Map for LeakyRelu {
+    #[inline(always)]
+    fn of<V: Lanes>(self, x: f32, _: f32) -> f32 {
+        if x > 0.0 { x } else { self.slope * x }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LeakyReluBackward {
+    slope: f32,
+}
+
+impl Map for LeakyReluBackward {
+    #[inline(always)]
+    fn of<V: Lanes>(self, x: f32, dy: f32) -> f32 {
+        if x > 0.0 { dy } else { self.slope * dy }
+    }
+}
+
+/// `to = map(a, b)` element by element, in parallel and in the widest vectors.
+fn zip_map(a: &[f32], b: &[f32], to: &mut [f32], map: impl Map) {
+    assert_eq!([a.len(), b.len()], [to.len(); 2], "one result per element");
+    let tasks = to.par_chunks_mut(TASK_FLOATS).zip(a.par_chunks(TASK_FLOATS)).zip(b.par_chunks(TASK_FLOATS));
+    tasks.for_each(|((to, a), b)| dispatch(ZipMap { a, b, to, map }));
+}
+
+struct ZipMap<'a, M> {
     a: &'a [f32],
     b: &'a [f32],
     to: &'a mut [f32],
-    map: &'a F,
+    map: M,
 }
 
-impl<F: Fn(f32, f32) -> f32> Kernel for ZipMap<'_, F> {
+impl<M: Map> Kernel for ZipMap<'_, M> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        self.to.iter_mut().zip(self.a.iter().zip(self.b)).for_each(|(to, (&a, &b))| *to = (self.map)(a, b));
+        self.to.iter_mut().zip(self.a.iter().zip(self.b)).for_each(|(to, (&a, &b))| *to = self.map.of::<V>(a, b));
     }
 }
 
@@ -104,9 +152,8 @@ impl Kernel for Softmax<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         for (y, x) in self.y.chunks_exact_mut(self.width).zip(self.x.chunks_exact(self.width)) {
-            let largest = lane_max(x);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = exp(x - largest));
-            let scale = 1.0 / lane_sum(y, y, |value, _| value);
+            y.copy_from_slice(x);
+            let scale = 1.0 / exp_below_largest::<V>(y).1;
             y.iter_mut().for_each(|y| *y *= scale);
         }
     }
@@ -143,13 +190,18 @@ pub(crate) fn lane_sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> 
             lanes[lane] += term(a[lane], b[lane]);
         }
     }
-    // Halving keeps the additions in vectors; one after the other they would cost more than a short row.
+    halve(lanes) + rest
+}
+
+/// Sum of partial sums; halving keeps the additions in vectors, one after the other they would cost more than a short row.
+#[inline(always)]
+fn halve(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
         for lane in 0..half {
             lanes[lane] += lanes[lane + half];
         }
     }
-    lanes[0] + rest
+    lanes[0]
 }
 
 /// Largest value of one row, in sixteen interleaved partial maxima; minus infinity of an empty one.
@@ -168,33 +220,50 @@ pub(crate) fn lane_max(values: &[f32]) -> f32 {
     lanes.into_iter().fold(rest, larger)
 }
 
+/// `row = e^(row - m)`, m being its largest value: returns m and the new sum, in sixteen interleaved partial sums.
+#[inline(always)]
+pub(crate) fn exp_below_largest<V: Lanes>(row: &mut [f32]) -> (f32, f32) {
+    let largest = lane_max(row);
+    let mut lanes = [0.0_f32; 16];
+    let mut heads = row.chunks_exact_mut(16);
+    for head in &mut heads {
+        for lane in 0..16 {
+            head[lane] = exp::<V>(head[lane] - largest);
+            lanes[lane] += head[lane];
+        }
+    }
+    let rest = heads.into_remainder();
+    rest.iter_mut().for_each(|value| *value = exp::<V>(*value - largest));
+    (largest, halve(lanes) + rest.iter().sum::<f32>())
+}
+
 /// The normal distribution function Phi(x) and `e^(-x^2 / 2)`, which shares its work.
 ///
 /// # Source
 /// Abramowitz and Stegun, formula 7.1.26: erfc to 1.5e-7. It is used below zero and mirrored above, so that the left
 /// tail keeps its digits.
 #[inline(always)]
-fn normal(x: f32) -> (f32, f32) {
-    let bell = exp(-0.5 * x * x);
-    let k = 1.0 / (1.0 + 0.327_591_1 * FRAC_1_SQRT_2 * x.abs());
-    let coefficients = [1.061_405_4, -1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6];
-    let tail = 0.5 * bell * coefficients.iter().fold(0.0, |sum, c| sum * k + c) * k;
+fn normal<V: Lanes>(x: f32) -> (f32, f32) {
+    let bell = exp::<V>(-0.5 * x * x);
+    let k = 1.0 / mul_add::<V>(0.327_591_1 * FRAC_1_SQRT_2, x.abs(), 1.0);
+    let coefficients = [-1.453_152_1, 1.421_413_8, -0.284_496_74, 0.254_829_6];
+    let tail = 0.5 * bell * coefficients.iter().fold(1.061_405_4, |sum, &c| mul_add::<V>(sum, k, c)) * k;
     (if x < 0.0 { tail } else { 1.0 - tail }, bell)
 }
 
 /// e^x to about two units in the last place; 0 below -87.3, and capped at e^88.
 #[inline(always)]
-pub(crate) fn exp(x: f32) -> f32 {
+pub(crate) fn exp<V: Lanes>(x: f32) -> f32 {
     // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves that integer in the low bits.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.0);
-    let shifted = clamped * LOG2_E + ROUND;
+    let shifted = mul_add::<V>(clamped, LOG2_E, ROUND);
     let whole = shifted - ROUND;
     // ln 2 in two parts, so that the remainder keeps its digits.
-    let rest = (clamped - whole * 0.693_359_4) - whole * -2.121_944_4e-4;
+    let rest = mul_add::<V>(whole, 2.121_944_4e-4, mul_add::<V>(whole, -0.693_359_4, clamped));
     // Taylor series: on |rest| <= ln(2) / 2 the first term left out is below 1e-8.
-    let series = [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
-    let mantissa = series.iter().fold(0.0, |sum, c| sum * rest + c);
+    let series = [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+    let mantissa = series.iter().fold(1.0 / 5040.0, |sum, &c| mul_add::<V>(sum, rest, c));
     let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127) << 23;
     if x < -87.3 { 0.0 } else { mantissa * f32::from_bits(exponent) }
 }
@@ -202,6 +271,7 @@ pub(crate) fn exp(x: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::Portable;
 
     /// erf by a series of positive terms, exact to f64: `2 / sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (2n+1)!!`.
     fn exact_erf(x: f64) -> f64 {
@@ -247,9 +317,9 @@ mod tests {
         for step in -8700..=8800 {
             let x = step as f32 * 0.01;
             let expected = f64::from(x).exp();
-            assert!((f64::from(exp(x)) - expected).abs() <= 3e-7 * expected, "exp({x})");
+            assert!((f64::from(exp::<Portable>(x)) - expected).abs() <= 3e-7 * expected, "exp({x})");
         }
-        assert_eq!([exp(-1e30), exp(f32::NEG_INFINITY), exp(0.0)], [0.0, 0.0, 1.0]);
+        assert_eq!([-1e30, f32::NEG_INFINITY, 0.0].map(exp::<Portable>), [0.0, 0.0, 1.0]);
     }
 
     #[test]

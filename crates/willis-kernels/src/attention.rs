@@ -8,7 +8,7 @@
 
 use rayon::prelude::*;
 
-use crate::activation::{exp, lane_max, lane_sum};
+use crate::activation::{exp, exp_below_largest, lane_sum};
 use crate::matrix::{Matrix, MatrixMut, product};
 use crate::simd::{Kernel, Lanes, dispatch};
 
@@ -28,7 +28,7 @@ pub struct AttentionShape {
 }
 
 /// Queries of which scores exist at once: with 512 keys they fit the second-level cache.
-const BLOCK: usize = 64;
+const BLOCK: usize = 128;
 /// Parts of the queries whose gradients of keys and values are summed apart; a constant, so that the sum does not depend on the
 /// number of threads.
 const PARTS: usize = 8;
@@ -75,6 +75,7 @@ pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32],
         blocks.zip(q.par_chunks(BLOCK * channels)).for_each_init(Vec::new, |scores, ((y, log_sums), q)| {
             let rows = q.len() / channels;
             scores.resize(rows * shape.keys, 0.0);
+            let mut shares = [0.0; BLOCK];
             for head in 0..heads {
                 product(
                     tokens.block(q, head),
@@ -83,7 +84,13 @@ pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32],
                     false,
                     MatrixMut::of_rows(scores, shape.keys),
                 );
-                dispatch(Normalise { width: shape.keys, scores, heads, log_sums: &mut log_sums[head..] });
+                dispatch(Exponentials {
+                    width: shape.keys,
+                    scores,
+                    shares: &mut shares,
+                    heads,
+                    log_sums: &mut log_sums[head..],
+                });
                 product(
                     Matrix::of_rows(scores, shape.keys),
                     tokens.values(head),
@@ -91,6 +98,10 @@ pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32],
                     false,
                     tokens.block_mut(y, head),
                 );
+                // Dividing the few channels of the output by the row's sum costs less than dividing its many weights.
+                for (token, share) in y.chunks_exact_mut(channels).zip(shares) {
+                    token[head * shape.head_dim..][..shape.head_dim].iter_mut().for_each(|value| *value *= share);
+                }
             }
         });
     });
@@ -226,27 +237,26 @@ impl<'a> Tokens<'a> {
     }
 }
 
-/// Scores to weights, row by row.
-struct Normalise<'a> {
+/// Scores to weights that are yet to be multiplied by their row's share, row by row.
+struct Exponentials<'a> {
     width: usize,
     scores: &'a mut [f32],
+    /// One over each row's sum.
+    shares: &'a mut [f32],
     /// Distance from one row's log sum to the next.
     heads: usize,
     log_sums: &'a mut [f32],
 }
 
-impl Kernel for Normalise<'_> {
+impl Kernel for Exponentials<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) {
-        let rows = self.scores.chunks_exact_mut(self.width).zip(self.log_sums.iter_mut().step_by(self.heads));
-        for (row, log_sum) in rows {
-            let largest = lane_max(row);
-            row.iter_mut().for_each(|score| *score = exp(*score - largest));
-            let sum = lane_sum(row, row, |weight, _| weight);
-            let share = 1.0 / sum;
-            row.iter_mut().for_each(|weight| *weight *= share);
+        let log_sums = self.log_sums.iter_mut().step_by(self.heads);
+        for ((row, share), log_sum) in self.scores.chunks_exact_mut(self.width).zip(self.shares).zip(log_sums) {
+            let (largest, sum) = exp_below_largest::<V>(row);
+            *share = 1.0 / sum;
             *log_sum = largest + sum.ln();
         }
     }
@@ -266,7 +276,7 @@ impl Kernel for Slope<'_> {
     #[inline(always)]
     fn run<V: Lanes>(self) {
         for (weight, slope) in self.weights.iter_mut().zip(self.slopes) {
-            *weight = exp(*weight - self.log_sum);
+            *weight = exp::<V>(*weight - self.log_sum);
             *slope = *weight * (*slope - self.mean);
         }
     }

@@ -17,5 +17,6 @@ pub mod distance;
 pub mod thinning;
 
 mod matrix;
+mod panels;
 mod shared;
 mod simd;

@@ -13,11 +13,19 @@ pub(crate) trait Lanes: Copy {
     const N: usize;
     /// Whether the instruction set has 32 registers instead of 16.
     const MANY_REGISTERS: bool;
+    /// Whether it multiplies and adds in one instruction, single floats too.
+    const FUSED: bool;
     unsafe fn splat(value: f32) -> Self;
     unsafe fn load(from: *const f32) -> Self;
     unsafe fn store(self, to: *mut f32);
     /// `self * factor + addend`.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+}
+
+/// `a * b + c` in a loop that compilers turn into vector code; without the instruction `f32::mul_add` would call a library.
+#[inline(always)]
+pub(crate) fn mul_add<V: Lanes>(a: f32, b: f32, c: f32) -> f32 {
+    if V::FUSED { a.mul_add(b, c) } else { a * b + c }
 }
 
 /// Work that is compiled once per instruction set.
@@ -82,15 +90,24 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
 
 /// Whether the vectors that [`dispatch`] picks come with 32 registers.
 pub(crate) fn many_registers() -> bool {
-    struct Ask;
-    impl Kernel for Ask {
-        type Output = bool;
-        #[inline(always)]
-        fn run<V: Lanes>(self) -> bool {
-            V::MANY_REGISTERS
-        }
+    dispatch(Ask).1
+}
+
+/// Floats of one of the vectors that [`dispatch`] picks.
+pub(crate) fn lanes() -> usize {
+    dispatch(Ask).0
+}
+
+/// What the chosen vectors are.
+struct Ask;
+
+impl Kernel for Ask {
+    type Output = (usize, bool);
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) -> Self::Output {
+        (V::N, V::MANY_REGISTERS)
     }
-    dispatch(Ask)
 }
 
 /// Four floats in plain Rust; compilers turn them into one SSE or NEON register.
@@ -100,6 +117,7 @@ pub(crate) struct Portable([f32; 4]);
 impl Lanes for Portable {
     const N: usize = 4;
     const MANY_REGISTERS: bool = cfg!(target_arch = "aarch64");
+    const FUSED: bool = cfg!(target_arch = "aarch64");
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Self {
@@ -122,7 +140,7 @@ impl Lanes for Portable {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
         Self(std::array::from_fn(|lane| {
             let (a, b, c) = (self.0[lane], factor.0[lane], addend.0[lane]);
-            if cfg!(target_arch = "aarch64") { a.mul_add(b, c) } else { a * b + c }
+            mul_add::<Self>(a, b, c)
         }))
     }
 }
@@ -147,6 +165,7 @@ mod x86 {
     impl Lanes for __m512 {
         const N: usize = 16;
         const MANY_REGISTERS: bool = true;
+        const FUSED: bool = true;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {
@@ -172,6 +191,7 @@ mod x86 {
     impl Lanes for __m256 {
         const N: usize = 8;
         const MANY_REGISTERS: bool = false;
+        const FUSED: bool = true;
 
         #[inline(always)]
         unsafe fn splat(value: f32) -> Self {

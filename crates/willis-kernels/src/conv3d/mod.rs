@@ -4,12 +4,14 @@
 //! Pointwise, depthwise and patch-embedding convolutions run through the same engine as the rest: a tile of the
 //! source is packed so that each tap is a constant offset (`layout`), then either correlated with the weights
 //! (`correlate`: forward, gradient of the input) or with the output's gradient (`reduce`: gradient of the weights).
+//! Forward passes with a stride and many channels need no packing (`strided`).
 //! Results do not depend on the number of threads.
 
 mod correlate;
 mod layout;
 mod pointwise;
 mod reduce;
+mod strided;
 #[cfg(test)]
 mod tests;
 
@@ -118,6 +120,7 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
             &lined
         }
         None if pointwise::applies(shape) => return pointwise::forward(shape, x, w, bias, y),
+        None if strided::applies(shape) => return strided::forward(shape, x, w, bias, y),
         None => shape,
     };
     Correlation {

@@ -132,6 +132,11 @@ fn kinds_of_layer_match_the_loop() {
         plain([2, 3], 9, 2, 3, 0, 1),
         plain([2, 3], 2, 4, 1, 0, 1),
         plain([8, 8], 20, 3, 1, 1, 1),
+        plain([3, 37], 25, 3, 2, 1, 1),
+        plain([2, 64], 9, 2, 2, 0, 1),
+        plain([4, 32], 35, 7, 4, 3, 1),
+        Conv3dShape { batch: 2, dilation: [2, 1, 3], ..plain([2, 40], 15, 3, 2, 2, 1) },
+        Conv3dShape { stride: [1, 3, 4], padding: [0, 1, 9], ..plain([1, 33], 8, 4, 4, 0, 1) },
     ] {
         check(&shape);
     }

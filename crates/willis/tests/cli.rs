@@ -200,6 +200,14 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     run(&args("broken"));
     let weights = |run: &Path| fs::read(run.join("vessels.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&broken), "the resumed training differs");
+
+    // What a training wrote starts another one.
+    let from = whole.join("vessels.safetensors");
+    let mut next = args("next");
+    next.extend(["--from".into(), path(&from).into()]);
+    next[7] = "1".into();
+    run(&next);
+    assert!(weights(&folder.path().join("next")) != weights(&whole));
 }
 
 #[test]

@@ -104,7 +104,7 @@ pub struct Fitted {
     pub finished: bool,
 }
 
-/// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to start from.
+/// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to start from, under the backbone's own names.
 ///
 /// # Errors    unreadable cases, a patch size the net cannot take, a failed loop
 pub fn fit(
@@ -132,7 +132,7 @@ pub fn fit(
     }
     let net = config.net.init(&mut Init::new(config.train.seed, device));
     let net = match start {
-        Some(weights) => weights.apply(net)?,
+        Some(weights) => net.with_weights(weights)?,
         None => net,
     };
     let cases = TrainingSet::new(cases);

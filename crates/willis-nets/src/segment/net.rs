@@ -106,12 +106,13 @@ impl SegmentNetConfig {
     ///
     /// # Errors    the encoder has other parameters than this net's
     pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
-        let fresh = Weights::of(&self.init(&mut Init::new(seed, &Device::flex())));
-        match self.kind {
+        let net = self.init(&mut Init::new(seed, &Device::flex()));
+        let weights = match self.kind {
             // The whole U-Net was pre-trained; its decoder painted intensities.
-            Backbone::Resenc => take_over(fresh, self.encoder(), &encoder.under("encoder.")),
-            Backbone::Segformer3d | Backbone::Waveformer => take_over(fresh, self.encoder(), encoder),
-        }
+            Backbone::Resenc => take_over(Weights::of(&net), self.encoder(), &encoder.under("encoder.")),
+            Backbone::Segformer3d | Backbone::Waveformer => take_over(Weights::of(&net), self.encoder(), encoder),
+        };
+        Ok(weights?.under(net.variant()))
     }
 
     /// Path of the encoder among the net's parameters.
@@ -183,9 +184,15 @@ impl SegmentNet {
         if !config.is_sound() {
             return Err(WeightsError::Configuration { source: None });
         }
-        let net = config.init(&mut Init::new(0, &Device::flex()));
-        let variant = net.variant();
-        weights.renamed(&[("", variant)]).apply(net)
+        config.init(&mut Init::new(0, &Device::flex())).with_weights(weights)
+    }
+
+    /// The net with other parameters, given under the backbone's own names.
+    ///
+    /// # Errors    weights of another net or configuration
+    pub fn with_weights(self, weights: Weights) -> Result<Self, WeightsError> {
+        let variant = self.variant();
+        weights.renamed(&[("", variant)]).apply(self)
     }
 
     /// Its parameters under the backbone's own names, which weights files have.
@@ -324,14 +331,15 @@ pub(super) mod tests {
                 Backbone::Resenc => other.under("Resenc."),
                 Backbone::Segformer3d | Backbone::Waveformer => encoder.clone(),
             };
-            let weights = config.with_encoder(&given, 1).unwrap();
+            let start = config.with_encoder(&given, 1).unwrap();
+            let net = config.init(&mut Init::new(2, &device)).with_weights(start).unwrap();
+            let weights = Weights::of(&net);
             assert_eq!(weights.under(config.encoder()), encoder);
             let rest = |weights: &Weights| {
                 let named = weights.iter().filter(|(name, ..)| !name.starts_with(config.encoder()));
                 named.map(|(name, _, values)| (name.to_string(), values.to_vec())).collect::<Vec<_>>()
             };
             assert_eq!(rest(&weights), rest(&fresh));
-            assert!(weights.apply(config.init(&mut Init::new(2, &device))).is_ok());
             assert!(config.with_encoder(&Weights::default(), 1).is_err());
             let rates = config.encoder_rates(0.5);
             for path in rates.keys() {

@@ -8,8 +8,6 @@ use crate::simd::{Kernel, Lanes, dispatch, lanes, many_registers};
 
 /// Registers of columns computed together.
 const REGISTERS: usize = 2;
-/// Most rows of a tile times columns of a panel.
-pub(crate) const MAX_SUMS: usize = 12 * REGISTERS * 16;
 
 /// A matrix `[terms, columns]` in panels of a few columns, `[panel][term][column in panel]`, zeros where there is no column.
 pub(crate) struct Panels {
@@ -54,7 +52,7 @@ pub(crate) struct Axis {
     pub step: usize,
 }
 
-/// `sums[row][column] = sum over terms of source * panel` for one tile of rows.
+/// `sums[row][column] += sum over terms of source * panel` for one tile of rows.
 pub(crate) struct Tile<'a> {
     pub source: &'a [f32],
     /// From one row to the next in `source`; their number is one of [`tiles`].
@@ -62,16 +60,17 @@ pub(crate) struct Tile<'a> {
     /// Where a row's terms lie, the last axis fastest.
     pub terms: [Axis; 3],
     pub panel: &'a [f32],
+    pub sums: &'a mut [f32],
 }
 
 impl Tile<'_> {
-    pub fn sums(self) -> [f32; MAX_SUMS] {
-        dispatch(self)
+    pub fn add(self) {
+        dispatch(self);
     }
 }
 
 impl Kernel for Tile<'_> {
-    type Output = [f32; MAX_SUMS];
+    type Output = ();
 
     #[inline(always)]
     fn run<V: Lanes>(self) -> Self::Output {
@@ -88,18 +87,21 @@ impl Kernel for Tile<'_> {
 impl Tile<'_> {
     /// `G` groups of `M` rows: a pointer for each group is all that moves.
     #[inline(always)]
-    fn sweep<V: Lanes, const G: usize, const M: usize>(self) -> [f32; MAX_SUMS] {
+    fn sweep<V: Lanes, const G: usize, const M: usize>(self) {
         let (width, stride) = (REGISTERS * V::N, self.rows.step);
         let last: usize = self.terms.iter().map(|axis| (axis.count - 1) * axis.step).sum();
         assert!(last + (G * M - 1) * stride < self.source.len(), "every term lies in the source");
         let count: usize = self.terms.iter().map(|axis| axis.count).product();
         assert_eq!(self.panel.len(), count * width, "one weight per term and column");
-        assert!(G * M * width <= MAX_SUMS, "there is room for every sum");
-        let mut written = [0.0; MAX_SUMS];
+        assert_eq!(self.sums.len(), G * M * width, "one sum per row and column");
         let [outer, middle, inner] = self.terms;
         // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
         unsafe {
-            let mut sums = [[[V::splat(0.0); REGISTERS]; M]; G];
+            let written = self.sums.as_mut_ptr();
+            let place = |row: usize, part: usize| written.add(row * width + part * V::N);
+            let mut sums: [[[V; REGISTERS]; M]; G] = std::array::from_fn(|group| {
+                std::array::from_fn(|row| std::array::from_fn(|part| V::load(place(group * M + row, part))))
+            });
             let mut weight = self.panel.as_ptr();
             for plane in 0..outer.count {
                 for line in 0..middle.count {
@@ -122,10 +124,9 @@ impl Tile<'_> {
             }
             for (row, sums) in sums.as_flattened().iter().enumerate() {
                 for (part, sum) in sums.iter().enumerate() {
-                    sum.store(written.as_mut_ptr().add(row * width + part * V::N));
+                    sum.store(place(row, part));
                 }
             }
         }
-        written
     }
 }

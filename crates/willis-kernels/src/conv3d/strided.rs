@@ -8,8 +8,10 @@ use crate::matrix::Matrix;
 use crate::panels::{Axis, Panels, Tile, tiles};
 use crate::shared::{Disjoint, with_scratch};
 
-/// Most floats of a panel of weights: it is read once per tile of voxels, from the second-level cache.
+/// Most floats of a panel of weights, which stays in the second-level cache.
 const PANEL_FLOATS: usize = 64 * 1024;
+/// Floats of the part of a panel that all tiles go through before the next part: it stays in the first-level cache.
+const PART_FLOATS: usize = 4 * 1024;
 /// Most floats of the lines that some rows of the output read, which share the cache with the weights.
 const LINE_FLOATS: usize = 80 * 1024;
 /// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
@@ -34,9 +36,12 @@ pub(super) fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[
         let (item, z, first) = (task / groups / depth, task / groups % depth, task % groups * rows);
         let rows = Rows { shape, item, z, first, count: rows.min(height - first) };
         let x = &x[item * shape.in_channels * volume..][..shape.in_channels * volume];
-        with_scratch(|lines, _| {
+        with_scratch(|lines, sums| {
             rows.copy_lines(x, lines);
-            panels.iter().enumerate().for_each(|panel| rows.compute(lines, panel, bias, &y));
+            for (panel, weights) in panels.iter().enumerate() {
+                rows.sum(lines, weights, sums);
+                rows.write(sums, panel, bias, &y);
+            }
         });
     });
 }
@@ -99,29 +104,44 @@ impl Rows<'_> {
         }
     }
 
-    /// One panel of channels of all rows.
-    fn compute(&self, lines: &[f32], panel: (usize, &[f32]), bias: Option<&[f32]>, y: &Disjoint<'_>) {
-        let Conv3dShape { kernel, stride, dilation, out_channels, .. } = *self.shape;
-        let ([depth, height, width], (panel, weights)) = (self.shape.output(), panel);
-        let (tile, panel_width) = (tile(width), Panels::width());
-        let terms = [
-            Axis { count: self.shape.in_channels * kernel[0], step: self.lines_of_plane() * self.line() },
-            Axis { count: kernel[1], step: dilation[1] * self.line() },
-            Axis { count: kernel[2], step: dilation[2] },
-        ];
-        for row in 0..self.count {
-            for start in (0..width).step_by(tile) {
+    /// Fills `sums` with one panel of channels of all rows, `[row][tile][voxel in tile][channel in panel]`.
+    fn sum(&self, lines: &[f32], weights: &[f32], sums: &mut Vec<f32>) {
+        let Conv3dShape { in_channels, kernel, stride, dilation, .. } = *self.shape;
+        let [_, _, width] = self.shape.output();
+        let (tile, step) = (tile(width), self.lines_of_plane() * self.line());
+        let tile_sums = tile * Panels::width();
+        sums.clear();
+        sums.resize(self.count * width.div_ceil(tile) * tile_sums, 0.0);
+        let plane_weights = kernel[1] * kernel[2] * Panels::width();
+        let planes = (PART_FLOATS / plane_weights).clamp(1, in_channels * kernel[0]);
+        for (part, weights) in weights.chunks(planes * plane_weights).enumerate() {
+            let lines = &lines[part * planes * step..];
+            let terms = [
+                Axis { count: weights.len() / plane_weights, step },
+                Axis { count: kernel[1], step: dilation[1] * self.line() },
+                Axis { count: kernel[2], step: dilation[2] },
+            ];
+            for (index, sums) in sums.chunks_exact_mut(tile_sums).enumerate() {
+                let (row, start) = (index / width.div_ceil(tile), index % width.div_ceil(tile) * tile);
                 let source = &lines[row * stride[1] * self.line() + start * stride[2]..];
-                let voxels = Axis { count: tile, step: stride[2] };
-                let sums = Tile { source, rows: voxels, terms, panel: weights }.sums();
-                for channel in panel * panel_width..out_channels.min((panel + 1) * panel_width) {
-                    let bias = bias.map_or(0.0, |bias| bias[channel]);
-                    let line = ((self.item * out_channels + channel) * depth + self.z) * height + self.first + row;
-                    // SAFETY: each task writes rows of its own.
-                    let to = unsafe { y.slice(line * width + start, tile.min(width - start)) };
-                    let from = sums[channel % panel_width..].iter().step_by(panel_width);
-                    to.iter_mut().zip(from).for_each(|(to, sum)| *to = sum + bias);
-                }
+                Tile { source, rows: Axis { count: tile, step: stride[2] }, terms, panel: weights, sums }.add();
+            }
+        }
+    }
+
+    /// Writes these sums to their channels.
+    fn write(&self, sums: &[f32], panel: usize, bias: Option<&[f32]>, y: &Disjoint<'_>) {
+        let ([depth, height, width], channels) = (self.shape.output(), self.shape.out_channels);
+        let panel_width = Panels::width();
+        let row_sums = width.next_multiple_of(tile(width)) * panel_width;
+        for channel in panel * panel_width..channels.min((panel + 1) * panel_width) {
+            let bias = bias.map_or(0.0, |bias| bias[channel]);
+            for (row, sums) in sums.chunks_exact(row_sums).enumerate() {
+                let line = ((self.item * channels + channel) * depth + self.z) * height + self.first + row;
+                // SAFETY: each task writes rows of its own.
+                let to = unsafe { y.slice(line * width, width) };
+                let from = sums[channel % panel_width..].iter().step_by(panel_width);
+                to.iter_mut().zip(from).for_each(|(to, sum)| *to = sum + bias);
             }
         }
     }

@@ -1,6 +1,6 @@
 """Times our backbones against the same nets in PyTorch with the same weights, and prints a Markdown table.
 
-Used as compare.py is, with a net's name and then `eager` to leave out what takes minutes to compile. Logits are compared first.
+Used as compare.py is, with a net's name or a whole row's and then `eager` to leave out what takes minutes to compile. Logits are compared first.
 PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
 Memory is the largest resident set of a process that does nothing else, above what it held before the first run: weights and input.
 """
@@ -77,7 +77,7 @@ def main():
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     rows = [("segformer3d", side) for side in (64, 96, 128)] + [("waveformer", side) for side in (64, 96)]
     wanted = sys.argv[1] if len(sys.argv) > 1 else ""
-    for name, side, phase in [(n, s, p) for n, s in rows for p in ("forward", "step") if wanted in n]:
+    for name, side, phase in [(n, s, p) for n, s in rows for p in ("forward", "step") if wanted in f"{n} {p} 4×{s}³"]:
         op = dict(name="net", net=name, side=side)
         net = peer(name, side)
         with tempfile.NamedTemporaryFile() as file:

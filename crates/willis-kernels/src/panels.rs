@@ -73,7 +73,7 @@ impl Kernel for Tile<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> Self::Output {
+    fn run<V: Lanes>(self) {
         match (self.rows.count, V::MANY_REGISTERS) {
             (12, true) => self.sweep::<V, 3, 4>(),
             (8, true) => self.sweep::<V, 2, 4>(),

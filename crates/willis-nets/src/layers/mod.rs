@@ -139,6 +139,20 @@ impl Conv3d {
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         ops::conv3d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options)
     }
+
+    /// The convolution and the norm behind it. A norm by stored statistics costs no pass over the volume: its scale goes
+    /// into the weights, its shift into the bias.
+    ///
+    /// # Shapes    x `[B, C, D, H, W]` -> `[B, out, D', H', W']`
+    pub fn forward_normed(&self, x: Tensor<5>, norm: &SpaceNorm) -> Tensor<5> {
+        let Some((scale, shift)) = norm.affine() else { return norm.forward(self.forward(x)) };
+        let bias = match &self.bias {
+            Some(bias) => bias.val() * scale.clone() + shift,
+            None => shift,
+        };
+        let outputs = scale.dims()[0];
+        ops::conv3d(x, self.weight.val() * scale.reshape([outputs, 1, 1, 1, 1]), Some(bias), self.options)
+    }
 }
 
 /// Transposed 3D convolution whose kernel is its stride: every voxel becomes a block.
@@ -209,11 +223,17 @@ impl SpaceNorm {
 
     /// x `[B, C, D, H, W]` -> the same shape.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        let (Some(mean), Some(variance)) = (&self.running_mean, &self.running_var) else {
-            return ops::instance_norm(x, self.weight.val(), self.bias.val(), Self::EPS);
-        };
-        let scale = self.weight.val() / (variance.val() + Self::EPS).sqrt();
-        let shift = self.bias.val() - mean.val() * scale.clone();
-        ops::channel_affine(x, scale, shift)
+        match self.affine() {
+            Some((scale, shift)) => ops::channel_affine(x, scale, shift),
+            None => ops::instance_norm(x, self.weight.val(), self.bias.val(), Self::EPS),
+        }
+    }
+
+    /// Scale and shift `[C]` that the norm comes to when its statistics are stored.
+    pub(crate) fn affine(&self) -> Option<(Tensor<1>, Tensor<1>)> {
+        let (mean, variance) = (self.running_mean.as_ref()?.val(), self.running_var.as_ref()?.val());
+        let scale = self.weight.val() / (variance + Self::EPS).sqrt();
+        let shift = self.bias.val() - mean * scale.clone();
+        Some((scale, shift))
     }
 }

@@ -43,17 +43,24 @@ impl Decoder {
     /// Tokens of the four stages, finest first -> features `[B, dim, D, H, W]` on the finest grid.
     ///
     /// The fusing 1x1 convolution of the concatenation `[c4, c3, c2, c1]` is split into its four parts, each applied
-    /// before the interpolation it commutes with: the same result for a fraction of the work.
+    /// before the interpolation it commutes with: the same result for a fraction of the work. A norm by stored statistics
+    /// is folded into the parts: its scale into their weights, its shift into the finest one's bias.
     pub fn features(&self, stages: [Tokens; 4]) -> Tensor<5> {
         let finest = stages[0].grid;
         let projections = [&self.linear_c1, &self.linear_c2, &self.linear_c3, &self.linear_c4];
         let [first, second, third, fourth] = stages;
-        let part = |tokens: Tokens, stage: usize| {
-            let fused = tokens.map(|x| self.linear_fuse.part(projections[stage].forward(x), 3 - stage));
+        let (weight, mut shift) = self.linear_fuse.folded();
+        let mut part = |tokens: Tokens, stage: usize| {
+            let columns = block(&weight, 3 - stage);
+            let fused = tokens.map(|x| ops::linear(projections[stage].forward(x), columns, shift.take()));
             resize_trilinear(fused.into_volume(), finest, Corners::Free)
         };
         let sum = part(first, 0) + part(second, 1) + part(third, 2) + part(fourth, 3);
-        ops::leaky_relu(self.linear_fuse.norm.forward(sum), 0.0)
+        let normed = match self.linear_fuse.norm.affine() {
+            Some(_) => sum,
+            None => self.linear_fuse.norm.forward(sum),
+        };
+        ops::leaky_relu(normed, 0.0)
     }
 
     /// The last convolution, whose outputs are the logits.
@@ -88,10 +95,19 @@ struct Fuse {
 }
 
 impl Fuse {
-    /// Contribution of the concatenation's block `position` of channels: `[B, N, dim]` -> `[B, N, dim]`.
-    fn part(&self, x: Tensor<3>, position: usize) -> Tensor<3> {
-        let dim = x.dims()[2];
-        let weight = self.conv.weight.val().narrow(1, position * dim, dim).reshape([dim, dim]);
-        ops::linear(x, weight, None)
+    /// Weight `[dim, 4 dim]` and bias `[dim]` with the norm in them where its statistics are stored; else the weight alone.
+    fn folded(&self) -> (Tensor<2>, Option<Tensor<1>>) {
+        let [dim, inputs, ..] = self.conv.weight.dims();
+        let weight = self.conv.weight.val().reshape([dim, inputs]);
+        match self.norm.affine() {
+            Some((scale, shift)) => (weight * scale.reshape([dim, 1]), Some(shift)),
+            None => (weight, None),
+        }
     }
+}
+
+/// Columns `[dim, dim]` of weight `[dim, 4 dim]` for the concatenation's block `position` of channels.
+fn block(weight: &Tensor<2>, position: usize) -> Tensor<2> {
+    let dim = weight.dims()[0];
+    weight.clone().narrow(1, position * dim, dim)
 }

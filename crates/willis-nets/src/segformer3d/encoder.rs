@@ -239,10 +239,10 @@ impl MixFfn {
 
     fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tensor<3> {
         let volume = tokens.map(|x| self.fc1.forward(x)).kept(active).into_volume();
-        let volume = self.dwconv.dwconv.forward(volume);
+        let DepthwiseConv { dwconv, bn } = &self.dwconv;
         let volume = match active {
-            Some(active) => active.norm(&self.dwconv.bn, active.keep(volume)),
-            None => self.dwconv.bn.forward(volume),
+            Some(active) => active.norm(bn, active.keep(dwconv.forward(volume))),
+            None => dwconv.forward_normed(volume, bn),
         };
         self.fc2.forward(Tokens::from_volume(ops::gelu(volume)).x)
     }

@@ -58,6 +58,9 @@ pub struct SeriesMeta {
     pub uid: String,
     /// Kind of series; guessed when the header does not say (then a finding says so).
     pub modality: Option<Modality>,
+    /// Whether [`Self::modality`] is a guess from voxels alone, which the vessel net may correct.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub modality_from_voxels: bool,
     /// Age in years.
     pub age_years: Option<f32>,
     /// Sex.

@@ -95,6 +95,7 @@ fn meta(modality: Modality, diseased: bool, seed: u64) -> SeriesMeta {
     SeriesMeta {
         uid: format!("2.25.{}", mix(seed)),
         modality: Some(modality),
+        modality_from_voxels: false,
         age_years: Some((58.0 + 14.0 * rng.normal()).clamp(18.0, 89.0).round() as f32),
         sex: Some(sex),
     }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use willis_core::{Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
+use willis_core::{
+    Candidates, Finding, HarmonisedVolume, Modality, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume,
+};
 use willis_imaging::harmonise::{HarmoniseError, harmonise};
 use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
@@ -88,7 +90,10 @@ fn predict_volume(
     on_stage("harmonise");
     let harmonised = Arc::new(clock.time("harmonise", || harmonise(&volume, &config.harmonise))?);
     on_stage("segment");
-    let map = clock.time("segment", || segment(&nets.segment, &harmonised, &config.segment));
+    let map = clock
+        .time("segment", || in_doubt_both_ways(segment(&nets.segment, &harmonised, &config.segment), nets, config));
+    let harmonised = Arc::clone(&map.source);
+    let volume = Arc::clone(&harmonised.source);
     on_stage("trace");
     let graph = clock.time("trace", || trace(&map, &config.trace));
     on_stage("propose");
@@ -99,6 +104,35 @@ fn predict_volume(
     let (candidates, prediction) =
         clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets, &config.predict))?;
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
+}
+
+/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the series is segmented the other
+/// way round too, and the way that shows more arteries is kept.
+fn in_doubt_both_ways(map: VesselMap, nets: &Nets, config: &Config) -> VesselMap {
+    let (harmonised, volume) = (&map.source, &map.source.source);
+    let other = match volume.meta.modality {
+        Some(Modality::T2) => Modality::Mra,
+        Some(Modality::Mra | Modality::T1Post) => Modality::T2,
+        Some(Modality::Cta) | None => return map,
+    };
+    if !volume.meta.modality_from_voxels || !config.harmonise.invert_t2 {
+        return map;
+    }
+    let inverted = HarmonisedVolume { image: harmonised.image.map(|v| -v), ..HarmonisedVolume::clone(harmonised) };
+    let other_map = segment(&nets.segment, &Arc::new(inverted), &config.segment);
+    let artery = |map: &VesselMap| map.vessel.voxels.iter().filter(|&&p| p >= 0.5).count();
+    let (here, there) = (artery(&map), artery(&other_map));
+    if here >= there {
+        return map;
+    }
+    let mut volume = Volume::clone(volume);
+    volume.meta.modality = Some(other);
+    volume.findings.push(Finding::warning(
+        "modality-corrected",
+        format!("taken for {} after all: {there} voxels look like artery then, {here} otherwise", other.name()),
+    ));
+    let source = HarmonisedVolume { source: Arc::new(volume), ..HarmonisedVolume::clone(&other_map.source) };
+    VesselMap { source: Arc::new(source), ..other_map }
 }
 
 /// Candidates of a vessel map: what the nets and the blob detector propose together.

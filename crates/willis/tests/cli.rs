@@ -92,11 +92,28 @@ fn one_bad_input_does_not_stop_the_others() {
     assert_eq!(table.lines().next().unwrap().split(',').count(), 15);
 }
 
-fn synthesise(folder: &Path, series: usize, seed: u64) {
-    synthesise_with(folder, series, seed, "0");
+/// Brightness takes this T2 series for T1; its arteries, which are dark, say otherwise.
+#[test]
+fn arteries_correct_a_kind_that_brightness_got_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cohort, nifti, out) = (folder.path().join("cohort"), folder.path().join("t2.nii"), folder.path().join("out"));
+    synthesise_with(&cohort, 1, 3, "t2", "0");
+    let series = fs::read_dir(cohort.join("series")).unwrap().next().unwrap().unwrap().path();
+    assert!(willis(&["volume", "convert", path(&series), "-o", path(&nifti)]).status.success());
+    let output = willis(&["predict", path(&nifti), "-o", path(&out), "--quiet"]);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let prediction = fs::read_to_string(out.join("prediction.json")).unwrap();
+    assert!(
+        prediction.contains("\"modality\": \"MRI T2\"") && prediction.contains("taken for MRI T1post from"),
+        "{prediction}"
+    );
 }
 
-fn synthesise_with(folder: &Path, series: usize, seed: u64, prevalence: &str) {
+fn synthesise(folder: &Path, series: usize, seed: u64) {
+    synthesise_with(folder, series, seed, "mra", "0");
+}
+
+fn synthesise_with(folder: &Path, series: usize, seed: u64, modality: &str, prevalence: &str) {
     let (series, seed) = (series.to_string(), seed.to_string());
     let output = willis(&[
         "cohort",
@@ -111,7 +128,7 @@ fn synthesise_with(folder: &Path, series: usize, seed: u64, prevalence: &str) {
         "tiny",
         "--quiet",
         "--modality",
-        "mra",
+        modality,
         "--prevalence",
         prevalence,
     ]);
@@ -215,7 +232,7 @@ fn a_pre_trained_encoder_starts_a_training() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (data, config) = (at("data"), at("tiny.toml"));
-    synthesise_with(&data, 4, 5, "1");
+    synthesise_with(&data, 4, 5, "mra", "1");
     fs::write(&config, [TINY_TRAINING, TINY_PRETRAINING].concat()).unwrap();
     let common = |run: &Path| {
         let options = ["--steps", "2", "--quiet", "--data", path(&data), "--config", path(&config), "-o", path(run)];

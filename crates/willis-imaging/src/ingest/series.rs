@@ -11,7 +11,7 @@ use super::geometry::{Placement, place};
 use super::group::{Member, choose_series, majority, members, one_time_point};
 use super::header::{Colour, Hints, Instance};
 use super::layout::Layout;
-use super::modality::modality;
+use super::modality::{Basis, modality};
 use super::source::Source;
 use super::{IngestConfig, IngestError};
 
@@ -205,14 +205,15 @@ pub(super) fn finish(
     mut findings: Vec<Finding>,
 ) -> Volume {
     repair_not_finite(&mut image.voxels, &mut findings);
-    let modality = config.modality.unwrap_or_else(|| {
-        let (modality, guess) = modality(hints, &image.voxels);
-        findings.extend(guess);
-        modality
-    });
+    let (modality, basis) = match config.modality {
+        Some(modality) => (modality, Basis::Stated),
+        None => modality(hints, &image.voxels),
+    };
+    findings.extend(basis.finding(modality));
     let meta = SeriesMeta {
         uid,
         modality: Some(modality),
+        modality_from_voxels: basis == Basis::Brightness,
         age_years: config.age_years.or(hints.and_then(|h| h.age_years)),
         sex: config.sex.or(hints.and_then(|h| h.sex)),
     };

@@ -180,6 +180,7 @@ mod tests {
             let meta = SeriesMeta {
                 uid: "replaced".into(),
                 modality: Some(Modality::Mra),
+                modality_from_voxels: false,
                 age_years: Some(61.0),
                 sex: Some(Sex::Female),
             };

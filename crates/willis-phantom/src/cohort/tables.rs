@@ -72,6 +72,7 @@ pub fn read_series_table(path: &Path) -> Result<Vec<SeriesRow>, CohortError> {
         let meta = SeriesMeta {
             uid: text(uid).to_string(),
             modality: optional(text(modality), Modality::from_name).map_err(|()| bad(modality, MODALITY))?,
+            modality_from_voxels: false,
             age_years: optional(text(age), parse_age).map_err(|()| bad(age, AGE))?,
             sex: optional(text(sex), parse_sex).map_err(|()| bad(sex, SEX))?,
         };

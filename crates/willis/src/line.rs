@@ -11,7 +11,7 @@ use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::{ProposeNet, propose};
-use willis_nets::segment::segment;
+use willis_nets::segment::{arteries_in_the_middle, segment};
 use willis_stats::stack::{self, StackError};
 
 use crate::config::{Config, PredictConfig};
@@ -88,10 +88,12 @@ fn predict_volume(
     clock: &mut StageClock,
 ) -> Result<SeriesResult, LineError> {
     on_stage("harmonise");
-    let harmonised = Arc::new(clock.time("harmonise", || harmonise(&volume, &config.harmonise))?);
+    let harmonised = clock.time("harmonise", || harmonise(&volume, &config.harmonise))?;
     on_stage("segment");
-    let map = clock
-        .time("segment", || in_doubt_both_ways(segment(&nets.segment, &harmonised, &config.segment), nets, config));
+    let map = clock.time("segment", || {
+        let settled = settle_polarity(harmonised, nets, config);
+        segment(&nets.segment, &Arc::new(settled), &config.segment)
+    });
     let harmonised = Arc::clone(&map.source);
     let volume = Arc::clone(&harmonised.source);
     on_stage("trace");
@@ -106,33 +108,30 @@ fn predict_volume(
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
-/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the series is segmented the other
-/// way round too, and the way that shows more arteries is kept.
-fn in_doubt_both_ways(map: VesselMap, nets: &Nets, config: &Config) -> VesselMap {
-    let (harmonised, volume) = (&map.source, &map.source.source);
-    let other = match volume.meta.modality {
+/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the vessel net looks at the middle
+/// of the head both ways, and the way that shows more arteries is kept.
+fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -> HarmonisedVolume {
+    let meta = &harmonised.source.meta;
+    let other = match meta.modality {
         Some(Modality::T2) => Modality::Mra,
         Some(Modality::Mra | Modality::T1Post) => Modality::T2,
-        Some(Modality::Cta) | None => return map,
+        Some(Modality::Cta) | None => return harmonised,
     };
-    if !volume.meta.modality_from_voxels || !config.harmonise.invert_t2 {
-        return map;
+    if !meta.modality_from_voxels || !config.harmonise.invert_t2 {
+        return harmonised;
     }
-    let inverted = HarmonisedVolume { image: harmonised.image.map(|v| -v), ..HarmonisedVolume::clone(harmonised) };
-    let other_map = segment(&nets.segment, &Arc::new(inverted), &config.segment);
-    let artery = |map: &VesselMap| map.vessel.voxels.iter().filter(|&&p| p >= 0.5).count();
-    let (here, there) = (artery(&map), artery(&other_map));
+    let inverted = harmonised.image.map(|v| -v);
+    let [here, there] = [&harmonised.image, &inverted].map(|image| arteries_in_the_middle(&nets.segment, image));
     if here >= there {
-        return map;
+        return harmonised;
     }
-    let mut volume = Volume::clone(volume);
-    volume.meta.modality = Some(other);
-    volume.findings.push(Finding::warning(
+    let mut source = Volume::clone(&harmonised.source);
+    source.meta.modality = Some(other);
+    source.findings.push(Finding::warning(
         "modality-corrected",
-        format!("taken for {} after all: {there} voxels look like artery then, {here} otherwise", other.name()),
+        format!("taken for {} after all: arteries show better so, {there} voxels instead of {here}", other.name()),
     ));
-    let source = HarmonisedVolume { source: Arc::new(volume), ..HarmonisedVolume::clone(&other_map.source) };
-    VesselMap { source: Arc::new(source), ..other_map }
+    HarmonisedVolume { image: inverted, source: Arc::new(source), findings: harmonised.findings }
 }
 
 /// Candidates of a vessel map: what the nets and the blob detector propose together.

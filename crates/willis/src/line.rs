@@ -88,7 +88,7 @@ fn predict_volume(
     clock: &mut StageClock,
 ) -> Result<SeriesResult, LineError> {
     on_stage("harmonise");
-    let harmonised = clock.time("harmonise", || harmonise(&volume, &config.harmonise))?;
+    let harmonised = clock.time("harmonise", move || harmonise(&volume, &config.harmonise))?;
     on_stage("segment");
     let map = clock.time("segment", || {
         let settled = settle_polarity(harmonised, nets, config);
@@ -125,7 +125,7 @@ fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -
     if here >= there {
         return harmonised;
     }
-    let mut source = Volume::clone(&harmonised.source);
+    let mut source = Arc::unwrap_or_clone(harmonised.source);
     source.meta.modality = Some(other);
     source.findings.push(Finding::warning(
         "modality-corrected",

@@ -11,7 +11,7 @@ use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::{ProposeNet, propose};
-use willis_nets::segment::{arteries_in_the_middle, segment};
+use willis_nets::segment::{artery_voxels, segment};
 use willis_stats::stack::{self, StackError};
 
 use crate::config::{Config, PredictConfig};
@@ -108,8 +108,8 @@ fn predict_volume(
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
-/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the vessel net looks at the middle
-/// of the head both ways, and the way that shows more arteries is kept.
+/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the vessel net looks both
+/// ways, and the way that shows more arteries is kept.
 fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -> HarmonisedVolume {
     let meta = &harmonised.source.meta;
     let other = match meta.modality {
@@ -121,7 +121,8 @@ fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -
         return harmonised;
     }
     let inverted = harmonised.image.map(|v| -v);
-    let [here, there] = [&harmonised.image, &inverted].map(|image| arteries_in_the_middle(&nets.segment, image));
+    let [here, there] =
+        [&harmonised.image, &inverted].map(|image| artery_voxels(&nets.segment, image, &config.segment));
     if here >= there {
         return harmonised;
     }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::Site;
 use willis_core::image::{HarmonisedVolume, Image, VesselMap};
-use willis_core::space::{Grid, Index, Shape, VoxelPoint};
+use willis_core::space::{Index, Shape, VoxelPoint};
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
@@ -45,20 +45,9 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
     }
 }
 
-/// Voxels of the middle of a volume (at most 96 along each axis, where the circle of Willis lies) that look like artery, seen
-/// once: a quick look that tells whether arteries are bright in this image.
-pub fn arteries_in_the_middle(net: &SegmentNet, image: &Image<f32>) -> usize {
-    const SIDE: usize = 96;
-    let Grid { shape, affine } = image.grid;
-    let [start, size] = [|n: usize| n.saturating_sub(SIDE) / 2, |n: usize| n.min(SIDE)].map(|of| shape.zyx().map(of));
-    let first = VoxelPoint::new(start[0] as f64, start[1] as f64, start[2] as f64);
-    let grid = Grid::new(Shape::new(size[0], size[1], size[2]), affine.sub_grid(first, VoxelPoint::new(1.0, 1.0, 1.0)));
-    let voxels = (0..grid.shape.len()).map(|at| {
-        let at = grid.shape.index(at);
-        *image.at(Index::new(at.z + start[0], at.y + start[1], at.x + start[2]))
-    });
-    let config = SegmentConfig { window: SIDE, overlap: 0.0, mirror: Switch::Off };
-    let maps = segment_image(net, &Image::new(grid, voxels.collect()), &config);
+/// Voxels that look like artery, each window seen once: tells whether arteries are bright or dark in an image.
+pub fn artery_voxels(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> usize {
+    let maps = segment_image(net, image, &SegmentConfig { mirror: Switch::Off, ..config.clone() });
     maps.vessel.iter().filter(|&&p| p >= 0.5).count()
 }
 
@@ -243,7 +232,7 @@ pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use willis_core::space::{Affine, Point, Spacing};
+    use willis_core::space::{Affine, Grid, Point, Spacing};
 
     use burn::tensor::Device;
 
@@ -269,22 +258,6 @@ mod tests {
             assert!(starts.windows(2).all(|pair| pair[1] > pair[0] && pair[1] - pair[0] <= 24));
             assert!(starts[starts.len() - 1] + 32 >= extent);
         }
-    }
-
-    #[test]
-    fn the_middle_is_the_middle() {
-        let net = tiny();
-        let whole = image(Shape::new(20, 97, 130));
-        let grid = Grid::new(
-            Shape::new(20, 96, 96),
-            whole.grid.affine.sub_grid(VoxelPoint::new(0.0, 0.0, 17.0), VoxelPoint::new(1.0, 1.0, 1.0)),
-        );
-        let rows = whole.voxels.chunks_exact(130).enumerate().filter(|(row, _)| row % 97 != 96);
-        let middle = Image::new(grid, rows.flat_map(|(_, row)| row[17..113].to_vec()).collect());
-        let config = SegmentConfig { window: 96, overlap: 0.0, mirror: Switch::Off };
-        let expected = segment_image(&net, &middle, &config).vessel.iter().filter(|&&p| p >= 0.5).count();
-        assert_eq!(arteries_in_the_middle(&net, &whole), expected);
-        assert!(expected > 0);
     }
 
     #[test]

@@ -50,16 +50,14 @@ impl Decoder {
         let projections = [&self.linear_c1, &self.linear_c2, &self.linear_c3, &self.linear_c4];
         let [first, second, third, fourth] = stages;
         let (weight, mut shift) = self.linear_fuse.folded();
+        let folded = shift.is_some();
         let mut part = |tokens: Tokens, stage: usize| {
             let columns = block(&weight, 3 - stage);
             let fused = tokens.map(|x| ops::linear(projections[stage].forward(x), columns, shift.take()));
             resize_trilinear(fused.into_volume(), finest, Corners::Free)
         };
         let sum = part(first, 0) + part(second, 1) + part(third, 2) + part(fourth, 3);
-        let normed = match self.linear_fuse.norm.affine() {
-            Some(_) => sum,
-            None => self.linear_fuse.norm.forward(sum),
-        };
+        let normed = if folded { sum } else { self.linear_fuse.norm.forward(sum) };
         ops::leaky_relu(normed, 0.0)
     }
 

@@ -49,6 +49,14 @@ pub fn softmax(width: usize, x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| dispatch(Softmax { width, x, y }));
 }
 
+/// Softmax over the rows at every place, in place: channels first, the rows of one run of voxels. On the caller's thread.
+///
+/// # Panics
+/// If the rows differ in length.
+pub fn softmax_across(rows: &mut [&mut [f32]]) {
+    dispatch(SoftmaxAcross { rows });
+}
+
 /// Gradient of the input of [`softmax`] from its output: `dx = y (dy - sum(y dy))` per row; overwrites `dx`.
 ///
 /// # Panics
@@ -144,6 +152,39 @@ impl Kernel for Softmax<'_> {
             y.copy_from_slice(x);
             let scale = 1.0 / exp_below_largest::<V>(y).1;
             y.iter_mut().for_each(|y| *y *= scale);
+        }
+    }
+}
+
+struct SoftmaxAcross<'a, 'b> {
+    rows: &'a mut [&'b mut [f32]],
+}
+
+impl Kernel for SoftmaxAcross<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Lanes>(self) {
+        /// Places at once: their maxima and sums stay in the nearest cache.
+        const RUN: usize = 256;
+        let length = self.rows.first().map_or(0, |row| row.len());
+        assert!(self.rows.iter().all(|row| row.len() == length), "rows of different lengths");
+        for start in (0..length).step_by(RUN) {
+            let places = start..length.min(start + RUN);
+            let (mut largest, mut sum) = ([f32::NEG_INFINITY; RUN], [0.0_f32; RUN]);
+            for row in self.rows.iter() {
+                largest.iter_mut().zip(&row[places.clone()]).for_each(|(l, &v)| *l = if v > *l { v } else { *l });
+            }
+            for row in self.rows.iter_mut() {
+                for ((value, &largest), sum) in row[places.clone()].iter_mut().zip(&largest).zip(&mut sum) {
+                    *value = exp::<V>(*value - largest);
+                    *sum += *value;
+                }
+            }
+            sum.iter_mut().for_each(|sum| *sum = 1.0 / *sum);
+            for row in self.rows.iter_mut() {
+                row[places.clone()].iter_mut().zip(&sum).for_each(|(value, scale)| *value *= scale);
+            }
         }
     }
 }
@@ -328,6 +369,24 @@ mod tests {
         softmax(3, &x, &mut y);
         let expected = [0.25, 0.75, 0.0, 1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0];
         assert!(y.iter().zip(expected).all(|(got, expected)| (got - expected).abs() < 1e-6), "{y:?}");
+    }
+
+    #[test]
+    fn softmax_across_rows_is_softmax_of_the_columns() {
+        let (classes, places) = (5, 300);
+        let column =
+            |place: usize| (0..classes).map(move |class| ((7 * class + place) % 13) as f32 - 80.0 * (place % 3) as f32);
+        let mut rows: Vec<Vec<f32>> =
+            (0..classes).map(|class| (0..places).map(|place| column(place).nth(class).unwrap()).collect()).collect();
+        softmax_across(&mut rows.iter_mut().map(Vec::as_mut_slice).collect::<Vec<_>>());
+        for place in 0..places {
+            let mut expected = vec![0.0; classes];
+            softmax(classes, &column(place).collect::<Vec<_>>(), &mut expected);
+            for (row, expected) in rows.iter().zip(expected) {
+                assert!((row[place] - expected).abs() <= 1e-6 * expected, "{place}: {} {expected}", row[place]);
+            }
+        }
+        softmax_across(&mut []);
     }
 
     #[test]

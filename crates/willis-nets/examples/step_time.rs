@@ -30,12 +30,11 @@ fn main() {
         let sites: Vec<u8> = (0..voxels).map(|i| if i % 50 == 0 { (i % 14) as u8 } else { 0 }).collect();
         let target = SegmentationTarget { sites: &sites, aneurysm: &vec![0.0; voxels], tube: &sites };
         let values = vec![0.0; voxels * CHANNELS];
-        let loss = || segmentation_loss(&values, batch, target, &SegmentationLossConfig::default());
+        let loss = || segmentation_loss(values.clone(), batch, target, &SegmentationLossConfig::default());
         time("  loss", || drop(loss()));
         time("  step", || {
             let logits = training.forward(x.clone());
-            let values = logits.clone().into_data();
-            let values = values.as_slice::<f32>().expect("f32 logits");
+            let values = logits.clone().into_data().try_into_vec().expect("f32 logits");
             let loss = segmentation_loss(values, batch, target, &SegmentationLossConfig::default());
             drop(with_gradient(logits, loss.gradient).backward());
         });

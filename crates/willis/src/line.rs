@@ -11,7 +11,7 @@ use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::{ProposeNet, propose};
-use willis_nets::segment::{artery_voxels, segment};
+use willis_nets::segment::{artery_voxels_both_ways, segment};
 use willis_stats::stack::{self, StackError};
 
 use crate::config::{Config, PredictConfig};
@@ -120,9 +120,7 @@ fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -
     if !meta.modality_from_voxels || !config.harmonise.invert_t2 {
         return harmonised;
     }
-    let inverted = harmonised.image.map(|v| -v);
-    let [here, there] =
-        [&harmonised.image, &inverted].map(|image| artery_voxels(&nets.segment, image, &config.segment));
+    let [here, there] = artery_voxels_both_ways(&nets.segment, &harmonised.image, &config.segment);
     if here >= there {
         return harmonised;
     }
@@ -132,7 +130,7 @@ fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -
         "modality-corrected",
         format!("taken for {} after all: arteries show better so, {there} voxels instead of {here}", other.name()),
     ));
-    HarmonisedVolume { image: inverted, source: Arc::new(source), findings: harmonised.findings }
+    HarmonisedVolume { image: harmonised.image.map(|v| -v), source: Arc::new(source), findings: harmonised.findings }
 }
 
 /// Candidates of a vessel map: what the nets and the blob detector propose together.

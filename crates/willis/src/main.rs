@@ -3,6 +3,7 @@
 use clap::Parser;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
+use willis::cli::{Cli, Command};
 use willis_nets::memory::LargeBlocks;
 
 // Tensor-sized allocations fault pages in one by one with the system allocator.
@@ -10,7 +11,10 @@ use willis_nets::memory::LargeBlocks;
 static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 fn main() -> ExitCode {
-    let cli = willis::cli::Cli::parse();
+    let cli = Cli::parse();
+    if matches!(cli.command, Command::Train(_) | Command::Pretrain(_)) {
+        ALLOCATOR.keep_idle(512 << 20);
+    }
     match willis::commands::run(cli) {
         Ok(outcome) => outcome.into(),
         Err(error) => {

@@ -21,9 +21,8 @@ pub(crate) fn tube() -> (Vec<bool>, Vec<f32>) {
 }
 
 #[cfg(test)]
-pub(crate) fn assert_gradient(f: impl Fn(&[f32]) -> f64, x: &[f32], gradient: &[f32], indices: &[usize]) {
+pub(crate) fn assert_gradient(step: f32, f: impl Fn(&[f32]) -> f64, x: &[f32], gradient: &[f32], indices: &[usize]) {
     for &i in indices {
-        let step = 1e-3;
         let moved = |by: f32| {
             let mut x = x.to_vec();
             x[i] += by;

@@ -129,7 +129,7 @@ mod tests {
             let gradient: Vec<f32> =
                 target.iter().map(|&g| if g { at.by_target } else { at.by_other } as f32).collect();
             let inside = target.iter().position(|&g| g).unwrap();
-            assert_gradient(|p| loss.loss(overlap(&target, p)).value, &pred, &gradient, &[0, inside, 4095]);
+            assert_gradient(1e-3, |p| loss.loss(overlap(&target, p)).value, &pred, &gradient, &[0, inside, 4095]);
         }
     }
 

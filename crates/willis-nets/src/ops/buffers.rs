@@ -16,6 +16,7 @@ const MAX_FLOATS: usize = 8 << 20;
 static FREE: Mutex<Free> = Mutex::new(Free { buffers: VecDeque::new(), floats: 0 });
 
 /// Buffers nobody uses, the one given back last at the end.
+#[derive(Default)]
 struct Free {
     buffers: VecDeque<Vec<f32>>,
     floats: usize,
@@ -46,6 +47,10 @@ fn with_free<R>(work: impl FnOnce(&mut Free) -> R) -> R {
 
 /// A buffer whose old contents mean nothing.
 pub(crate) fn take(length: usize) -> Vec<f32> {
+    if length > MAX_FLOATS {
+        // The peak of a net's memory: what lies free would only add to it.
+        drop(with_free(mem::take));
+    }
     let used = (length >= MIN_FLOATS).then(|| with_free(|free| free.take(length))).flatten();
     used.unwrap_or_else(|| vec![0.0; length])
 }

@@ -202,8 +202,7 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     let (sites, tube) = (joined(|p| &p.sites), joined(|p| &p.tube));
     let aneurysm: Vec<f32> = patches.iter().flat_map(|p| p.aneurysm_weights(config.small_lesion_voxels)).collect();
     let logits = net.forward(Tensor::from_data(TensorData::new(channels, shape), &net.device()));
-    let values = logits.clone().into_data().convert::<f32>();
-    let values = values.as_slice::<f32>().expect("logits were just converted to f32");
+    let values = logits.clone().into_data().convert::<f32>().try_into_vec().expect("logits were just converted to f32");
     let target = SegmentationTarget { sites: &sites, aneurysm: &aneurysm, tube: &tube };
     let loss = segmentation_loss(values, patches.len(), target, config);
     let mut sum = Loss {

@@ -45,10 +45,47 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
     }
 }
 
-/// Voxels that look like artery, each window seen once: tells whether arteries are bright or dark in an image.
-pub fn artery_voxels(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> usize {
-    let maps = segment_image(net, image, &SegmentConfig { mirror: Switch::Off, ..config.clone() });
-    maps.vessel.iter().filter(|&&p| p >= 0.5).count()
+/// A way is clearly ahead after this many windows, with this many times the voxels of the other, and with this many. Set on 29 synthetic
+/// series, of which none was told otherwise by its first clear windows than by all.
+const LEAST_WINDOWS: usize = 2;
+const CLEAR_RATIO: usize = 2;
+const CLEAR_VOXELS: usize = 1000;
+
+/// Voxels that look like artery in an image and in the image with its sign changed: tells whether arteries are bright or dark in it.
+///
+/// Windows side by side, the middle of the volume first, each seen once either way, until one way is clearly ahead.
+pub fn artery_voxels_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
+    on_pool(|| look_both_ways(net, image, config))
+}
+
+fn look_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
+    let windows = Windows::new(net, image.grid.shape, &SegmentConfig { overlap: 0.0, ..config.clone() });
+    let mut starts = windows.starts();
+    let from_middle = |start: &Index| -> usize {
+        let axes = [start.z, start.y, start.x].into_iter().zip(windows.side).zip(image.grid.shape.zyx());
+        axes.map(|((start, side), extent)| (2 * start + side).abs_diff(extent).pow(2)).sum()
+    };
+    starts.sort_by_key(from_middle);
+    let (mut arteries, mut looked) = ([0, 0], 0);
+    for start in starts {
+        let channels = cut(image, start, windows.side);
+        let voxels = channels.len() / IN_CHANNELS;
+        if is_flat(&channels[..voxels]) {
+            continue;
+        }
+        let mut inverted = channels.clone();
+        inverted[..voxels].iter_mut().for_each(|v| *v = -*v);
+        for (arteries, channels) in arteries.iter_mut().zip([channels, inverted]) {
+            let found = run(net, channels, windows.side, Switch::Off);
+            *arteries += found.vessel.iter().filter(|&&p| p >= 0.5).count();
+        }
+        looked += 1;
+        let [fewer, more] = if arteries[0] < arteries[1] { arteries } else { [arteries[1], arteries[0]] };
+        if looked >= LEAST_WINDOWS && more >= CLEAR_RATIO * fewer && more >= CLEAR_VOXELS {
+            break;
+        }
+    }
+    arteries
 }
 
 /// What [`segment`] finds, as plain arrays.
@@ -69,36 +106,27 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
     let n = shape.len();
     let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
     let (mut weight, mut deepest) = (vec![0.0f32; n], vec![0.0f32; n]);
-    let side = config.window.div_ceil(32).max(1) * 32;
-    let window = match net.window() {
-        Some(side) => [side; 3],
-        None => shape.zyx().map(|extent| side.min(extent.div_ceil(32).max(1) * 32)),
-    };
-    let [starts_z, starts_y, starts_x] = [0, 1, 2].map(|axis| starts(shape.zyx()[axis], window[axis], config.overlap));
+    let windows = Windows::new(net, shape, config);
+    let window = windows.side;
     let bells = window.map(bell);
-    for &z in &starts_z {
-        for &y in &starts_y {
-            for &x in &starts_x {
-                let start = Index::new(z, y, x);
-                let channels = cut(image, start, window);
-                if is_flat(&channels[..window.iter().product()]) {
-                    continue;
-                }
-                let found = run(net, channels, window, config.mirror);
-                for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - z) {
-                    for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - y) {
-                        for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - x) {
-                            let to = shape.offset(Index::new(z + wz, y + wy, x + wx));
-                            let from = (wz * window[1] + wy) * window[2] + wx;
-                            let depth = bell_z * bell_y * bell_x;
-                            weight[to] += depth;
-                            maps.vessel[to] += depth * found.vessel[from];
-                            maps.aneurysm[to] += depth * found.aneurysm[from];
-                            if depth > deepest[to] {
-                                deepest[to] = depth;
-                                maps.site[to] = found.site[from];
-                            }
-                        }
+    for start in windows.starts() {
+        let channels = cut(image, start, window);
+        if is_flat(&channels[..window.iter().product()]) {
+            continue;
+        }
+        let found = run(net, channels, window, config.mirror);
+        for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - start.z) {
+            for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - start.y) {
+                for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - start.x) {
+                    let to = shape.offset(Index::new(start.z + wz, start.y + wy, start.x + wx));
+                    let from = (wz * window[1] + wy) * window[2] + wx;
+                    let depth = bell_z * bell_y * bell_x;
+                    weight[to] += depth;
+                    maps.vessel[to] += depth * found.vessel[from];
+                    maps.aneurysm[to] += depth * found.aneurysm[from];
+                    if depth > deepest[to] {
+                        deepest[to] = depth;
+                        maps.site[to] = found.site[from];
                     }
                 }
             }
@@ -114,6 +142,35 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
         }
     }
     maps
+}
+
+/// Windows that cover a volume.
+struct Windows {
+    side: [usize; 3],
+    starts: [Vec<usize>; 3],
+}
+
+impl Windows {
+    fn new(net: &SegmentNet, shape: Shape, config: &SegmentConfig) -> Self {
+        let side = match net.window() {
+            Some(side) => [side; 3],
+            None => shape.zyx().map(|extent| side_along(extent, config)),
+        };
+        Self { side, starts: [0, 1, 2].map(|axis| starts(shape.zyx()[axis], side[axis], config.overlap)) }
+    }
+
+    /// First voxel of each.
+    fn starts(&self) -> Vec<Index> {
+        let [zs, ys, xs] = &self.starts;
+        let rows = zs.iter().flat_map(|&z| ys.iter().map(move |&y| (z, y)));
+        rows.flat_map(|(z, y)| xs.iter().map(move |&x| Index::new(z, y, x))).collect()
+    }
+}
+
+/// Side of a window along an axis, a multiple of 32.
+fn side_along(extent: usize, config: &SegmentConfig) -> usize {
+    let whole = |voxels: usize| voxels.div_ceil(32).max(1) * 32;
+    whole(config.window).min(whole(extent))
 }
 
 /// First voxels of the windows along an axis: even steps, the last one ends at the border.
@@ -225,8 +282,7 @@ fn decode(logits: &[f32], voxels: usize) -> Maps {
 
 /// Windows that cover a volume; for estimates of time.
 pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
-    let side = config.window.div_ceil(32).max(1) * 32;
-    let along = |extent: usize| starts(extent, side.min(extent.div_ceil(32).max(1) * 32), config.overlap).len();
+    let along = |extent: usize| starts(extent, side_along(extent, config), config.overlap).len();
     shape.zyx().into_iter().map(along).product()
 }
 
@@ -305,6 +361,16 @@ mod tests {
         for (site, other) in maps.site.iter().zip(&other.site) {
             assert_eq!(*other, Site::from_mask_value(*site).map_or(0, |site| site.mirror().mask_value()));
         }
+    }
+
+    #[test]
+    fn the_negative_swaps_the_ways() {
+        let net = tiny().with_background_shift(-0.5);
+        let config = SegmentConfig { window: 32, ..SegmentConfig::default() };
+        let image = image(Shape::new(40, 33, 70));
+        let [bright, dark] = artery_voxels_both_ways(&net, &image, &config);
+        assert_ne!(bright, dark);
+        assert_eq!(artery_voxels_both_ways(&net, &image.map(|v| -v), &config), [dark, bright]);
     }
 
     #[test]

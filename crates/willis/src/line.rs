@@ -11,7 +11,7 @@ use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{blob, nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::{ProposeNet, propose};
-use willis_nets::segment::{artery_voxels_both_ways, segment};
+use willis_nets::segment::{CLEAR_VOXELS, artery_voxels_both_ways, segment};
 use willis_stats::stack::{self, StackError};
 
 use crate::config::{Config, PredictConfig};
@@ -121,7 +121,7 @@ fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -
         return harmonised;
     }
     let [here, there] = artery_voxels_both_ways(&nets.segment, &harmonised.image, &config.segment);
-    if here >= there {
+    if here >= there || there < CLEAR_VOXELS {
         return harmonised;
     }
     let mut source = Arc::unwrap_or_clone(harmonised.source);

@@ -11,7 +11,7 @@ mod score;
 pub use augment::AugmentConfig;
 pub use branched::Branched;
 pub use fit::{FitError, Fitted, SegmentTraining, fit};
-pub use infer::{SegmentConfig, artery_voxels_both_ways, segment, window_count};
+pub use infer::{CLEAR_VOXELS, SegmentConfig, artery_voxels_both_ways, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
 pub use sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare};
 pub use score::{Agreement, Scores, THIN_MM};

@@ -54,10 +54,8 @@ impl<A> LargeBlocks<A> {
         Some(ptr::with_exposed_provenance_mut(block.address))
     }
 
-    /// A fresh block. One that will never lie idle comes at the peak of a net's memory, where what lies idle would only add to it.
     fn fresh(&self, size: usize) -> *mut u8 {
-        while let Some(block) = self.with_idle(|idle| (size > idle.max_bytes && idle.count > 0).then(|| idle.remove(0)))
-        {
+        while let Some(block) = self.with_idle(|idle| idle.make_room(size)) {
             system::unmap(block);
         }
         system::map(size)
@@ -110,6 +108,12 @@ impl Idle {
         self.count += 1;
         self.bytes += block.size;
         full.or_else(|| self.surplus())
+    }
+
+    /// The block that has lain longest, when one is asked for that is too large ever to lie idle: such a one comes at the peak of a net's
+    /// memory, where what lies idle would only add to it.
+    fn make_room(&mut self, size: usize) -> Option<Block> {
+        (size > self.max_bytes && self.count > 0).then(|| self.remove(0))
     }
 
     /// The block that has lain longest, while there is too much.

@@ -54,7 +54,8 @@ pub const CLEAR_VOXELS: usize = 1000;
 
 /// Voxels that look like artery in an image and in the image with its sign changed: tells whether arteries are bright or dark in it.
 ///
-/// Windows side by side, the middle of the volume first, each seen once either way, until one way is clearly ahead.
+/// As few windows as cover the volume, its middle first, until one way is clearly ahead. A voxel counts in every window that shows it, the
+/// border that goes on outside a small volume too.
 pub fn artery_voxels_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
     on_pool(|| look_both_ways(net, image, config))
 }
@@ -81,7 +82,7 @@ fn look_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) 
             *arteries += found.vessel.iter().filter(|&&p| p >= 0.5).count();
         }
         looked += 1;
-        let [fewer, more] = if arteries[0] < arteries[1] { arteries } else { [arteries[1], arteries[0]] };
+        let (fewer, more) = (arteries[0].min(arteries[1]), arteries[0].max(arteries[1]));
         if looked >= LEAST_WINDOWS && more as f64 >= CLEAR_RATIO * fewer as f64 && more >= CLEAR_VOXELS {
             break;
         }

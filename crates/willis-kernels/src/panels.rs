@@ -58,7 +58,7 @@ pub(crate) struct Tile<'a> {
     /// From one row to the next in `source`; their number is one of [`tiles`].
     pub rows: Axis,
     /// Where a row's terms lie, the last axis fastest.
-    pub terms: [Axis; 3],
+    pub terms: [Axis; 4],
     pub panel: &'a [f32],
     pub sums: &'a mut [f32],
 }
@@ -94,7 +94,7 @@ impl Tile<'_> {
         let count: usize = self.terms.iter().map(|axis| axis.count).product();
         assert_eq!(self.panel.len(), count * width, "one weight per term and column");
         assert_eq!(self.sums.len(), G * M * width, "one sum per row and column");
-        let [outer, middle, inner] = self.terms;
+        let [outermost, outer, middle, inner] = self.terms;
         // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
         unsafe {
             let written = self.sums.as_mut_ptr();
@@ -103,9 +103,11 @@ impl Tile<'_> {
                 std::array::from_fn(|row| std::array::from_fn(|part| V::load(place(group * M + row, part))))
             });
             let mut weight = self.panel.as_ptr();
-            for plane in 0..outer.count {
+            let planes = (0..outermost.count).flat_map(|volume| (0..outer.count).map(move |plane| (volume, plane)));
+            for (volume, plane) in planes {
+                let plane = volume * outermost.step + plane * outer.step;
                 for line in 0..middle.count {
-                    let start = self.source.as_ptr().add(plane * outer.step + line * middle.step);
+                    let start = self.source.as_ptr().add(plane + line * middle.step);
                     let mut groups: [*const f32; G] = std::array::from_fn(|group| start.add(group * M * stride));
                     for _ in 0..inner.count {
                         let weights: [V; REGISTERS] = std::array::from_fn(|part| V::load(weight.add(part * V::N)));

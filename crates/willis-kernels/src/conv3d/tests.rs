@@ -135,6 +135,8 @@ fn kinds_of_layer_match_the_loop() {
         plain([3, 37], 25, 3, 2, 1, 1),
         plain([2, 64], 9, 2, 2, 0, 1),
         plain([4, 32], 35, 7, 4, 3, 1),
+        Conv3dShape { input: [9, 24, 60], dilation: [2, 1, 1], ..plain([2, 33], 0, 3, 2, 1, 1) },
+        Conv3dShape { batch: 2, input: [6, 11, 51], ..plain([2, 32], 0, 3, 2, 0, 1) },
         Conv3dShape { batch: 2, dilation: [2, 1, 3], ..plain([2, 40], 15, 3, 2, 2, 1) },
         Conv3dShape { stride: [1, 3, 4], padding: [0, 1, 9], ..plain([1, 33], 8, 4, 4, 0, 1) },
     ] {

@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 use willis_core::Site;
 use willis_core::image::{HarmonisedVolume, Image, VesselMap};
 use willis_core::space::{Index, Shape, VoxelPoint};
+use willis_kernels::activation::softmax_across;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
-use crate::loss::segmentation::{CHANNELS, CLASSES};
+use crate::loss::segmentation::CHANNELS;
 use crate::{Switch, on_pool};
 
 /// How a volume is cut into windows.
@@ -233,13 +234,8 @@ fn run(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Swi
         channels.extend(mirrored);
     }
     let x = Tensor::from_data(TensorData::new(channels, [views, IN_CHANNELS, d, h, w]), &net.device());
-    let logits = net.forward(x).into_data().convert::<f32>();
-    let logits = logits.as_slice::<f32>().expect("logits were just converted to f32");
-    if mirror == Switch::Off {
-        return decode(logits, voxels);
-    }
-    let (plain, other) = logits.split_at(CHANNELS * voxels);
-    decode(&averaged(plain, other, voxels, w), voxels)
+    let logits = net.forward(x).into_data().convert::<f32>().try_into_vec().expect("logits were just converted to f32");
+    decode(if mirror == Switch::On { averaged(logits, voxels, w) } else { logits }, voxels)
 }
 
 /// The input of the mirrored head: rows reversed, and the coordinate to the left with the other sign.
@@ -251,35 +247,48 @@ fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     mirrored
 }
 
-/// Mean of the logits of a window and of its mirror image, whose rows run the other way and whose sites are on the other side.
-fn averaged(plain: &[f32], other: &[f32], voxels: usize, width: usize) -> Vec<f32> {
-    let mut mean = plain.to_vec();
-    mean.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {
+/// Mean of the logits of a window and of its mirror image behind them, whose rows run the other way and whose sites are on the other side.
+fn averaged(mut logits: Vec<f32>, voxels: usize, width: usize) -> Vec<f32> {
+    let (plain, other) = logits.split_at_mut(CHANNELS * voxels);
+    plain.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {
         let swapped = Site::from_mask_value(channel as u8).map_or(channel, |site| site.mirror().mask_value().into());
         let other = &other[swapped * voxels..][..voxels];
         for (mean, other) in mean.chunks_exact_mut(width).zip(other.chunks_exact(width)) {
             mean.iter_mut().zip(other.iter().rev()).for_each(|(a, b)| *a = 0.5 * (*a + b));
         }
     });
-    mean
+    logits.truncate(CHANNELS * voxels);
+    logits
 }
 
+/// Voxels that one task decodes.
+const RUN: usize = 4096;
+
 /// Logits `[15, N]` to probabilities of vessel and aneurysm, and the most probable site.
-fn decode(logits: &[f32], voxels: usize) -> Maps {
-    let row = |channel: usize| &logits[channel * voxels..][..voxels];
-    let rows: [&[f32]; CHANNELS] = std::array::from_fn(row);
-    let one = |i: usize| {
-        let (best, highest) = (1..CLASSES)
-            .map(|class| (class, rows[class][i]))
-            .fold((1, f32::NEG_INFINITY), |a, b| if b.1 > a.1 { b } else { a });
-        let sites: f32 = rows[1..CLASSES].iter().map(|row| (row[i] - highest).exp()).sum();
-        let background = (rows[0][i] - highest).min(80.0).exp();
-        (sites / (sites + background), 1.0 / (1.0 + (-rows[CLASSES][i]).exp()), best as u8)
-    };
-    let (vessel_and_aneurysm, site): (Vec<(f32, f32)>, Vec<u8>) =
-        (0..voxels).into_par_iter().map(one).map(|(v, a, s)| ((v, a), s)).unzip();
-    let (vessel, aneurysm) = vessel_and_aneurysm.into_iter().unzip();
-    Maps { vessel, aneurysm, site }
+fn decode(mut logits: Vec<f32>, voxels: usize) -> Maps {
+    let mut maps = Maps { vessel: vec![0.0; voxels], aneurysm: vec![0.0; voxels], site: vec![1; voxels] };
+    let mut runs: Vec<Vec<&mut [f32]>> = Vec::new();
+    runs.resize_with(voxels.div_ceil(RUN), || Vec::with_capacity(CHANNELS));
+    for row in logits.chunks_exact_mut(voxels) {
+        runs.iter_mut().zip(row.chunks_mut(RUN)).for_each(|(run, part)| run.push(part));
+    }
+    let of_runs =
+        maps.vessel.par_chunks_mut(RUN).zip(maps.aneurysm.par_chunks_mut(RUN)).zip(maps.site.par_chunks_mut(RUN));
+    runs.into_par_iter().zip(of_runs).for_each(|(mut rows, ((vessel, aneurysm), site))| {
+        let (lesion, classes) = rows.split_last_mut().expect("fifteen channels");
+        softmax_across(classes);
+        let mut highest = classes[1].to_vec();
+        for (class, row) in (1..).zip(&classes[1..]) {
+            for (((&p, highest), site), vessel) in row.iter().zip(&mut highest).zip(&mut *site).zip(&mut *vessel) {
+                *vessel += p;
+                (*highest, *site) = if p > *highest { (p, class) } else { (*highest, *site) };
+            }
+        }
+        // A sigmoid is a softmax against 0.
+        softmax_across(&mut [&mut *lesion, &mut vec![0.0; site.len()]]);
+        aneurysm.copy_from_slice(lesion);
+    });
+    maps
 }
 
 /// Windows that cover a volume; for estimates of time.
@@ -296,6 +305,7 @@ mod tests {
 
     use super::*;
     use crate::layers::Init;
+    use crate::loss::segmentation::CLASSES;
 
     fn image(shape: Shape) -> Image<f32> {
         let grid = Grid::new(shape, Affine::axis_aligned(Spacing::isotropic(0.6), Point::new(0.0, 0.0, 0.0)));
@@ -323,7 +333,7 @@ mod tests {
         let mut logits = vec![0.0; CHANNELS];
         logits[7] = 2.0;
         logits[CLASSES] = -1.0;
-        let maps = decode(&logits, 1);
+        let maps = decode(logits, 1);
         let sites = 12.0 + 2f32.exp();
         assert!((maps.vessel[0] - sites / (sites + 1.0)).abs() < 1e-6);
         assert!((maps.aneurysm[0] - 1.0 / (1.0 + 1f32.exp())).abs() < 1e-6);

@@ -17,8 +17,10 @@ fn wave(length: usize) -> Vec<f32> {
 }
 
 /// Input channels, output channels, side, kernel, stride, padding, groups.
-const LAYERS: [(usize, usize, usize, usize, usize, usize, usize); 10] = [
+const LAYERS: [(usize, usize, usize, usize, usize, usize, usize); 12] = [
     (1, 16, 96, 3, 1, 1, 1),
+    (8, 8, 64, 3, 1, 1, 1),
+    (16, 16, 32, 3, 1, 1, 1),
     (16, 32, 64, 3, 1, 1, 1),
     (32, 64, 48, 3, 1, 1, 1),
     (1, 16, 96, 3, 2, 1, 1),

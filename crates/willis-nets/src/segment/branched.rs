@@ -16,10 +16,13 @@ pub struct Branched {
     backbone: SegFormer3d,
     full_in: ConvBlock,
     half_in: ConvBlock,
+    half_in_blocks: Vec<ResidualBlock>,
     to_half: Conv3d,
     half_out: ConvBlock,
+    half_out_blocks: Vec<ResidualBlock>,
     to_full: Conv3d,
     full_out: ConvBlock,
+    full_out_blocks: Vec<ResidualBlock>,
     pub(super) head: Conv3d,
 }
 
@@ -30,14 +33,20 @@ impl Branched {
             Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
         };
         let head = pointwise(full, CHANNELS, init);
+        let blocks = |channels, init: &mut Init| {
+            (0..config.fine_blocks).map(|_| ResidualBlock::new(channels, init)).collect::<Vec<_>>()
+        };
         Self {
             backbone: config.backbone.init(init),
             full_in: ConvBlock::new(1, full, 1, init),
             half_in: ConvBlock::new(full, half, 2, init),
+            half_in_blocks: blocks(half, init),
             to_half: pointwise(config.backbone.decoder_dim, half, init),
             half_out: ConvBlock::new(half, half, 1, init),
+            half_out_blocks: blocks(half, init),
             to_full: pointwise(half, full, init),
             full_out: ConvBlock::new(full, full, 1, init),
+            full_out_blocks: blocks(full, init),
             head,
         }
     }
@@ -46,15 +55,15 @@ impl Branched {
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let [_, _, depth, height, width] = x.dims();
         let full = self.full_in.forward(x.clone().narrow(1, 0, 1));
-        let half = self.half_in.forward(full.clone());
+        let half = through(&self.half_in_blocks, self.half_in.forward(full.clone()));
         let features = self.backbone.features(x);
         let half_size = [depth / 2, height / 2, width / 2];
         // Convolving a concatenation is summing convolutions: the branches are summed at once, after 1x1 convolutions
         // that run before the interpolation they commute with.
         let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
-        let half = self.half_out.forward(half);
+        let half = through(&self.half_out_blocks, self.half_out.forward(half));
         let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
-        let fine = self.head.forward(self.full_out.forward(full));
+        let fine = self.head.forward(through(&self.full_out_blocks, self.full_out.forward(full)));
         let coarse = self.backbone.segformer_decoder.classify(features);
         fine + resize_trilinear(coarse, [depth, height, width], Corners::Free)
     }
@@ -78,4 +87,24 @@ impl ConvBlock {
     fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         ops::gelu(self.norm.forward(self.conv.forward(x)))
     }
+}
+
+/// `x + W2 GELU(norm(W1 x))`: changes nothing at first, since W2 starts at zero, so that a trained net can be given more of them.
+#[derive(Module, Debug)]
+struct ResidualBlock {
+    first: ConvBlock,
+    second: Conv3d,
+}
+
+impl ResidualBlock {
+    fn new(channels: usize, init: &mut Init) -> Self {
+        let first = ConvBlock::new(channels, channels, 1, init);
+        let mut second = Conv3d::new(channels, channels, 3, ConvOptions::cubic(1, 1), Bias::Yes, init);
+        second.weight = init.constant(second.weight.dims(), 0.0);
+        Self { first, second }
+    }
+}
+
+fn through(blocks: &[ResidualBlock], x: Tensor<5>) -> Tensor<5> {
+    blocks.iter().fold(x, |x, block| x.clone() + block.second.forward(block.first.forward(x)))
 }

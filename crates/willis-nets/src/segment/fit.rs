@@ -132,7 +132,7 @@ pub fn fit(
     }
     let net = config.net.init(&mut Init::new(config.train.seed, device));
     let net = match start {
-        Some(weights) => net.with_weights(weights)?,
+        Some(weights) => net.grown_from(weights)?,
         None => net,
     };
     let cases = TrainingSet::new(cases);

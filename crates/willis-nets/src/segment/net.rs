@@ -32,6 +32,8 @@ pub struct SegmentNetConfig {
     pub full_channels: usize,
     /// Channels at half resolution.
     pub half_channels: usize,
+    /// Residual blocks of the branch: so many at half resolution before and after the context joins, and at full resolution.
+    pub fine_blocks: usize,
     /// WaveFormer; its size is that of the windows.
     pub waveformer: WaveformerConfig,
     /// Residual-encoder U-Net.
@@ -46,6 +48,7 @@ impl Default for SegmentNetConfig {
             fine_branch: Switch::On,
             full_channels: 8,
             half_channels: 16,
+            fine_blocks: 0,
             waveformer: WaveformerConfig::default(),
             resenc: ResEncConfig { in_channels: IN_CHANNELS, num_classes: CHANNELS, ..ResEncConfig::default() },
         }
@@ -59,7 +62,7 @@ impl SegmentNetConfig {
             Backbone::Segformer3d => {
                 let channels = [self.backbone.in_channels, self.backbone.num_classes] == [IN_CHANNELS, CHANNELS];
                 let fine = [self.full_channels, self.half_channels].iter().all(|size| (1..=4096).contains(size));
-                channels && fine && self.backbone.is_sound()
+                channels && fine && self.fine_blocks <= 64 && self.backbone.is_sound()
             }
             Backbone::Waveformer => {
                 let WaveformerConfig { in_channels, size, .. } = self.waveformer;
@@ -195,6 +198,18 @@ impl SegmentNet {
         weights.renamed(&[("", variant)]).apply(self)
     }
 
+    /// [`Self::with_weights`], which may be of a net with fewer residual blocks: the others stay as they are.
+    ///
+    /// # Errors    weights of another net or configuration
+    pub fn grown_from(self, mut weights: Weights) -> Result<Self, WeightsError> {
+        for (name, shape, values) in self.weights().iter().filter(|(name, ..)| name.contains("_blocks.")) {
+            if weights.get(name).is_none() {
+                weights.insert(name, shape.to_vec(), values.to_vec());
+            }
+        }
+        self.with_weights(weights)
+    }
+
     /// Its parameters under the backbone's own names, which weights files have.
     pub fn weights(&self) -> Weights {
         Weights::of(self).under(self.variant())
@@ -285,6 +300,7 @@ pub(super) mod tests {
             backbone,
             full_channels: 4,
             half_channels: 8,
+            fine_blocks: 1,
             waveformer: WaveformerConfig {
                 embed_dim: 8,
                 head_dim: 4,
@@ -355,6 +371,18 @@ pub(super) mod tests {
         assert_eq!(rates.len(), 12);
         assert_eq!(rates["Branched.backbone.segformer_encoder.embed_1."], 0.5f64.powi(8));
         assert_eq!(rates["Branched.backbone.segformer_encoder.tf_block4.0."], 0.5);
+    }
+
+    #[test]
+    fn more_residual_blocks_change_nothing_at_first() {
+        let device = Device::flex();
+        let [few, more] = [0, 2].map(|fine_blocks| SegmentNetConfig { fine_blocks, ..tiny() });
+        let net = few.init(&mut Init::new(1, &device));
+        let grown = more.init(&mut Init::new(2, &device)).grown_from(net.weights()).unwrap();
+        let x = Tensor::random([1, 4, 32, 32, 32], burn::tensor::Distribution::Default, &device);
+        assert!(grown.parameters() > net.parameters());
+        assert_eq!(grown.forward(x.clone()).into_data(), net.forward(x).into_data());
+        assert!(net.grown_from(grown.weights()).is_err());
     }
 
     #[test]

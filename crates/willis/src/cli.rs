@@ -298,7 +298,7 @@ pub struct TrainArgs {
     /// Number of folds.
     #[arg(long, default_value_t = 5)]
     pub folds: usize,
-    /// Most series to train on; all of the folds that are not left out when absent.
+    /// Most series to train on (of the left-out fold for the stack); all when absent.
     #[arg(long, value_name = "N")]
     pub cases: Option<usize>,
     /// TOML file with what differs from the defaults.

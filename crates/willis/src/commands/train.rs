@@ -128,9 +128,10 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     let (net, sha256) = weights::load_segment(models)?;
     let (scorer, examiner) = (weights::load_propose(models)?, weights::load_examine(models)?);
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
-    let bar = progress.bar("evidence", start.left_out(args.fold).count() as u64);
+    let chosen: Vec<_> = start.left_out(args.fold).take(args.cases.unwrap_or(usize::MAX)).collect();
+    let bar = progress.bar("evidence", chosen.len() as u64);
     let (mut cases, mut detected) = (Vec::new(), Vec::new());
-    for prepared in start.left_out(args.fold) {
+    for prepared in chosen {
         let (case, map) = maker.map(prepared)?;
         let proposed = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
         let candidates = examine::examine(&examiner, &map, proposed, &case.meta, &start.config.examine);

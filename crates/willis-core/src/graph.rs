@@ -64,7 +64,8 @@ pub struct VesselGraph {
 impl VesselGraph {
     /// Total length of all branches, mm.
     pub fn length_mm(&self) -> f64 {
-        self.edges.iter().map(|edge| edge.length_mm).sum()
+        // From 0 on: the sum of nothing would be -0, and be printed so.
+        self.edges.iter().fold(0.0, |sum, edge| sum + edge.length_mm)
     }
 
     /// Every centreline point: of branches, and of nodes without any branch.

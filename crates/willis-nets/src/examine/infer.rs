@@ -19,7 +19,7 @@ pub struct ExamineConfig {
     pub batch: usize,
     /// From this probability on, centre and diameter are taken from the classifier, and the site where anatomy names none.
     pub confident: f64,
-    /// No centre is moved farther than this, mm.
+    /// A centre that the classifier would move farther than this stays, mm: such moves took lesions away and found none.
     pub max_move_mm: f64,
     /// Candidates nearer than this after the moves are one, mm.
     pub merge_mm: f64,
@@ -27,7 +27,7 @@ pub struct ExamineConfig {
 
 impl Default for ExamineConfig {
     fn default() -> Self {
-        Self { batch: 4, confident: 0.3, max_move_mm: 6.0, merge_mm: 2.0 }
+        Self { batch: 4, confident: 0.3, max_move_mm: 2.0, merge_mm: 2.0 }
     }
 }
 

@@ -49,7 +49,7 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
 /// Voxels count from this probability on: a net takes much for arteries in the negative of a head, but is sure of little of it.
 const SURE: f32 = 0.98;
 /// A way is clearly ahead after this many windows, with this many times the voxels of the other, and with this many. Set on 36 synthetic
-/// series with the net of `models/round-4`: after two windows all had a ratio of 1.54 or more, in favour of the way that twelve showed too.
+/// series with the embedded net: after two windows all had a ratio of 1.54 or more, in favour of the way that twelve showed too.
 const LEAST_WINDOWS: usize = 2;
 const CLEAR_RATIO: f64 = 1.5;
 /// Fewer voxels tell nothing; the fewest of those series after two windows were 728.

@@ -6,8 +6,8 @@
 
 Both sides get the same sizes, inputs and number of threads, one process each that lives through the run. Every operation is timed
 A B A B ..., a few runs at a time; the table shows medians. Outputs and gradients are first compared with PyTorch's in 64 bits (to
-1e-4 of the largest value). The limit of an operation is the time that a large matrix product of ours would take for its
-arithmetic, or copying for its memory, whichever is longer.
+1e-4 of the largest value). Ours keep as much freed memory for use again as `willis train` does. The limit of an operation is the
+time that a large matrix product of ours would take for its arithmetic, or copying for its memory, whichever is longer.
 """
 
 import json

@@ -91,3 +91,13 @@ pub struct NodeTable {
     /// Edge features `[E, G]`, row-major.
     pub edge_features: Vec<f32>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_without_branches_is_0_mm_long() {
+        assert_eq!(format!("{:.0}", VesselGraph::default().length_mm()), "0");
+    }
+}

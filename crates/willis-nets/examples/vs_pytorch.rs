@@ -4,7 +4,7 @@
 use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
-use willis_nets::memory::LargeBlocks;
+use willis_nets::memory::{IDLE_BYTES, LargeBlocks, TRAINING_IDLE_BYTES};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,6 @@ use willis_nets::weights::Precision;
 
 #[global_allocator]
 static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
-
-/// Memory that may lie idle in `predict`, which nets are measured with, and in `train`, which operations are timed with.
-const IN_PREDICT: usize = 32 << 20;
-const IN_TRAINING: usize = 512 << 20;
 
 /// One request.
 #[derive(Debug, Deserialize)]
@@ -62,7 +58,9 @@ struct Rounds {
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
-        ALLOCATOR.keep_idle(if matches!(request.operation, Operation::Net { .. }) { IN_PREDICT } else { IN_TRAINING });
+        // Nets are measured with the little memory that `predict` lets lie idle, operations are timed with what `train` does.
+        let is_net = matches!(request.operation, Operation::Net { .. });
+        ALLOCATOR.keep_idle(if is_net { IDLE_BYTES } else { TRAINING_IDLE_BYTES });
         let rounds = willis_nets::on_pool(|| request.operation.run(&request));
         println!("{}", serde_json::to_string(&rounds).expect("numbers are valid JSON"));
         std::io::stdout().flush().expect("writable stdout");

@@ -4,7 +4,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 use willis::cli::{Cli, Command};
-use willis_nets::memory::LargeBlocks;
+use willis_nets::memory::{LargeBlocks, TRAINING_IDLE_BYTES};
 
 // Tensor-sized allocations fault pages in one by one with the system allocator.
 #[global_allocator]
@@ -13,7 +13,7 @@ static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if matches!(cli.command, Command::Train(_) | Command::Pretrain(_)) {
-        ALLOCATOR.keep_idle(512 << 20);
+        ALLOCATOR.keep_idle(TRAINING_IDLE_BYTES);
     }
     match willis::commands::run(cli) {
         Ok(outcome) => outcome.into(),

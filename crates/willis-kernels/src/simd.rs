@@ -20,6 +20,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn store(self, to: *mut f32);
     /// `self * factor + addend`.
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
+    unsafe fn add(self, other: Self) -> Self;
+    unsafe fn sub(self, other: Self) -> Self;
 }
 
 /// `a * b + c` in a loop that compilers turn into vector code; without the instruction `f32::mul_add` would call a library.
@@ -88,6 +90,20 @@ pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
     }
 }
 
+/// Asks for `length` floats from an address on, wherever it points, before they are read.
+#[inline(always)]
+pub(crate) fn prefetch(from: *const f32, length: usize) {
+    /// Floats of a line of the cache.
+    const LINE: usize = 16;
+    for start in (0..length).step_by(LINE) {
+        // SAFETY: a prefetch of any address is allowed and reads nothing that the program sees.
+        #[cfg(target_arch = "x86_64")]
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(from.wrapping_add(start).cast());
+        }
+    }
+}
+
 /// Whether the vectors that [`dispatch`] picks come with 32 registers.
 pub(crate) fn many_registers() -> bool {
     dispatch(Ask).1
@@ -143,6 +159,16 @@ impl Lanes for Portable {
             mul_add::<Self>(a, b, c)
         }))
     }
+
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] + other.0[lane]))
+    }
+
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        Self(std::array::from_fn(|lane| self.0[lane] - other.0[lane]))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -186,6 +212,16 @@ mod x86 {
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
             unsafe { _mm512_fmadd_ps(self, factor, addend) }
         }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { _mm512_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { _mm512_sub_ps(self, other) }
+        }
     }
 
     impl Lanes for __m256 {
@@ -211,6 +247,16 @@ mod x86 {
         #[inline(always)]
         unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
             unsafe { _mm256_fmadd_ps(self, factor, addend) }
+        }
+
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { _mm256_add_ps(self, other) }
+        }
+
+        #[inline(always)]
+        unsafe fn sub(self, other: Self) -> Self {
+            unsafe { _mm256_sub_ps(self, other) }
         }
     }
 }

@@ -2,6 +2,7 @@
 //! of the input. A matrix product whose left side is read in place through tap offsets, never built.
 
 use super::layout::{Axis, Demand, Layout, Phase, SLACK, Tile};
+use super::winograd::WinogradCorrelation;
 use crate::shared::{Disjoint, with_scratch};
 use crate::simd::{Kernel, Lanes, dispatch, many_registers};
 use rayon::prelude::*;
@@ -34,15 +35,18 @@ struct Pass {
 
 /// Targets computed together: `width` registers' worth, of which `used` exist.
 #[derive(Clone, Copy)]
-struct Block {
-    first: usize,
-    used: usize,
-    width: usize,
+pub(super) struct Block {
+    pub first: usize,
+    pub used: usize,
+    pub width: usize,
 }
 
 impl Correlation<'_> {
     /// Writes every element of `target`.
     pub(super) fn run(&self, source: &[f32], target: &mut [f32]) {
+        if let Some(winograd) = WinogradCorrelation::of(self) {
+            return winograd.run(source, target);
+        }
         let blocks = blocks(self.targets, if many_registers() { 8 } else { 4 });
         let problems = self.batch * self.groups;
         let layout = Layout::choose(
@@ -202,7 +206,7 @@ fn kernel_indices(phases: [&Phase; 3], kernel: [usize; 3]) -> Vec<usize> {
     indices
 }
 
-fn blocks(targets: usize, widest: usize) -> Vec<Block> {
+pub(super) fn blocks(targets: usize, widest: usize) -> Vec<Block> {
     (0..targets)
         .step_by(widest)
         .map(|first| {
@@ -213,16 +217,22 @@ fn blocks(targets: usize, widest: usize) -> Vec<Block> {
 }
 
 /// One plane of positions for one block of targets: `lines[target][position]`.
-struct Line<'a> {
-    packed: &'a [f32],
-    channels: usize,
-    channel: usize,
-    offsets: &'a [usize],
-    weights: &'a [f32],
-    width: usize,
-    length: usize,
-    lines: &'a mut [f32],
-    pitch: usize,
+pub(super) struct Line<'a> {
+    pub packed: &'a [f32],
+    pub channels: usize,
+    /// Floats from one channel of `packed` to the next.
+    pub channel: usize,
+    /// Of the taps in a channel.
+    pub offsets: &'a [usize],
+    /// `[channel][tap][target]`
+    pub weights: &'a [f32],
+    /// Targets of a block.
+    pub width: usize,
+    /// Positions.
+    pub length: usize,
+    pub lines: &'a mut [f32],
+    /// Floats from one target's line to the next.
+    pub pitch: usize,
 }
 
 impl Kernel for Line<'_> {
@@ -241,17 +251,25 @@ impl Kernel for Line<'_> {
 }
 
 impl Line<'_> {
-    /// `T` targets times `P` registers of positions at once.
+    /// `T` targets times `P` registers of positions at once, fewer registers at the end.
     #[inline(always)]
     fn sweep<V: Lanes, const T: usize, const P: usize>(&mut self) {
-        let step = P * V::N;
-        let rounded = self.length.next_multiple_of(step);
+        let rounded = self.length.next_multiple_of(V::N);
         let reach = self.offsets.iter().max().map_or(0, |last| (self.channels - 1) * self.channel + last + rounded);
         assert!(reach <= self.packed.len(), "the packed tile has slack for whole registers");
         assert!(rounded <= self.pitch && T * self.pitch <= self.lines.len(), "the lines have room for whole registers");
         assert!(self.weights.len() == self.channels * self.offsets.len() * T, "one weight per target, source and tap");
-        for position in (0..rounded).step_by(step) {
-            // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
+        // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
+        let after = unsafe { self.sums::<V, T, P>(0, rounded) };
+        let after = unsafe { self.sums::<V, T, 2>(after, rounded) };
+        unsafe { self.sums::<V, T, 1>(after, rounded) };
+    }
+
+    /// The sums of whole groups of `P` registers from a position on; returns where the next begins.
+    #[inline(always)]
+    unsafe fn sums<V: Lanes, const T: usize, const P: usize>(&mut self, mut position: usize, end: usize) -> usize {
+        while position + P * V::N <= end {
+            // SAFETY: the caller's promise.
             unsafe {
                 let mut sums = [[V::splat(0.0); P]; T];
                 let mut weight = self.weights.as_ptr();
@@ -275,6 +293,8 @@ impl Line<'_> {
                     }
                 }
             }
+            position += P * V::N;
         }
+        position
     }
 }

@@ -10,7 +10,7 @@ use std::ops::Range;
 /// Floats of one packed tile: it should stay in the second-level cache of one core.
 const TILE_FLOATS: usize = 160 * 1024;
 /// Positions that a kernel computes at once: lines are rounded up to it.
-const STEP: usize = 48;
+const STEP: usize = 16;
 /// Multiplications that cost as much as copying one float into the tile.
 const MULTIPLICATIONS_PER_COPY: usize = 8;
 /// Floats past the end of a packed tile that kernels may read.
@@ -94,6 +94,17 @@ impl Axis {
         residues.dedup();
         let span = (last_shift - first_shift) as usize;
         Self { positions, source, source_stride, target, target_step, phases, first_shift, span, residues }
+    }
+
+    /// Where every target reads three neighbouring sources: the zeros before the first source, at most two, and which
+    /// element of the kernel reads each neighbour.
+    pub(super) fn neighbours(&self) -> Option<(usize, [usize; 3])> {
+        let [phase] = self.phases.as_slice() else { return None };
+        let mut taps = phase.taps.clone();
+        taps.sort_unstable_by_key(|&(_, offset)| offset);
+        let [(a, first), (b, second), (c, third)] = taps[..] else { return None };
+        let close = second == first + 1 && third == first + 2 && (-2..=0).contains(&first);
+        (self.source_stride == 1 && self.target_step == 1 && close).then(|| (first.unsigned_abs(), [a, b, c]))
     }
 
     /// Block and entry in which a tap finds the source of position 0.

@@ -14,6 +14,7 @@ mod reduce;
 mod strided;
 #[cfg(test)]
 mod tests;
+mod winograd;
 
 use correlate::Correlation;
 use layout::AxisShape;

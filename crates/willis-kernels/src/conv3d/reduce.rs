@@ -2,6 +2,7 @@
 //! long lines read in place through tap offsets.
 
 use super::layout::{Axis, Demand, Layout, Tile};
+use super::winograd::WinogradReduction;
 use crate::shared::with_scratch;
 use crate::simd::{Kernel, Lanes, dispatch};
 use rayon::prelude::*;
@@ -11,7 +12,7 @@ const TASK_WEIGHTS: usize = 192;
 /// Tasks to make at least. A constant, never the thread count: partial sums must not depend on it.
 const MIN_TASKS: usize = 16;
 /// Every packed line of the output's gradient is padded with zeros to whole registers of any instruction set.
-const REGISTER: usize = 16;
+pub(super) const REGISTER: usize = 16;
 
 /// The gradient of the weights of `batch * groups` independent correlations.
 pub(super) struct Reduction {
@@ -25,6 +26,9 @@ pub(super) struct Reduction {
 impl Reduction {
     /// Overwrites `dw`.
     pub(super) fn run(&self, source: &[f32], dy: &[f32], dw: &mut [f32]) {
+        if let Some(winograd) = WinogradReduction::of(self) {
+            return winograd.run(source, dy, dw);
+        }
         let taps: usize = self.axes.iter().map(|axis| axis.phases[0].taps.len()).product();
         let per_task = TASK_WEIGHTS.div_ceil(taps).min(self.sources);
         let source_blocks = self.sources.div_ceil(per_task);
@@ -126,15 +130,19 @@ fn sum(lanes: &[f32; REGISTER]) -> f32 {
 }
 
 /// Adds to `sums[target][offset]` the dot products of `lines` with `packed` read from each offset.
-struct Dots<'a> {
-    packed: &'a [f32],
-    plane_pitch: usize,
-    offsets: &'a [usize],
-    lines: &'a [f32],
-    pitch: usize,
-    planes: usize,
-    targets: usize,
-    sums: &'a mut [f32],
+pub(super) struct Dots<'a> {
+    pub packed: &'a [f32],
+    /// Floats from one plane of `packed` to the next.
+    pub plane_pitch: usize,
+    /// Of the taps of all channels in `packed`.
+    pub offsets: &'a [usize],
+    /// `[target][plane][position]`
+    pub lines: &'a [f32],
+    /// Floats from one line to the next, whole registers.
+    pub pitch: usize,
+    pub planes: usize,
+    pub targets: usize,
+    pub sums: &'a mut [f32],
 }
 
 impl Kernel for Dots<'_> {

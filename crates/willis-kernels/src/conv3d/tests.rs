@@ -135,6 +135,12 @@ fn kinds_of_layer_match_the_loop() {
         plain([3, 37], 25, 3, 2, 1, 1),
         plain([2, 64], 9, 2, 2, 0, 1),
         plain([4, 32], 35, 7, 4, 3, 1),
+        plain([8, 9], 17, 3, 1, 1, 1),
+        plain([17, 8], 18, 3, 1, 2, 1),
+        plain([8, 12], 19, 3, 1, 0, 1),
+        Conv3dShape { batch: 2, input: [1, 2, 33], ..plain([16, 27], 0, 3, 1, 1, 1) },
+        Conv3dShape { batch: 2, input: [5, 8, 16], padding: [0, 1, 2], ..plain([16, 32], 0, 3, 1, 1, 2) },
+        Conv3dShape { input: [3, 40, 16], ..plain([12, 10], 0, 3, 1, 1, 1) },
         Conv3dShape { input: [9, 24, 60], dilation: [2, 1, 1], ..plain([2, 33], 0, 3, 2, 1, 1) },
         Conv3dShape { batch: 2, input: [6, 11, 51], ..plain([2, 32], 0, 3, 2, 0, 1) },
         Conv3dShape { batch: 2, dilation: [2, 1, 3], ..plain([2, 40], 15, 3, 2, 2, 1) },
@@ -146,14 +152,22 @@ fn kinds_of_layer_match_the_loop() {
 
 #[test]
 fn threads_do_not_change_a_bit() {
-    let shape = Conv3dShape { batch: 2, ..plain([9, 10], 14, 3, 2, 1, 1) };
+    for shape in [
+        Conv3dShape { batch: 2, ..plain([9, 10], 14, 3, 2, 1, 1) },
+        Conv3dShape { batch: 2, ..plain([9, 10], 17, 3, 1, 1, 1) },
+    ] {
+        threads_do_not_change(&shape);
+    }
+}
+
+fn threads_do_not_change(shape: &Conv3dShape) {
     let (x, w, dy) = (values(shape.input_len(), 5), values(shape.weight_len(), 6), values(shape.output_len(), 7));
     let run = |threads| {
         let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
         rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool").install(|| {
-            forward(&shape, &x, &w, None, &mut y);
-            input_gradient(&shape, &w, &dy, &mut dx);
-            weight_gradient(&shape, &x, &dy, &mut dw);
+            forward(shape, &x, &w, None, &mut y);
+            input_gradient(shape, &w, &dy, &mut dx);
+            weight_gradient(shape, &x, &dy, &mut dw);
         });
         (y, dx, dw)
     };

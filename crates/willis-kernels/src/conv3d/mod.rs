@@ -4,7 +4,8 @@
 //! Pointwise, depthwise and patch-embedding convolutions run through the same engine as the rest: a tile of the
 //! source is packed so that each tap is a constant offset (`layout`), then either correlated with the weights
 //! (`correlate`: forward, gradient of the input) or with the output's gradient (`reduce`: gradient of the weights).
-//! Forward passes with a stride and many channels need no packing (`strided`).
+//! Forward passes with a stride and many channels need no packing (`strided`), kernels of 3×3×3 voxels at stride 1 fewer
+//! products (`winograd`).
 //! Results do not depend on the number of threads.
 
 mod correlate;

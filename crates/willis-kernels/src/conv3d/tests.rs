@@ -174,6 +174,27 @@ fn threads_do_not_change(shape: &Conv3dShape) {
     assert_eq!(run(1), run(3));
 }
 
+#[test]
+fn what_scratch_memory_held_before_does_not_matter() {
+    let shape = Conv3dShape { input: [6, 10, 18], ..plain([9, 10], 0, 3, 1, 1, 1) };
+    let (x, w, dy) = (values(shape.input_len(), 5), values(shape.weight_len(), 6), values(shape.output_len(), 7));
+    let run = |dirty: bool| {
+        let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
+        rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a small pool").install(|| {
+            if dirty {
+                let larger = plain([16, 16], 24, 3, 1, 1, 1);
+                let (x, dy) = (vec![f32::NAN; larger.input_len()], vec![f32::NAN; larger.output_len()]);
+                weight_gradient(&larger, &x, &dy, &mut vec![0.0; larger.weight_len()]);
+            }
+            forward(&shape, &x, &w, None, &mut y);
+            input_gradient(&shape, &w, &dy, &mut dx);
+            weight_gradient(&shape, &x, &dy, &mut dw);
+        });
+        (y, dx, dw)
+    };
+    assert_eq!(run(true), run(false));
+}
+
 fn extents(range: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = [usize; 3]> {
     [range.clone(), range.clone(), range]
 }

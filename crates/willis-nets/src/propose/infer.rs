@@ -5,6 +5,7 @@ use willis_core::{Candidate, Candidates, Evidence, Image, NodeTable, Point, SITE
 
 use super::net::ProposeNet;
 use super::peaks::{PeakBounds, Region, regions};
+use super::vessel::Vessel;
 use crate::Switch;
 
 /// How candidates are found.
@@ -29,6 +30,11 @@ pub struct ProposeConfig {
     pub reach_mm: f64,
     /// A voxel of at least this vessel probability is a vessel voxel.
     pub vessel_threshold: f32,
+    /// Connected vessel voxels are an arterial tree from this share of all of them on.
+    pub tree_share: f64,
+    /// No candidate ends farther than this from every arterial tree, so that what looks like vessels in skin, bone or a
+    /// tumour proposes none; mm. `inf` keeps all.
+    pub max_distance_to_tree_mm: f64,
 }
 
 impl Default for ProposeConfig {
@@ -43,13 +49,15 @@ impl Default for ProposeConfig {
             max_merge_mm: 5.0,
             reach_mm: 15.0,
             vessel_threshold: 0.5,
+            tree_share: 0.1,
+            max_distance_to_tree_mm: 8.0,
         }
     }
 }
 
 /// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, near ones
-/// merged, then the seeds (candidates of a detector without learning, best first) that lie near none of them. The distance
-/// to the vessel is measured and never used to drop one.
+/// merged, then the seeds (candidates of a detector without learning, best first) that lie near none of them. What lies
+/// far from every arterial tree is none; the distance to the nearest vessel is only measured.
 ///
 /// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel and the seeds speak.
 pub fn propose(
@@ -67,18 +75,20 @@ pub fn propose(
         radius_mm: config.reach_mm,
         count: 4 * config.max_candidates,
     };
-    let vessel = Vessel::of(map, config.vessel_threshold);
+    let vessel = Vessel::of(map, config);
     let judged = |region| judge(region, map, table, &scores, seeds, &vessel, config);
+    let on_tree = |region: &Region| vessel.distance_to_tree_mm(region) <= config.max_distance_to_tree_mm;
     let node_ball = |node: usize| ball_region(map, table.points[node].point, table.points[node].radius_mm);
-    let sacs = regions(&map.aneurysm, bounds).into_iter().map(judged).collect();
-    let nodes =
-        node_peaks(&scores, table, config.score_floor).into_iter().map(|node| judged(node_ball(node))).collect();
+    let sacs = regions(&map.aneurysm, bounds).into_iter().filter(on_tree).map(judged).collect();
+    let peaks = node_peaks(&scores, table, config.score_floor);
+    let nodes = peaks.into_iter().map(node_ball).filter(on_tree).map(judged).collect();
     let mut candidates = separate(sacs, nodes, config);
     candidates.truncate(config.max_candidates.saturating_sub(config.seed_places));
     for seed in seeds {
         let near = candidates.iter().any(|c| is_same(c, seed.centre, config));
-        if candidates.len() < config.max_candidates && !near {
-            candidates.push(judged(ball_region(map, seed.centre, seed.diameter_mm / 2.0)));
+        let region = ball_region(map, seed.centre, seed.diameter_mm / 2.0);
+        if candidates.len() < config.max_candidates && !near && on_tree(&region) {
+            candidates.push(judged(region));
         }
     }
     for (place, candidate) in candidates.iter_mut().enumerate() {
@@ -236,32 +246,6 @@ fn ball<T>(image: &Image<T>, centre: Point, radius_mm: f64) -> impl Iterator<Ite
         .filter(move |&(_, distance)| distance <= radius_mm)
 }
 
-/// Every vessel voxel with its place and site.
-struct Vessel {
-    voxels: Vec<(usize, Point, u8)>,
-}
-
-impl Vessel {
-    fn of(map: &VesselMap, threshold: f32) -> Self {
-        let grid = map.vessel.grid;
-        let above = map.vessel.voxels.iter().enumerate().filter(|&(_, &p)| p >= threshold);
-        let place = |offset| grid.affine.to_world(grid.shape.index(offset).into());
-        Self { voxels: above.map(|(offset, _)| (offset, place(offset), map.site.voxels[offset])).collect() }
-    }
-
-    /// Distance to the nearest vessel voxel that is not in `region` (sorted offsets), and its site.
-    fn nearest_outside(&self, centre: Point, region: &[usize]) -> (Option<f64>, Option<Site>) {
-        let mut best: Option<(f64, u8)> = None;
-        for &(offset, point, site) in &self.voxels {
-            let distance = point.distance_mm(centre);
-            if best.is_none_or(|(nearest, _)| distance < nearest) && region.binary_search(&offset).is_err() {
-                best = Some((distance, site));
-            }
-        }
-        (best.map(|b| b.0), best.and_then(|b| Site::from_mask_value(b.1)))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -324,6 +308,21 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0].distance_to_vessel_mm.unwrap() > 6.0);
         assert_eq!(found[0].site, Some(Site::Acom));
+    }
+
+    #[test]
+    fn what_lies_far_from_every_tree_is_none() {
+        let island = (Point::new(28.0, 2.0, 2.0), 1.2, 0.8);
+        let map = map(&[(Point::new(10.0, 9.5, 8.0), 1.5, 0.6), island]);
+        let found = |max_distance_to_tree_mm| {
+            let config = ProposeConfig { max_distance_to_tree_mm, ..ProposeConfig::default() };
+            propose(None, &map, &table(), &[], &config).len()
+        };
+        // The island ends 6.3 mm from the tube's surface.
+        assert_eq!([found(6.0), found(6.7), found(f64::INFINITY)], [1, 2, 2]);
+        // Without a share to have, the island is a tree of its own.
+        let config = ProposeConfig { tree_share: 0.0, max_distance_to_tree_mm: 0.0, ..ProposeConfig::default() };
+        assert_eq!(propose(None, &map, &table(), &[], &config).len(), 2);
     }
 
     #[test]

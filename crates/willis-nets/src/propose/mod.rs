@@ -7,6 +7,7 @@ mod fit;
 mod infer;
 pub mod net;
 mod peaks;
+mod vessel;
 
 pub use data::GraphCase;
 pub use fit::{ProposeFitError, ProposeTraining, fit};

@@ -3,7 +3,7 @@
 use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use willis_core::{Candidates, SITE_COUNT, SeriesMeta, Site, VesselMap, VoxelPoint};
+use willis_core::{Candidates, Evidence, SITE_COUNT, SeriesMeta, Site, VesselMap, VoxelPoint};
 
 use super::condition::{CONDITIONS, condition};
 use super::net::{ExamineNet, IN_CHANNELS, SIDE};
@@ -145,9 +145,21 @@ fn take(
     if centre.distance_mm(candidate.centre) <= config.max_move_mm {
         candidate.centre = centre;
     }
-    candidate.diameter_mm = answer.diameter_mm;
+    candidate.diameter_mm = size_mm(&candidate.evidence, answer.diameter_mm);
     let best = (0..SITE_COUNT).max_by(|&a, &b| answer.sites[a].total_cmp(&answer.sites[b]));
     candidate.site = candidate.site.or(best.and_then(Site::from_column));
+}
+
+/// Diameter of the ball with the volume that the aneurysm map gives a candidate, counted for as much as the map is sure of
+/// it; for the rest the classifier's estimate.
+fn size_mm(evidence: &Evidence, estimate_mm: f64) -> f64 {
+    let peak = f64::from(evidence.aneurysm_peak.unwrap_or(0.0));
+    if peak <= 0.0 {
+        return estimate_mm;
+    }
+    let volume_mm3 = f64::from(evidence.aneurysm_volume_mm3.unwrap_or(0.0)) / peak;
+    let ball_mm = (6.0 / std::f64::consts::PI * volume_mm3).cbrt();
+    peak * ball_mm + (1.0 - peak) * estimate_mm
 }
 
 #[cfg(test)]
@@ -156,7 +168,22 @@ mod tests {
     use super::super::patch::tests::map;
     use super::*;
     use burn::tensor::Device;
-    use willis_core::{Candidate, Evidence, Point};
+    use willis_core::{Candidate, Point};
+
+    #[test]
+    fn a_sure_map_says_how_large_a_sac_is() {
+        let evidence = |peak: f32, volume: f32| Evidence {
+            aneurysm_peak: Some(peak),
+            aneurysm_volume_mm3: Some(volume),
+            ..Evidence::default()
+        };
+        let ball = (std::f64::consts::PI / 6.0 * 216.0) as f32;
+        assert!((size_mm(&evidence(1.0, ball), 9.0) - 6.0).abs() < 1e-5);
+        // Half as sure: the sum of probabilities is half the volume, and the estimate counts for half.
+        assert!((size_mm(&evidence(0.5, 0.5 * ball), 9.0) - 7.5).abs() < 1e-5);
+        assert_eq!(size_mm(&evidence(0.0, 0.0), 9.0), 9.0);
+        assert_eq!(size_mm(&Evidence::default(), 9.0), 9.0);
+    }
 
     fn candidates() -> Candidates {
         let candidate = |x: f64| Candidate {

@@ -32,8 +32,8 @@ pub struct ProposeConfig {
     pub vessel_threshold: f32,
     /// Connected vessel voxels are an arterial tree from this share of all of them on.
     pub tree_share: f64,
-    /// No candidate ends farther than this from every arterial tree, so that what looks like vessels in skin, bone or a
-    /// tumour proposes none; mm. `inf` keeps all.
+    /// No candidate's centre lies farther than this from every arterial tree, so that what looks like an artery but is none
+    /// proposes nothing; mm. `inf` keeps all.
     pub max_distance_to_tree_mm: f64,
 }
 
@@ -49,8 +49,8 @@ impl Default for ProposeConfig {
             max_merge_mm: 5.0,
             reach_mm: 15.0,
             vessel_threshold: 0.5,
-            tree_share: 0.1,
-            max_distance_to_tree_mm: 8.0,
+            tree_share: 0.03,
+            max_distance_to_tree_mm: 12.0,
         }
     }
 }
@@ -77,7 +77,7 @@ pub fn propose(
     };
     let vessel = Vessel::of(map, config);
     let judged = |region| judge(region, map, table, &scores, seeds, &vessel, config);
-    let on_tree = |region: &Region| vessel.distance_to_tree_mm(region) <= config.max_distance_to_tree_mm;
+    let on_tree = |region: &Region| vessel.distance_to_tree_mm(region.centre) <= config.max_distance_to_tree_mm;
     let node_ball = |node: usize| ball_region(map, table.points[node].point, table.points[node].radius_mm);
     let sacs = regions(&map.aneurysm, bounds).into_iter().filter(on_tree).map(judged).collect();
     let peaks = node_peaks(&scores, table, config.score_floor);
@@ -318,10 +318,10 @@ mod tests {
             let config = ProposeConfig { max_distance_to_tree_mm, ..ProposeConfig::default() };
             propose(None, &map, &table(), &[], &config).len()
         };
-        // The island ends 6.3 mm from the tube's surface.
-        assert_eq!([found(6.0), found(6.7), found(f64::INFINITY)], [1, 2, 2]);
+        // The island's middle lies 7.5 mm from the tube's surface.
+        assert_eq!([found(7.0), found(8.0), found(f64::INFINITY)], [1, 2, 2]);
         // Without a share to have, the island is a tree of its own.
-        let config = ProposeConfig { tree_share: 0.0, max_distance_to_tree_mm: 0.0, ..ProposeConfig::default() };
+        let config = ProposeConfig { tree_share: 0.0, max_distance_to_tree_mm: 1.0, ..ProposeConfig::default() };
         assert_eq!(propose(None, &map, &table(), &[], &config).len(), 2);
     }
 

@@ -4,7 +4,6 @@ use willis_core::{Point, Site, VesselMap};
 use willis_kernels::components::{Connectivity, label};
 
 use super::infer::ProposeConfig;
-use super::peaks::Region;
 
 /// Every vessel voxel of a map.
 pub(super) struct Vessel {
@@ -45,10 +44,9 @@ impl Vessel {
         (best.map(|b| b.0), best.and_then(|b| Site::from_mask_value(b.1)))
     }
 
-    /// How far the ball of a region ends from the nearest arterial tree, mm; 0 where a map has none.
-    pub(super) fn distance_to_tree_mm(&self, region: &Region) -> f64 {
+    /// Distance to the nearest voxel of an arterial tree, mm; 0 where a map has none.
+    pub(super) fn distance_to_tree_mm(&self, centre: Point) -> f64 {
         let tree = self.voxels.iter().filter(|voxel| voxel.in_tree);
-        let nearest = tree.map(|voxel| voxel.place.distance_mm(region.centre)).reduce(f64::min);
-        nearest.map_or(0.0, |nearest| (nearest - region.diameter_mm / 2.0).max(0.0))
+        tree.map(|voxel| voxel.place.distance_mm(centre)).reduce(f64::min).unwrap_or(0.0)
     }
 }

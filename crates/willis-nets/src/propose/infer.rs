@@ -315,7 +315,7 @@ mod tests {
         let island = (Point::new(28.0, 2.0, 2.0), 1.2, 0.8);
         let map = map(&[(Point::new(10.0, 9.5, 8.0), 1.5, 0.6), island]);
         let found = |max_distance_to_tree_mm| {
-            let config = ProposeConfig { max_distance_to_tree_mm, ..ProposeConfig::default() };
+            let config = ProposeConfig { tree_share: 0.1, max_distance_to_tree_mm, ..ProposeConfig::default() };
             propose(None, &map, &table(), &[], &config).len()
         };
         // The island's middle lies 7.5 mm from the tube's surface.

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 /// Floats of one packed tile: it should stay in the second-level cache of one core.
 const TILE_FLOATS: usize = 160 * 1024;
-/// Positions that a kernel computes at once: lines are rounded up to it.
-const STEP: usize = 16;
+/// Positions of the widest register: lines are rounded up to it.
+pub(super) const STEP: usize = 16;
 /// Multiplications that cost as much as copying one float into the tile.
 const MULTIPLICATIONS_PER_COPY: usize = 8;
 /// Floats past the end of a packed tile that kernels may read.

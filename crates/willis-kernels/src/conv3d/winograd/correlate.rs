@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::{GAP, MIN_CHANNELS, PRODUCTS, Part, STEP, Tiling, starts};
+use super::{GAP, MIN_CHANNELS, PRODUCTS, Part, Tiling, starts};
 use crate::conv3d::correlate::{Block, Correlation, Line, blocks};
+use crate::conv3d::layout::STEP;
 use crate::shared::{Disjoint, with_scratch};
 use crate::simd::{Kernel, Lanes, dispatch, many_registers};
 

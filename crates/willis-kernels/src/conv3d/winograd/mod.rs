@@ -8,7 +8,7 @@ mod reduce;
 pub(super) use correlate::WinogradCorrelation;
 pub(super) use reduce::WinogradReduction;
 
-use super::layout::{Axis, SLACK};
+use super::layout::{Axis, SLACK, STEP};
 use crate::simd::{Kernel, Lanes, dispatch, prefetch};
 
 /// Products of lines that make two rows in two planes.
@@ -16,13 +16,11 @@ const PRODUCTS: usize = 16;
 /// Most floats of the transformed lines of a task: they should stay in the second-level cache of one core.
 const TASK_FLOATS: usize = 240 * 1024;
 /// Shortest lines: as long as the widest register.
-const MIN_WIDTH: usize = 16;
+const MIN_WIDTH: usize = STEP;
 /// Fewest channels on either side: with fewer, sums and differences cost more than the products they save.
 const MIN_CHANNELS: usize = 8;
 /// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
 const MIN_TASKS: usize = 8;
-/// Positions of a register: lines are rounded up to it.
-const STEP: usize = 16;
 /// Floats behind the lines of a channel and of a product: room for whole registers to read on, and no two products fall
 /// on the same lines of a cache.
 const GAP: usize = 24;

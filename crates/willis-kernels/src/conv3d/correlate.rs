@@ -47,7 +47,7 @@ impl Correlation<'_> {
         if let Some(winograd) = WinogradCorrelation::of(self) {
             return winograd.run(source, target);
         }
-        let blocks = blocks(self.targets, if many_registers() { 8 } else { 4 });
+        let blocks = blocks(self.targets);
         let problems = self.batch * self.groups;
         let layout = Layout::choose(
             &self.axes,
@@ -206,7 +206,9 @@ fn kernel_indices(phases: [&Phase; 3], kernel: [usize; 3]) -> Vec<usize> {
     indices
 }
 
-pub(super) fn blocks(targets: usize, widest: usize) -> Vec<Block> {
+/// All targets, in blocks of as many as the registers hold.
+pub(super) fn blocks(targets: usize) -> Vec<Block> {
+    let widest = if many_registers() { 8 } else { 4 };
     (0..targets)
         .step_by(widest)
         .map(|first| {
@@ -266,6 +268,9 @@ impl Line<'_> {
     }
 
     /// The sums of whole groups of `P` registers from a position on; returns where the next begins.
+    ///
+    /// # Safety
+    /// What `sweep` asserts must hold for `end`, and the instruction set must be dispatch's choice.
     #[inline(always)]
     unsafe fn sums<V: Lanes, const T: usize, const P: usize>(&mut self, mut position: usize, end: usize) -> usize {
         while position + P * V::N <= end {

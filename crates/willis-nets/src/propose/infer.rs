@@ -77,18 +77,18 @@ pub fn propose(
     };
     let vessel = Vessel::of(map, config);
     let judged = |region| judge(region, map, table, &scores, seeds, &vessel, config);
-    let on_tree = |region: &Region| vessel.distance_to_tree_mm(region.centre) <= config.max_distance_to_tree_mm;
+    let on_tree = |place: Point| vessel.distance_to_tree_mm(place) <= config.max_distance_to_tree_mm;
     let node_ball = |node: usize| ball_region(map, table.points[node].point, table.points[node].radius_mm);
-    let sacs = regions(&map.aneurysm, bounds).into_iter().filter(on_tree).map(judged).collect();
+    let sacs = regions(&map.aneurysm, bounds).into_iter().filter(|sac| on_tree(sac.centre)).map(judged).collect();
     let peaks = node_peaks(&scores, table, config.score_floor);
-    let nodes = peaks.into_iter().map(node_ball).filter(on_tree).map(judged).collect();
+    let on_tree_node = |&node: &usize| on_tree(table.points[node].point);
+    let nodes = peaks.into_iter().filter(on_tree_node).map(|node| judged(node_ball(node))).collect();
     let mut candidates = separate(sacs, nodes, config);
     candidates.truncate(config.max_candidates.saturating_sub(config.seed_places));
     for seed in seeds {
         let near = candidates.iter().any(|c| is_same(c, seed.centre, config));
-        let region = ball_region(map, seed.centre, seed.diameter_mm / 2.0);
-        if candidates.len() < config.max_candidates && !near && on_tree(&region) {
-            candidates.push(judged(region));
+        if candidates.len() < config.max_candidates && !near && on_tree(seed.centre) {
+            candidates.push(judged(ball_region(map, seed.centre, seed.diameter_mm / 2.0)));
         }
     }
     for (place, candidate) in candidates.iter_mut().enumerate() {

@@ -6,7 +6,7 @@ use super::{GAP, MIN_CHANNELS, PRODUCTS, Part, Tiling, starts};
 use crate::conv3d::correlate::{Block, Correlation, Line, blocks};
 use crate::conv3d::layout::STEP;
 use crate::shared::{Disjoint, with_scratch};
-use crate::simd::{Kernel, Lanes, dispatch, many_registers};
+use crate::simd::{Kernel, Lanes, dispatch};
 
 /// A [`Correlation`] whose axes are all of three neighbours.
 pub(in crate::conv3d) struct WinogradCorrelation<'a> {
@@ -25,7 +25,7 @@ impl<'a> WinogradCorrelation<'a> {
     /// Writes every element of `target`.
     pub(in crate::conv3d) fn run(&self, source: &[f32], target: &mut [f32]) {
         let Correlation { batch, groups, sources, targets, .. } = *self.correlation;
-        let blocks = blocks(targets, if many_registers() { 8 } else { 4 });
+        let blocks = blocks(targets);
         let panels = self.panels(&blocks);
         let parts = self.tiling.parts();
         let source_volume: usize = self.tiling.source.iter().product();

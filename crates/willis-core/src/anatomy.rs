@@ -1,7 +1,8 @@
 //! The thirteen arterial sites: the only list of their names in the program.
 //!
-//! Source: RSNA Intracranial Aneurysm Detection 2025, columns of `train.csv` and values of the vessel masks. The two
-//! orders differ; [`Site`] is in column order, [`Site::mask_value`] gives the other.
+//! Source: RSNA Intracranial Aneurysm Detection 2025, columns of `train.csv` and values of the
+//! vessel masks. The two orders differ; [`Site`] is in column order, [`Site::mask_value`] gives the
+//! other.
 
 use serde::{Deserialize, Serialize};
 

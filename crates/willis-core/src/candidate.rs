@@ -46,11 +46,13 @@ pub struct Candidate {
     pub centre: Point,
     /// Estimated largest diameter, mm.
     pub diameter_mm: f64,
-    /// Probability that this is an aneurysm: of the stage that spoke last, calibrated once the stack has.
+    /// Probability that this is an aneurysm: of the stage that spoke last, calibrated once the
+    /// stack has.
     pub probability: f64,
     /// Most probable site.
     pub site: Option<Site>,
-    /// Distance from the centre to the nearest vessel voxel outside the candidate, mm; `None` without any vessel.
+    /// Distance from the centre to the nearest vessel voxel outside the candidate, mm; `None`
+    /// without any vessel.
     pub distance_to_vessel_mm: Option<f64>,
     /// What the stages measured.
     pub evidence: Evidence,

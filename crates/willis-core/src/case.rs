@@ -9,7 +9,8 @@ use crate::series::SeriesMeta;
 pub struct TrainingCase {
     /// Normalised intensities, as inference sees them.
     pub image: Image<f32>,
-    /// Site of each arterial voxel as [`crate::Site::mask_value`], 0 for background; an aneurysm's voxels carry its parent site.
+    /// Site of each arterial voxel as [`crate::Site::mask_value`], 0 for background; an aneurysm's
+    /// voxels carry its parent site.
     pub sites: Image<u8>,
     /// 1 inside an aneurysm sac, else 0.
     pub aneurysm: Image<u8>,

@@ -75,7 +75,8 @@ impl VesselGraph {
     }
 }
 
-/// Centreline points resampled at even steps, with features: the graph as the learned node scorer sees it.
+/// Centreline points resampled at even steps, with features: the graph as the learned node scorer
+/// sees it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeTable {
     /// Place and radius of each node; N of them.
@@ -84,7 +85,8 @@ pub struct NodeTable {
     pub feature_names: Vec<&'static str>,
     /// Node features `[N, F]`, row-major.
     pub features: Vec<f32>,
-    /// Directed edges `[source, target]`, each present in both directions; E of them, no self loops.
+    /// Directed edges `[source, target]`, each present in both directions; E of them, no self
+    /// loops.
     pub edges: Vec<[u32; 2]>,
     /// Names of the edge features, G of them.
     pub edge_feature_names: Vec<&'static str>,

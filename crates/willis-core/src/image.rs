@@ -53,10 +53,11 @@ pub struct Volume {
     pub findings: Vec<Finding>,
 }
 
-/// The region of interest on canonical axes (x to Left, y to Posterior, z to Superior) at working spacing, with intensities normalised.
+/// The region of interest on canonical axes (x to Left, y to Posterior, z to Superior) at working
+/// spacing, with intensities normalised.
 ///
-/// Values are about 0 for soft tissue, 1 for the vessels' typical brightness in bright-blood series; see
-/// `willis_imaging::harmonise` for the rule.
+/// Values are about 0 for soft tissue, 1 for the vessels' typical brightness in bright-blood
+/// series; see `willis_imaging::harmonise` for the rule.
 #[derive(Debug, Clone)]
 pub struct HarmonisedVolume {
     /// Normalised intensities.
@@ -74,7 +75,8 @@ pub struct VesselMap {
     pub vessel: Image<f32>,
     /// Probability that a voxel belongs to an aneurysm, 0 to 1.
     pub aneurysm: Image<f32>,
-    /// Most probable site of each voxel as [`crate::Site::mask_value`], 0 where background is the most probable.
+    /// Most probable site of each voxel as [`crate::Site::mask_value`], 0 where background is the
+    /// most probable.
     pub site: Image<u8>,
     /// The volume it was computed from.
     pub source: Arc<HarmonisedVolume>,

@@ -4,8 +4,9 @@
 //!
 //! Conventions, once for the whole program:
 //! - Arrays are C-order `[z, y, x]`; x is the fastest axis in memory.
-//! - World coordinates are DICOM patient space: LPS (x to the patient's Left, y to Posterior, z to Superior),
-//!   millimetres, `f64`. Other conventions (NIfTI's RAS) are converted where a file is read or written, nowhere else.
+//! - World coordinates are DICOM patient space: LPS (x to the patient's Left, y to Posterior, z to
+//!   Superior), millimetres, `f64`. Other conventions (NIfTI's RAS) are converted where a file is
+//!   read or written, nowhere else.
 //! - Left and right in names are the patient's.
 
 pub mod anatomy;

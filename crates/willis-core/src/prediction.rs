@@ -42,7 +42,8 @@ impl Prediction {
     /// Version of the layout that this code writes.
     pub const SCHEMA: u32 = 1;
 
-    /// Probability map from the site probabilities in column order and the probability of any aneurysm.
+    /// Probability map from the site probabilities in column order and the probability of any
+    /// aneurysm.
     pub fn probability_map(sites: [f64; SITE_COUNT], present: f64) -> BTreeMap<String, f64> {
         let names = Site::ALL.into_iter().map(|s| s.name().to_string());
         names.zip(sites).chain([(ANEURYSM_PRESENT.to_string(), present)]).collect()

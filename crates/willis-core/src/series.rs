@@ -33,7 +33,8 @@ impl Modality {
         }
     }
 
-    /// Modality with a name as in `train.csv`; letter case and the blank do not matter (`t1post`, `MRI_T2`, `cta`).
+    /// Modality with a name as in `train.csv`; letter case and the blank do not matter (`t1post`,
+    /// `MRI_T2`, `cta`).
     pub fn from_name(name: &str) -> Option<Modality> {
         let key = |s: &str| s.to_ascii_lowercase().replace("mri", "").replace([' ', '_', '-'], "");
         Self::ALL.into_iter().find(|m| key(m.name()) == key(name))

@@ -1,6 +1,7 @@
 //! Where things are: shapes, spacings, voxel indices, world points and the affine between them.
 //!
-//! Index, point and spacing are separate types with named fields, so `[x, y, z]` can never pass for `[z, y, x]`.
+//! Index, point and spacing are separate types with named fields, so `[x, y, z]` can never pass for
+//! `[z, y, x]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -59,8 +60,8 @@ pub struct Point {
     pub z: f64,
 }
 
-/// Map from voxel coordinates in the order `(x, y, z)` to LPS millimetres: three rows of a 4x4 matrix whose last row
-/// is `0 0 0 1`.
+/// Map from voxel coordinates in the order `(x, y, z)` to LPS millimetres: three rows of a 4x4
+/// matrix whose last row is `0 0 0 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Affine(pub [[f64; 4]; 3]);
 
@@ -183,7 +184,8 @@ impl Point {
 }
 
 impl Affine {
-    /// Axis-aligned map: columns run to the left, rows to posterior, slices to superior, first voxel centre at `origin`.
+    /// Axis-aligned map: columns run to the left, rows to posterior, slices to superior, first
+    /// voxel centre at `origin`.
     pub const fn axis_aligned(spacing: Spacing, origin: Point) -> Self {
         Self([[spacing.x, 0.0, 0.0, origin.x], [0.0, spacing.y, 0.0, origin.y], [0.0, 0.0, spacing.z, origin.z]])
     }
@@ -231,8 +233,9 @@ impl Affine {
         Spacing { z: length(2), y: length(1), x: length(0) }
     }
 
-    /// The map of a grid whose voxel `(0, 0, 0)` is this grid's position `start` and whose steps are `step` times this
-    /// grid's (crop, flip with a negative step, resample with a fractional one).
+    /// The map of a grid whose voxel `(0, 0, 0)` is this grid's position `start` and whose steps
+    /// are `step` times this grid's (crop, flip with a negative step, resample with a fractional
+    /// one).
     pub fn sub_grid(&self, start: VoxelPoint, step: VoxelPoint) -> Self {
         let origin = self.to_world(start).xyz();
         let steps = [step.x, step.y, step.z];

@@ -1,4 +1,5 @@
-//! Tracing and the two baselines on real arterial trees (IntrA, Yang et al., CVPR 2020), where the data is present.
+//! Tracing and the two baselines on real arterial trees (IntrA, Yang et al., CVPR 2020), where the
+//! data is present.
 
 use std::path::{Path, PathBuf};
 

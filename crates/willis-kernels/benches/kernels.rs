@@ -1,4 +1,5 @@
-//! `cargo bench -p willis-kernels`: every kernel on the sizes that `benches/vs_pytorch` compares. The name of a bench is its case.
+//! `cargo bench -p willis-kernels`: every kernel on the sizes that `benches/vs_pytorch` compares.
+//! The name of a bench is its case.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use willis_kernels::attention::{self, AttentionShape};

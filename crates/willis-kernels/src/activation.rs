@@ -1,4 +1,5 @@
-//! GELU with the exact error function, leaky ReLU, softmax, and their gradients: loops that compilers turn into vector code.
+//! GELU with the exact error function, leaky ReLU, softmax, and their gradients: loops that
+//! compilers turn into vector code.
 
 use crate::simd::{Kernel, Lanes, dispatch, mul_add};
 use rayon::prelude::*;
@@ -49,7 +50,8 @@ pub fn softmax(width: usize, x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(rows).zip(x.par_chunks(rows)).for_each(|(y, x)| dispatch(Softmax { width, x, y }));
 }
 
-/// Softmax over the rows at every place, in place: channels first, the rows of one run of voxels. On the caller's thread.
+/// Softmax over the rows at every place, in place: channels first, the rows of one run of voxels.
+/// On the caller's thread.
 ///
 /// # Panics
 /// If the rows differ in length.
@@ -57,7 +59,8 @@ pub fn softmax_across(rows: &mut [&mut [f32]]) {
     dispatch(SoftmaxAcross { rows });
 }
 
-/// Gradient of the input of [`softmax`] from its output: `dx = y (dy - sum(y dy))` per row; overwrites `dx`.
+/// Gradient of the input of [`softmax`] from its output: `dx = y (dy - sum(y dy))` per row;
+/// overwrites `dx`.
 ///
 /// # Panics
 /// As [`softmax`].
@@ -223,7 +226,8 @@ pub(crate) fn lane_sum(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> 
     halve(lanes) + rest
 }
 
-/// Sum of partial sums; halving keeps the additions in vectors, one after the other they would cost more than a short row.
+/// Sum of partial sums; halving keeps the additions in vectors, one after the other they would cost
+/// more than a short row.
 #[inline(always)]
 fn halve(mut lanes: [f32; 16]) -> f32 {
     for half in [8, 4, 2, 1] {
@@ -237,7 +241,8 @@ fn halve(mut lanes: [f32; 16]) -> f32 {
 /// Largest value of one row, in sixteen interleaved partial maxima; minus infinity of an empty one.
 #[inline(always)]
 pub(crate) fn lane_max(values: &[f32]) -> f32 {
-    // Unlike `f32::max` one comparison a lane, which compilers turn into one instruction; a NaN loses here and shows in the sum.
+    // Unlike `f32::max` one comparison a lane, which compilers turn into one instruction; a NaN
+    // loses here and shows in the sum.
     let larger = |a: f32, b: f32| if b > a { b } else { a };
     let mut lanes = [f32::NEG_INFINITY; 16];
     let heads = values.chunks_exact(16);
@@ -250,7 +255,8 @@ pub(crate) fn lane_max(values: &[f32]) -> f32 {
     lanes.into_iter().fold(rest, larger)
 }
 
-/// `row = e^(row - m)`, m being its largest value: returns m and the new sum, in sixteen interleaved partial sums.
+/// `row = e^(row - m)`, m being its largest value: returns m and the new sum, in sixteen
+/// interleaved partial sums.
 #[inline(always)]
 pub(crate) fn exp_below_largest<V: Lanes>(row: &mut [f32]) -> (f32, f32) {
     let largest = lane_max(row);
@@ -270,8 +276,8 @@ pub(crate) fn exp_below_largest<V: Lanes>(row: &mut [f32]) -> (f32, f32) {
 /// The normal distribution function Phi(x) and `e^(-x^2 / 2)`, which shares its work.
 ///
 /// # Source
-/// Abramowitz and Stegun, formula 7.1.26: erfc to 1.5e-7. It is used below zero and mirrored above, so that the left
-/// tail keeps its digits.
+/// Abramowitz and Stegun, formula 7.1.26: erfc to 1.5e-7. It is used below zero and mirrored above,
+/// so that the left tail keeps its digits.
 #[inline(always)]
 fn normal<V: Lanes>(x: f32) -> (f32, f32) {
     let bell = exp::<V>(-0.5 * x * x);
@@ -284,7 +290,8 @@ fn normal<V: Lanes>(x: f32) -> (f32, f32) {
 /// e^x to about two units in the last place; 0 below -87.3, and capped at e^88.
 #[inline(always)]
 pub(crate) fn exp<V: Lanes>(x: f32) -> f32 {
-    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves that integer in the low bits.
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer and leaves that integer in
+    // the low bits.
     const ROUND: f32 = 12_582_912.0;
     let clamped = x.clamp(-87.3, 88.0);
     let shifted = mul_add::<V>(clamped, LOG2_E, ROUND);
@@ -302,7 +309,8 @@ pub(crate) fn exp<V: Lanes>(x: f32) -> f32 {
 mod tests {
     use super::*;
 
-    /// erf by a series of positive terms, exact to f64: `2 / sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (2n+1)!!`.
+    /// erf by a series of positive terms, exact to f64:
+    /// `2 / sqrt(pi) e^(-x^2) sum 2^n x^(2n+1) / (2n+1)!!`.
     fn exact_erf(x: f64) -> f64 {
         if x.abs() > 6.0 {
             return x.signum();

@@ -1,10 +1,12 @@
-//! Attention of many queries to few keys, a block of queries at a time: the whole score matrix is never written.
+//! Attention of many queries to few keys, a block of queries at a time: the whole score matrix is
+//! never written.
 //!
-//! Queries, keys and values stay in the layout in which a linear layer writes them, heads side by side in a token.
+//! Queries, keys and values stay in the layout in which a linear layer writes them, heads side by
+//! side in a token.
 //!
 //! # Source
-//! Dao et al., NeurIPS 2022, arXiv:2205.14135, for the backward pass from the rows' log sums; the blocks are of queries only, as
-//! the keys of a pyramid transformer fit the cache.
+//! Dao et al., NeurIPS 2022, arXiv:2205.14135, for the backward pass from the rows' log sums; the
+//! blocks are of queries only, as the keys of a pyramid transformer fit the cache.
 
 use rayon::prelude::*;
 
@@ -29,8 +31,8 @@ pub struct AttentionShape {
 
 /// Queries of which scores exist at once: with 512 keys they fit the second-level cache.
 const BLOCK: usize = 128;
-/// Parts of the queries whose gradients of keys and values are summed apart; a constant, so that the sum does not depend on the
-/// number of threads.
+/// Parts of the queries whose gradients of keys and values are summed apart; a constant, so that
+/// the sum does not depend on the number of threads.
 const PARTS: usize = 8;
 
 impl AttentionShape {
@@ -58,10 +60,12 @@ impl AttentionShape {
     }
 }
 
-/// `y = softmax(scale q k^T) v` per head; overwrites `y`, and `log_sums` with the logarithm of each row's sum of exponentials.
+/// `y = softmax(scale q k^T) v` per head; overwrites `y`, and `log_sums` with the logarithm of each
+/// row's sum of exponentials.
 ///
 /// # Shapes
-/// q `[B, N, H, d]`, key_value `[B, M, 2, H, d]` (keys, then values) -> y `[B, N, H, d]`, log_sums `[B, N, H]`
+/// q `[B, N, H, d]`, key_value `[B, M, 2, H, d]` (keys, then values) -> y `[B, N, H, d]`, log_sums
+/// `[B, N, H]`
 /// # Panics
 /// If a slice's length differs from `shape` or a size is zero.
 pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32], y: &mut [f32], log_sums: &mut [f32]) {
@@ -98,7 +102,8 @@ pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32],
                     false,
                     tokens.block_mut(y, head),
                 );
-                // Dividing the few channels of the output by the row's sum costs less than dividing its many weights.
+                // Dividing the few channels of the output by the row's sum costs less than dividing
+                // its many weights.
                 for (token, share) in y.chunks_exact_mut(channels).zip(shares) {
                     token[head * shape.head_dim..][..shape.head_dim].iter_mut().for_each(|value| *value *= share);
                 }
@@ -193,7 +198,8 @@ impl<'a> Tokens<'a> {
         MatrixMut { values: &mut sums[start..], size, row_stride: 2 * self.shape.channels() }
     }
 
-    /// Gradients by some queries: overwrites `dq` and returns what they add to the gradient of keys and values.
+    /// Gradients by some queries: overwrites `dq` and returns what they add to the gradient of keys
+    /// and values.
     fn part_backward(&self, scale: f32, q: &[f32], [y, log_sums]: [&[f32]; 2], dy: &[f32], dq: &mut [f32]) -> Vec<f32> {
         let AttentionShape { keys, heads, head_dim, .. } = *self.shape;
         let channels = self.shape.channels();

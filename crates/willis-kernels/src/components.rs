@@ -12,7 +12,8 @@ pub enum Connectivity {
 /// Components of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Components {
-    /// 0 for background, else 1, 2, ... in the raster order of each component's first voxel; C-order `[z, y, x]`.
+    /// 0 for background, else 1, 2, ... in the raster order of each component's first voxel;
+    /// C-order `[z, y, x]`.
     pub labels: Vec<u32>,
     /// Voxels of each component; label `k` is at `k - 1`.
     pub sizes: Vec<usize>,
@@ -60,7 +61,8 @@ pub fn label(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Comp
     number(&runs, &mut parent, mask.len(), nx)
 }
 
-/// The mask with its cavities filled: background that does not reach the border of the array through faces.
+/// The mask with its cavities filled: background that does not reach the border of the array
+/// through faces.
 pub fn fill_holes(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     let [nz, ny, nx] = shape;
     let background: Vec<u8> = mask.iter().map(|&m| u8::from(m == 0)).collect();
@@ -79,7 +81,8 @@ pub fn fill_holes(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     components.labels.iter().map(|&l| u8::from(l == 0 || !open[l as usize])).collect()
 }
 
-/// The largest component of a mask, the first in raster order among equals; an empty mask stays empty.
+/// The largest component of a mask, the first in raster order among equals; an empty mask stays
+/// empty.
 pub fn largest(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Vec<u8> {
     let components = label(mask, shape, connectivity);
     let best =

@@ -1,8 +1,9 @@
 //! Exact Euclidean distance transform on an anisotropic grid.
 //!
-//! Squared distances separate by axis: one scan along x, then the lower envelope of parabolas along y and along z
-//! (Felzenszwalb & Huttenlocher, Theory of Computing 8, 2012). A line is cut at its zeros first: nothing beyond a
-//! zero can be nearer than the zero, so sparse masks such as vessels cost little more than one pass over memory.
+//! Squared distances separate by axis: one scan along x, then the lower envelope of parabolas along
+//! y and along z (Felzenszwalb & Huttenlocher, Theory of Computing 8, 2012). A line is cut at its
+//! zeros first: nothing beyond a zero can be nearer than the zero, so sparse masks such as vessels
+//! cost little more than one pass over memory.
 
 use std::ops::Range;
 
@@ -16,8 +17,8 @@ const TILE: usize = 16;
 
 /// Squared distance of every voxel to the centre of the nearest background (zero) voxel, mm².
 ///
-/// Background gives 0. The outside of the array is *not* background: pad with zeros when it should be. An array
-/// without any background gives `f32::INFINITY` everywhere.
+/// Background gives 0. The outside of the array is *not* background: pad with zeros when it should
+/// be. An array without any background gives `f32::INFINITY` everywhere.
 ///
 /// # Shapes
 /// `mask` and result C-order `[z, y, x]`
@@ -85,7 +86,8 @@ fn scan_row(row: &mut [f32], mask: &[u8], extent: Range<usize>, step: f64) {
     }
 }
 
-/// Replaces each column of `rows` by the lower envelope of parabolas standing on its values; outside its extent a row is zero.
+/// Replaces each column of `rows` by the lower envelope of parabolas standing on its values;
+/// outside its extent a row is zero.
 fn lower_columns(rows: &mut [&mut [f32]], extents: &[Range<usize>], step: f64) {
     let filled = || extents.iter().filter(|extent| !extent.is_empty());
     let Some(start) = filled().map(|extent| extent.start).min() else { return };

@@ -1,7 +1,8 @@
-//! CPU kernels on plain slices: what training and inference spend their time in. No tensor library, no files.
+//! CPU kernels on plain slices: what training and inference spend their time in. No tensor library,
+//! no files.
 //!
-//! Volumes are C-order `[z, y, x]`, tensors contiguous f32 `[B, C, D, H, W]`. Every kernel gives the same bytes at any
-//! number of threads.
+//! Volumes are C-order `[z, y, x]`, tensors contiguous f32 `[B, C, D, H, W]`. Every kernel gives
+//! the same bytes at any number of threads.
 
 pub mod activation;
 pub mod attention;

@@ -6,8 +6,8 @@ use crate::matrix::{Matrix, MatrixMut, product};
 
 /// Rows per task of the products that give rows.
 const TASK_ROWS: usize = 256;
-/// Pieces into which sums over rows are split at most, and the rows of a piece at least. Constants, so that results do not
-/// depend on the thread count.
+/// Pieces into which sums over rows are split at most, and the rows of a piece at least. Constants,
+/// so that results do not depend on the thread count.
 const ROW_PIECES: usize = 8;
 const PIECE_ROWS: usize = 1024;
 /// Rows of the weight gradient per task.

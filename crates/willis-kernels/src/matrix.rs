@@ -1,4 +1,5 @@
-//! Products of matrices that lie anywhere in slices, on the calling thread; who calls decides what runs in parallel.
+//! Products of matrices that lie anywhere in slices, on the calling thread; who calls decides what
+//! runs in parallel.
 
 use gemm::{Parallelism, gemm};
 
@@ -45,7 +46,8 @@ pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32, add: bool, to: M
     unsafe { product_within(a, b, scale, add, &Disjoint::new(values), 0, size, row_stride) }
 }
 
-/// [`product`] into a part of an output that other tasks fill elsewhere: rows `row_stride` apart, the first at `start`.
+/// [`product`] into a part of an output that other tasks fill elsewhere: rows `row_stride` apart,
+/// the first at `start`.
 ///
 /// # Safety
 /// While this runs, nothing else may touch the elements it writes.
@@ -68,8 +70,9 @@ pub(crate) unsafe fn product_within(
     assert!(holds(a.values.len(), a.size, a.strides) && holds(b.values.len(), b.size, b.strides));
     assert!(row_stride >= n, "rows of {n} that overlap");
     let to = to.pointer(start, (m - 1) * row_stride + n);
-    // SAFETY: every index of the three matrices lies in its slice by the assertions above and `pointer`'s; the rows of `to` do not
-    // overlap, and nothing else touches them by the caller's promise.
+    // SAFETY: every index of the three matrices lies in its slice by the assertions above and
+    // `pointer`'s; the rows of `to` do not overlap, and nothing else touches them by the caller's
+    // promise.
     unsafe {
         gemm(
             m,

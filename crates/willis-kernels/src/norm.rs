@@ -1,5 +1,5 @@
-//! Normalisation: layer norm over the last axis, instance norm over space, and batch norm as it is evaluated: a scale and an
-//! offset per channel.
+//! Normalisation: layer norm over the last axis, instance norm over space, and batch norm as it is
+//! evaluated: a scale and an offset per channel.
 
 use crate::activation::lane_sum;
 use crate::simd::{Kernel, Lanes, dispatch};
@@ -8,7 +8,8 @@ use rayon::prelude::*;
 /// Floats per task, and the run over which sums stay in f32 before they join an f64 total.
 const TASK_FLOATS: usize = 16 * 1024;
 const RUN_FLOATS: usize = 1024;
-/// Pieces into which sums over rows are split. A constant, so that results do not depend on the thread count.
+/// Pieces into which sums over rows are split. A constant, so that results do not depend on the
+/// thread count.
 const ROW_PIECES: usize = 16;
 
 /// What the backward pass needs of each normalised row.
@@ -20,8 +21,8 @@ pub struct RowStats {
     pub inverse_deviation: f32,
 }
 
-/// Layer norm: each row of `gain.len()` floats is standardised, then `y = gain * standardised + shift` per column.
-/// Overwrites `y` and `stats`.
+/// Layer norm: each row of `gain.len()` floats is standardised, then
+/// `y = gain * standardised + shift` per column. Overwrites `y` and `stats`.
 ///
 /// # Shapes
 /// x `[N, width]`, gain and shift `[width]` -> y `[N, width]`, stats `[N]`
@@ -208,7 +209,8 @@ impl Kernel for Statistics<'_> {
     }
 }
 
-/// Rows whose roots and quotients are taken together: one by one each would wait for the row's sums.
+/// Rows whose roots and quotients are taken together: one by one each would wait for the row's
+/// sums.
 const ROWS: usize = 16;
 
 /// [`statistics`] of up to [`ROWS`] rows.
@@ -312,7 +314,8 @@ struct LayerNormBackward<'a> {
 impl Kernel for LayerNormBackward<'_> {
     type Output = ();
 
-    /// `dx = (dh - mean(dh) - h mean(dh h)) / deviation` with `h` the standardised row and `dh = dy gain`.
+    /// `dx = (dh - mean(dh) - h mean(dh h)) / deviation` with `h` the standardised row and
+    /// `dh = dy gain`.
     #[inline(always)]
     fn run<V: Lanes>(self) {
         let width = self.gain.len();

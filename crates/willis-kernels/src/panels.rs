@@ -1,5 +1,5 @@
-//! Products with a matrix whose columns lie in the lanes: the other side is read where it is, one float at a time, at any distance
-//! from the next, and never packed.
+//! Products with a matrix whose columns lie in the lanes: the other side is read where it is, one
+//! float at a time, at any distance from the next, and never packed.
 
 use rayon::prelude::*;
 
@@ -9,7 +9,8 @@ use crate::simd::{Kernel, Lanes, dispatch, lanes, many_registers};
 /// Registers of columns computed together.
 const REGISTERS: usize = 2;
 
-/// A matrix `[terms, columns]` in panels of a few columns, `[panel][term][column in panel]`, zeros where there is no column.
+/// A matrix `[terms, columns]` in panels of a few columns, `[panel][term][column in panel]`, zeros
+/// where there is no column.
 pub(crate) struct Panels {
     terms: usize,
     values: Vec<f32>,
@@ -95,7 +96,8 @@ impl Tile<'_> {
         assert_eq!(self.panel.len(), count * width, "one weight per term and column");
         assert_eq!(self.sums.len(), G * M * width, "one sum per row and column");
         let [outermost, outer, middle, inner] = self.terms;
-        // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
+        // SAFETY: the assertions above bound every read and write; the instruction set is
+        // dispatch's choice.
         unsafe {
             let written = self.sums.as_mut_ptr();
             let place = |row: usize, part: usize| written.add(row * width + part * V::N);

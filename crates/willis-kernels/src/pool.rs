@@ -21,7 +21,8 @@ pub struct PoolShape {
 /// What an average divides by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Divisor {
-    /// The whole window: the border counts as zeros (PyTorch's `count_include_pad=True`, its default).
+    /// The whole window: the border counts as zeros (PyTorch's `count_include_pad=True`, its
+    /// default).
     Window,
     /// The voxels inside the input.
     Inside,
@@ -71,8 +72,8 @@ impl PoolShape {
         first.min(width)..end.clamp(first.min(width), width)
     }
 
-    /// Calls `visit(output columns, input index of the first)` for every row and column of the windows of one
-    /// output row; consecutive columns are `stride` apart.
+    /// Calls `visit(output columns, input index of the first)` for every row and column of the
+    /// windows of one output row; consecutive columns are `stride` apart.
     fn taps(&self, z: usize, y: usize, width: usize, mut visit: impl FnMut(Range<usize>, usize)) {
         for source_z in self.window(0, z) {
             for source_y in self.window(1, y) {
@@ -102,7 +103,8 @@ impl PoolShape {
 /// # Shapes
 /// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
 /// # Panics
-/// If a slice's length differs from `shape`, an extent is zero or the padding exceeds half the window.
+/// If a slice's length differs from `shape`, an extent is zero or the padding exceeds half the
+/// window.
 pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     shape.check(x.len(), y.len());
     let [depth, height, width] = shape.output();
@@ -141,8 +143,8 @@ fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// Gradient of the input of [`max_forward`] from its output: each output's gradient goes to the first of its window's largest
-/// voxels; overwrites `dx`.
+/// Gradient of the input of [`max_forward`] from its output: each output's gradient goes to the
+/// first of its window's largest voxels; overwrites `dx`.
 ///
 /// # Shapes
 /// x as there, y and dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`

@@ -1,6 +1,7 @@
 //! Resampling of volumes to another grid and its adjoint, one axis after the other.
 //!
-//! Along an axis every method is a sparse matrix with at most two entries per row; the gradient is its transpose.
+//! Along an axis every method is a sparse matrix with at most two entries per row; the gradient is
+//! its transpose.
 
 use rayon::prelude::*;
 
@@ -18,7 +19,8 @@ pub enum Interpolation {
     LinearAligned,
 }
 
-/// Resamples `volumes` (batch times channels) volumes of `input` voxels to `output` voxels; overwrites `y`.
+/// Resamples `volumes` (batch times channels) volumes of `input` voxels to `output` voxels;
+/// overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
@@ -55,7 +57,8 @@ fn check(volumes: usize, input: [usize; 3], output: [usize; 3], x: usize, y: usi
     assert_eq!([x, y], expected, "lengths of {volumes} volumes of {input:?} and {output:?}");
 }
 
-/// Applies one matrix per axis. Rows along x are gathered one float at a time, so x goes where the data is smallest.
+/// Applies one matrix per axis. Rows along x are gathered one float at a time, so x goes where the
+/// data is smallest.
 fn run(volumes: usize, from: [usize; 3], matrices: &[Matrix; 3], x: &[f32], y: &mut [f32]) {
     let order = if y.len() >= x.len() { [2, 1, 0] } else { [0, 1, 2] };
     let active: Vec<usize> = order.into_iter().filter(|&axis| !matrices[axis].is_identity()).collect();

@@ -15,14 +15,16 @@ pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) ->
     result
 }
 
-/// An output slice that parallel tasks fill in places that never overlap but are not contiguous either.
+/// An output slice that parallel tasks fill in places that never overlap but are not contiguous
+/// either.
 pub(crate) struct Disjoint<'a> {
     start: *mut f32,
     length: usize,
     owner: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: access goes through `slice`, whose callers promise that no two tasks touch the same element.
+// SAFETY: access goes through `slice`, whose callers promise that no two tasks touch the same
+// element.
 unsafe impl Sync for Disjoint<'_> {}
 
 impl<'a> Disjoint<'a> {

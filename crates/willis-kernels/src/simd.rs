@@ -1,13 +1,13 @@
-//! Runtime choice of vector instructions: a kernel is written once over [`Lanes`] and compiled for each
-//! instruction set. Only register-level operations live here.
+//! Runtime choice of vector instructions: a kernel is written once over [`Lanes`] and compiled for
+//! each instruction set. Only register-level operations live here.
 
 use std::sync::OnceLock;
 
 /// A vector register of f32.
 ///
 /// # Safety
-/// Every method may use instructions that only exist where [`dispatch`] found them: call them only from
-/// [`Kernel::run`], and pass pointers to at least `N` readable (or writable) floats.
+/// Every method may use instructions that only exist where [`dispatch`] found them: call them only
+/// from [`Kernel::run`], and pass pointers to at least `N` readable (or writable) floats.
 pub(crate) trait Lanes: Copy {
     /// Floats in one register.
     const N: usize;
@@ -24,7 +24,8 @@ pub(crate) trait Lanes: Copy {
     unsafe fn sub(self, other: Self) -> Self;
 }
 
-/// `a * b + c` in a loop that compilers turn into vector code; without the instruction `f32::mul_add` would call a library.
+/// `a * b + c` in a loop that compilers turn into vector code; without the instruction
+/// `f32::mul_add` would call a library.
 #[inline(always)]
 pub(crate) fn mul_add<V: Lanes>(a: f32, b: f32, c: f32) -> f32 {
     if V::FUSED { a.mul_add(b, c) } else { a * b + c }
@@ -46,8 +47,8 @@ enum Vectors {
 }
 
 impl Vectors {
-    /// The widest of this processor, or what `WILLIS_VECTORS` (portable, avx2, avx512) asks for where that is narrower: so that one
-    /// machine can test what others run.
+    /// The widest of this processor, or what `WILLIS_VECTORS` (portable, avx2, avx512) asks for
+    /// where that is narrower: so that one machine can test what others run.
     fn chosen() -> Self {
         static CHOSEN: OnceLock<Vectors> = OnceLock::new();
         *CHOSEN.get_or_init(|| {
@@ -142,7 +143,8 @@ impl Lanes for Portable {
 
     #[inline(always)]
     unsafe fn load(from: *const f32) -> Self {
-        // SAFETY: the caller passes at least `N` readable floats; arrays of f32 need no more alignment.
+        // SAFETY: the caller passes at least `N` readable floats; arrays of f32 need no more
+        // alignment.
         Self(unsafe { *from.cast() })
     }
 
@@ -186,8 +188,8 @@ mod x86 {
         kernel.run::<__m256>()
     }
 
-    // SAFETY of both impls: the trait's contract (feature present, pointers valid) is the intrinsics' contract;
-    // loads and stores are the unaligned forms.
+    // SAFETY of both impls: the trait's contract (feature present, pointers valid) is the
+    // intrinsics' contract; loads and stores are the unaligned forms.
     impl Lanes for __m512 {
         const N: usize = 16;
         const MANY_REGISTERS: bool = true;

@@ -1,8 +1,9 @@
 //! Thinning of a mask to its one-voxel-wide skeleton.
 //!
 //! Source: Lee, Kashyap & Chu, CVGIP 56(6), 1994. Agrees voxel for voxel with scikit-image's
-//! `skeletonize(method='lee')`: same border order, same Euler and simplicity tests, same re-test before deletion.
-//! Only voxels on the surface are looked at; the tests work on 27-bit neighbourhoods.
+//! `skeletonize(method='lee')`: same border order, same Euler and simplicity tests, same re-test
+//! before deletion. Only voxels on the surface are looked at; the tests work on 27-bit
+//! neighbourhoods.
 
 use std::sync::LazyLock;
 
@@ -16,8 +17,8 @@ const CHUNK: usize = 4096;
 
 /// Skeleton of the non-zero voxels, 0 or 1.
 ///
-/// Topology is kept but for solid blocks of even size, which may vanish altogether: compare components and re-seed.
-/// The result depends on the order of the axes; thin on canonical axes.
+/// Topology is kept but for solid blocks of even size, which may vanish altogether: compare
+/// components and re-seed. The result depends on the order of the axes; thin on canonical axes.
 ///
 /// # Shapes
 /// `mask` and result C-order `[z, y, x]`; with one slice the in-plane rules for images apply
@@ -168,8 +169,9 @@ impl Solid {
     }
 }
 
-/// Whether deleting the centre keeps the Euler number: the sum over octants of `8V - 4E + 2F - 1` is zero, where V says
-/// that the octant is empty but for the centre, E counts its empty edges at the centre and F its empty face neighbours.
+/// Whether deleting the centre keeps the Euler number: the sum over octants of `8V - 4E + 2F - 1`
+/// is zero, where V says that the octant is empty but for the centre, E counts its empty edges at
+/// the centre and F its empty face neighbours.
 fn keeps_euler_number(block: u32) -> bool {
     let slice = |dz: u32| (block >> (9 * dz) & 0x1ff) as usize;
     let tables = &*EULER;
@@ -185,9 +187,11 @@ fn keeps_euler_number(block: u32) -> bool {
 }
 
 struct EulerTables {
-    /// `[quadrant][slice of 9 bits]`: bit 0 the x neighbour, 1 the y neighbour, 2 the diagonal one, 3 the middle.
+    /// `[quadrant][slice of 9 bits]`: bit 0 the x neighbour, 1 the y neighbour, 2 the diagonal one,
+    /// 3 the middle.
     quadrant: [[u8; 512]; 4],
-    /// Contribution of an octant: low three bits the centre slice's quadrant, high four bits the outer slice's.
+    /// Contribution of an octant: low three bits the centre slice's quadrant, high four bits the
+    /// outer slice's.
     octant: [i8; 128],
 }
 

@@ -1,4 +1,5 @@
-//! Golden values of scikit-image's `skeletonize(method='lee')` (specification §4.2, §4.3) and a slow reference.
+//! Golden values of scikit-image's `skeletonize(method='lee')` (specification §4.2, §4.3) and a
+//! slow reference.
 
 use super::skeletonize;
 use proptest::prelude::*;

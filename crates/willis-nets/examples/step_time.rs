@@ -1,4 +1,5 @@
-//! Seconds of a training step and of a forward pass of the vessel net: `cargo run --release -p willis-nets --example step_time`.
+//! Seconds of a training step and of a forward pass of the vessel net:
+//! `cargo run --release -p willis-nets --example step_time`.
 
 use mimalloc::MiMalloc;
 use std::time::Instant;

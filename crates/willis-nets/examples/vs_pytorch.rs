@@ -1,5 +1,6 @@
-//! The Rust side of the comparisons in `benches/vs_pytorch`: reads one JSON object per line that names an operation, its sizes and what to
-//! do with it, does it, and answers with one JSON line. Both sides make the same inputs from the same integers.
+//! The Rust side of the comparisons in `benches/vs_pytorch`: reads one JSON object per line that
+//! names an operation, its sizes and what to do with it, does it, and answers with one JSON line.
+//! Both sides make the same inputs from the same integers.
 
 use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
@@ -51,14 +52,16 @@ enum Operation {
 #[derive(Debug, Default, Serialize)]
 struct Rounds {
     seconds: Vec<f64>,
-    /// Largest resident memory during the rounds above what was resident before them (weights and inputs), where the system tells.
+    /// Largest resident memory during the rounds above what was resident before them (weights and
+    /// inputs), where the system tells.
     extra_mib: Option<f64>,
 }
 
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
-        // Nets are measured with the little memory that `predict` lets lie idle, operations are timed with what `train` does.
+        // Nets are measured with the little memory that `predict` lets lie idle, operations are
+        // timed with what `train` does.
         let is_net = matches!(request.operation, Operation::Net { .. });
         ALLOCATOR.keep_idle(if is_net { IDLE_BYTES } else { TRAINING_IDLE_BYTES });
         let rounds = willis_nets::on_pool(|| request.operation.run(&request));
@@ -188,7 +191,8 @@ fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
     }
 }
 
-/// A backbone on `4 x side^3`; with an output path its weights and its logits are written there, for the other side to take.
+/// A backbone on `4 x side^3`; with an output path its weights and its logits are written there,
+/// for the other side to take.
 fn backbone(request: &Request, name: &str, side: usize) -> Rounds {
     let backbone = Backbone::from_name(name).expect("a backbone of the catalogue");
     let config = NetConfig { size: side, quirks: QuirksName::Fixed, ..backbone.published() };
@@ -217,7 +221,8 @@ fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
         run();
         start.elapsed().as_secs_f64()
     };
-    // Lets the largest resident set start again from now; elsewhere than on Linux there is no such file, and no figure.
+    // Lets the largest resident set start again from now; elsewhere than on Linux there is no such
+    // file, and no figure.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let resting = resident_mib("VmRSS:");
     let warm = Instant::now();

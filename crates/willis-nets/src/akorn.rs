@@ -1,12 +1,14 @@
 //! AKOrN: artificial Kuramoto oscillators on a 3D grid.
 //!
-//! The state holds unit vectors; each step turns every oscillator towards what its neighbours and the stimulus pull it to:
-//! `y = J(x) + c`, `x <- normalize(x + γ (Ωx + y - <x, y> x))`.
+//! The state holds unit vectors; each step turns every oscillator towards what its neighbours and
+//! the stimulus pull it to: `y = J(x) + c`, `x <- normalize(x + γ (Ωx + y - <x, y> x))`.
 //!
-//! Letters: B batch, C = G·N channels (oscillator g owns channels gN to gN + N - 1), D H W axes, T steps.
+//! Letters: B batch, C = G·N channels (oscillator g owns channels gN to gN + N - 1), D H W axes, T
+//! steps.
 //!
-//! Source: Miyato et al. 2025, arXiv 2410.13821; behaviour of the authors' code (energy without the ½, with J's bias,
-//! of the state before the step). The lift to three dimensions and the order parameter are ours.
+//! Source: Miyato et al. 2025, arXiv 2410.13821; behaviour of the authors' code (energy without the
+//! ½, with J's bias, of the state before the step). The lift to three dimensions and the order
+//! parameter are ours.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -133,7 +135,8 @@ impl Kuramoto {
         KuramotoStates { last: x, energies }
     }
 
-    /// Energy of a state per oscillator, `[B]`: comparable between shapes, and not part of the published list.
+    /// Energy of a state per oscillator, `[B]`: comparable between shapes, and not part of the
+    /// published list.
     ///
     /// # Shapes
     /// state of unit vectors and stimulus `[B, C, D, H, W]`
@@ -169,11 +172,12 @@ pub fn normalize(x: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
     x / spread(length, oscillator_dim)
 }
 
-/// Length of the mean oscillator over the voxels of a mask, averaged over the oscillators of a voxel: 1 when all agree,
-/// about 0 when they point anywhere.
+/// Length of the mean oscillator over the voxels of a mask, averaged over the oscillators of a
+/// voxel: 1 when all agree, about 0 when they point anywhere.
 ///
 /// # Shapes
-/// unit-vector state `[B, C, D, H, W]`, mask of weights `[B, 1, D, H, W]` -> `[B]`, 0 where the mask is empty
+/// unit-vector state `[B, C, D, H, W]`, mask of weights `[B, 1, D, H, W]` -> `[B]`, 0 where the
+/// mask is empty
 pub fn order_parameter(x: Tensor<5>, mask: Tensor<5>, oscillator_dim: usize) -> Tensor<1> {
     let [b, c, ..] = x.dims();
     let voxels = mask.clone().sum_dims(&[2, 3, 4]).clamp_min(1e-6);
@@ -182,7 +186,8 @@ pub fn order_parameter(x: Tensor<5>, mask: Tensor<5>, oscillator_dim: usize) -> 
     length.mean_dim(1).reshape([b])
 }
 
-/// A state to start from, the same for the same seed and shape: normal values `[1, C, D, H, W]`, to be repeated over the batch.
+/// A state to start from, the same for the same seed and shape: normal values `[1, C, D, H, W]`, to
+/// be repeated over the batch.
 pub fn seeded_state(shape: [usize; 4], seed: u64, device: &Device) -> Tensor<5> {
     let [c, d, h, w] = shape;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);

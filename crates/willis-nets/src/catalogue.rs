@@ -1,4 +1,5 @@
-//! The backbones by name, with published configurations and official state dicts: what `willis net` runs.
+//! The backbones by name, with published configurations and official state dicts: what `willis net`
+//! runs.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
@@ -126,7 +127,8 @@ impl Backbone {
 
     /// A net with initial parameters.
     ///
-    /// # Errors    [`NetError`]
+    /// # Errors
+    /// [`NetError`]
     pub fn build(self, config: &NetConfig, seed: u64, device: &Device) -> Result<Net, NetError> {
         let multiple = match self {
             Self::Segformer3d | Self::Resenc => 32,
@@ -182,9 +184,12 @@ pub enum Net {
 }
 
 impl Net {
-    /// Logits and their shape of plain values on the CPU: `[B, in, D, H, W]` -> `[B, classes, D, H, W]`.
+    /// Logits and their shape of plain values on the CPU: `[B, in, D, H, W]` ->
+    /// `[B, classes, D, H, W]`.
     ///
-    /// # Panics    if the values do not fill the shape, or the shape is not one the net takes (programmer error)
+    /// # Panics
+    /// if the values do not fill the shape, or the shape is not one the net takes (programmer
+    /// error)
     pub fn logits(&self, shape: [usize; 5], values: Vec<f32>) -> ([usize; 5], Vec<f32>) {
         let x = Tensor::from_data(TensorData::new(values, shape), &crate::cpu());
         let logits = self.forward(x);
@@ -211,7 +216,8 @@ impl Net {
 
     /// The net with weights under the official names.
     ///
-    /// # Errors    [`WeightsError::Mismatch`] with everything that does not fit
+    /// # Errors
+    /// [`WeightsError::Mismatch`] with everything that does not fit
     pub fn with_weights(self, given: Weights) -> Result<Self, WeightsError> {
         let given = if matches!(self, Self::Resenc(..)) { resenc::canonical(&given) } else { given };
         let mismatch = Mismatch::between(&self.weights(), &given);

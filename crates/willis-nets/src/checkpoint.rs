@@ -1,4 +1,5 @@
-//! Published checkpoints: safetensors files and PyTorch's own, brought to plain f32 tensors under their official names.
+//! Published checkpoints: safetensors files and PyTorch's own, brought to plain f32 tensors under
+//! their official names.
 
 use std::path::{Path, PathBuf};
 
@@ -35,9 +36,11 @@ const WRAPPERS: [&str; 4] = ["model_state_dict.", "state_dict.", "model.", "modu
 /// Buffers that a net makes itself.
 const BUFFERS: [&str; 2] = ["num_batches_tracked", "relative_position_index"];
 
-/// Every real-valued tensor of a checkpoint, under its name without wrappers. Whole numbers (counters, index tables) are left out.
+/// Every real-valued tensor of a checkpoint, under its name without wrappers. Whole numbers
+/// (counters, index tables) are left out.
 ///
-/// # Errors    [`CheckpointError`]
+/// # Errors
+/// [`CheckpointError`]
 pub fn read(path: &Path) -> Result<Weights, CheckpointError> {
     let safe = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
     let tensors = if safe { safetensors(path)? } else { pytorch(path)? };

@@ -1,8 +1,10 @@
 //! FiLM: features modulated by a condition.
 //!
-//! `FiLM(x)_c = (1 + δ_c) x_c + β_c`, constant in space. Letters: B batch, C channels, K conditions.
+//! `FiLM(x)_c = (1 + δ_c) x_c + β_c`, constant in space. Letters: B batch, C channels, K
+//! conditions.
 //!
-//! Source: Perez et al. 2018, arXiv 1709.07871. We start the generator at zero, so that a fresh layer is the identity.
+//! Source: Perez et al. 2018, arXiv 1709.07871. We start the generator at zero, so that a fresh
+//! layer is the identity.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};

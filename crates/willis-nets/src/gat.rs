@@ -1,9 +1,10 @@
 //! Graph attention layers: GAT and GATv2 with edge features.
 //!
-//! Letters: N nodes, E edges (self loops included), F node features, G edge features, H heads, D width per head.
+//! Letters: N nodes, E edges (self loops included), F node features, G edge features, H heads, D
+//! width per head.
 //!
-//! Source: Veličković et al. 2018, arXiv 1710.10903; Brody et al. 2022, arXiv 2105.14491; behaviour of PyTorch
-//! Geometric's `GATConv` and `GATv2Conv`.
+//! Source: Veličković et al. 2018, arXiv 1710.10903; Brody et al. 2022, arXiv 2105.14491; behaviour
+//! of PyTorch Geometric's `GATConv` and `GATv2Conv`.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::leaky_relu;
@@ -25,8 +26,9 @@ pub struct GraphTensors {
 }
 
 impl GraphTensors {
-    /// A graph from directed edges `[source, target]` and their features `[E, width]` (row-major); self loops among them
-    /// are dropped, and one per node is appended with the mean of the node's incoming features (0 without any).
+    /// A graph from directed edges `[source, target]` and their features `[E, width]` (row-major);
+    /// self loops among them are dropped, and one per node is appended with the mean of the node's
+    /// incoming features (0 without any).
     ///
     /// # Panics
     /// if an edge names a node that is not there or the features do not fit (programmer error).
@@ -89,7 +91,8 @@ impl GraphTensors {
 /// Which of the two attention rules a layer uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionRule {
-    /// `⟨a_src, g_j⟩ + ⟨a_dst, g_i⟩ + ⟨a_edge, W_e z⟩` before the LeakyReLU; one projection without bias.
+    /// `⟨a_src, g_j⟩ + ⟨a_dst, g_i⟩ + ⟨a_edge, W_e z⟩` before the LeakyReLU; one projection without
+    /// bias.
     Static,
     /// `⟨a, LeakyReLU(l_j + r_i + W_e z)⟩`; two projections with bias.
     Dynamic,
@@ -112,8 +115,8 @@ pub struct GraphAttentionConfig {
 
 /// A graph attention layer; heads are concatenated.
 ///
-/// GATv2: `l_j = W_l x_j + b_l`, `r_i = W_r x_i + b_r`, `e_ij = ⟨a, LeakyReLU_0.2(l_j + r_i + W_e z_ij)⟩`,
-/// `out_i = Σ_j softmax_j(e_ij) l_j + b`.
+/// GATv2: `l_j = W_l x_j + b_l`, `r_i = W_r x_i + b_r`,
+/// `e_ij = ⟨a, LeakyReLU_0.2(l_j + r_i + W_e z_ij)⟩`, `out_i = Σ_j softmax_j(e_ij) l_j + b`.
 ///
 /// # Shapes
 /// x `[N, F]`, edge features `[E, G]` -> `[N, H·D]`

@@ -1,5 +1,5 @@
-//! The generator of test parameters and inputs that the golden values of the specification were made with: FNV-1a of the
-//! name seeds SplitMix64.
+//! The generator of test parameters and inputs that the golden values of the specification were
+//! made with: FNV-1a of the name seeds SplitMix64.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};

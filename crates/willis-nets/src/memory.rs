@@ -1,8 +1,9 @@
 //! Large blocks of memory, used again: a global allocator for programs that run nets.
 //!
-//! A net asks for the same large sizes again and again. An allocator that hands freed blocks back to the system at once pays for every
-//! page anew; one that waits holds on to much more than a net needs. Here a bounded number of bytes lies idle, and fresh blocks come in
-//! huge pages where the system has them, which makes them cheap.
+//! A net asks for the same large sizes again and again. An allocator that hands freed blocks back
+//! to the system at once pays for every page anew; one that waits holds on to much more than a net
+//! needs. Here a bounded number of bytes lies idle, and fresh blocks come in huge pages where the
+//! system has them, which makes them cheap.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
@@ -12,10 +13,11 @@ use std::sync::{Mutex, PoisonError};
 const LARGE: usize = 1 << 20;
 /// Blocks that may lie idle.
 const MAX_BLOCKS: usize = 64;
-/// Bytes that may lie idle at first: with more, forward passes take more memory and hardly less time.
+/// Bytes that may lie idle at first: with more, forward passes take more memory and hardly less
+/// time.
 pub const IDLE_BYTES: usize = 32 << 20;
-/// Bytes that may lie idle in training, which asks for hundreds of mebibytes again in every step: a step of the vessel net takes a
-/// seventh less time than with [`IDLE_BYTES`].
+/// Bytes that may lie idle in training, which asks for hundreds of mebibytes again in every step: a
+/// step of the vessel net takes a seventh less time than with [`IDLE_BYTES`].
 pub const TRAINING_IDLE_BYTES: usize = 512 << 20;
 /// Alignment of fresh blocks, the smallest page there is.
 const PAGE: usize = 4096;
@@ -112,8 +114,8 @@ impl Idle {
         full.or_else(|| self.surplus())
     }
 
-    /// The block that has lain longest, when one is asked for that is too large ever to lie idle: such a one comes at the peak of a net's
-    /// memory, where what lies idle would only add to it.
+    /// The block that has lain longest, when one is asked for that is too large ever to lie idle:
+    /// such a one comes at the peak of a net's memory, where what lies idle would only add to it.
     fn make_room(&mut self, size: usize) -> Option<Block> {
         (size > self.max_bytes && self.count > 0).then(|| self.remove(0))
     }
@@ -142,7 +144,8 @@ mod system {
     /// Fresh zeroed memory; null where there is none.
     pub fn map(size: usize) -> *mut u8 {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: an anonymous mapping at an address of the system's choice touches no other memory.
+        // SAFETY: an anonymous mapping at an address of the system's choice touches no other
+        // memory.
         let address = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return ptr::null_mut();
@@ -171,8 +174,9 @@ mod system {
     pub fn unmap(_: super::Block) {}
 }
 
-// SAFETY: large blocks are page-aligned mappings of at least the layout's size, each with one user at a time; the others are the other
-// allocator's. Whose a block is, and its size, follow from its layout alone.
+// SAFETY: large blocks are page-aligned mappings of at least the layout's size, each with one user
+// at a time; the others are the other allocator's. Whose a block is, and its size, follow from its
+// layout alone.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeBlocks<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout) {
@@ -210,7 +214,8 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeBlocks<A> {
             // SAFETY: passed on.
             (false, false) => unsafe { self.small.realloc(block, layout, new_size) },
             (true, true) if rounded(layout.size()) == rounded(new_size) => block,
-            // SAFETY: two blocks, of which the smaller size is copied; the old one is the caller's to give up.
+            // SAFETY: two blocks, of which the smaller size is copied; the old one is the caller's
+            // to give up.
             _ => unsafe {
                 let moved = self.alloc(new);
                 if !moved.is_null() {

@@ -1,8 +1,10 @@
-//! MiM's net: convolutions that see only visible cells, a transformer over the visible tokens, and a transformer that paints the rest.
+//! MiM's net: convolutions that see only visible cells, a transformer over the visible tokens, and
+//! a transformer that paints the rest.
 //!
 //! Letters: B batch, T tokens (216 of 16³ voxels), V visible tokens, C channels.
 //!
-//! Source: Zhuang et al., IEEE TMI 44(9) 2025, arXiv:2404.15580, and the behaviour of the authors' code.
+//! Source: Zhuang et al., IEEE TMI 44(9) 2025, arXiv:2404.15580, and the behaviour of the authors'
+//! code.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
@@ -28,14 +30,16 @@ const DECODER_HEADS: usize = 16;
 /// Which tokens are visible; the same number in every item of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visible {
-    /// Numbers of the visible tokens of each item, in the order in which they are given to the transformer.
+    /// Numbers of the visible tokens of each item, in the order in which they are given to the
+    /// transformer.
     items: Vec<Vec<usize>>,
 }
 
 impl Visible {
     /// From the numbers of the visible tokens of each item.
     ///
-    /// # Panics    if the items see different numbers of tokens, or a number is no token's (programmer error)
+    /// # Panics
+    /// if the items see different numbers of tokens, or a number is no token's (programmer error)
     pub fn new(items: Vec<Vec<usize>>) -> Self {
         assert!(items.windows(2).all(|pair| pair[0].len() == pair[1].len()), "as many visible tokens in every item");
         assert!(items.iter().flatten().all(|&token| token < TOKENS), "tokens are numbered to {TOKENS}");
@@ -191,9 +195,11 @@ impl Mim {
     }
 }
 
-/// Mean squared error over the masked tokens, each standardised by its own mean and unbiased variance.
+/// Mean squared error over the masked tokens, each standardised by its own mean and unbiased
+/// variance.
 ///
-/// # Shapes    prediction `[B, T, 4096]`, x `[B, 1, 96, 96, 96]` -> `[1]`
+/// # Shapes
+/// prediction `[B, T, 4096]`, x `[B, 1, 96, 96, 96]` -> `[1]`
 pub fn reconstruction_error(prediction: Tensor<3>, x: Tensor<5>, visible: &Visible) -> Tensor<1> {
     let target = voxels_of_tokens(x);
     let [batch, tokens, voxels] = target.dims();

@@ -1,7 +1,7 @@
 //! Work on rayon's threads, which are kept awake while it lasts.
 //!
-//! A net is hundreds of kernels one after the other, and a sleeping thread takes longer to wake than many of them last: without this,
-//! small kernels run on one thread.
+//! A net is hundreds of kernels one after the other, and a sleeping thread takes longer to wake
+//! than many of them last: without this, small kernels run on one thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,7 +30,8 @@ struct Watch(Arc<Roster>);
 struct Roster {
     /// Threads that keep watch, and [`CLOSED`] once no more may begin.
     ///
-    /// A thread that began in the midst of a job of this very work would wait for the work to end, and the work for the job.
+    /// A thread that began in the midst of a job of this very work would wait for the work to end,
+    /// and the work for the job.
     members: AtomicUsize,
     over: AtomicBool,
 }

@@ -5,12 +5,14 @@ use crate::weights::{Weights, WeightsError};
 
 /// The weights of a net with those of an encoder in place of its own, which lie under `inside`.
 ///
-/// A convolution that sees the image may see other channels there: of these the first one, the intensity in all our nets, is taken
-/// over, and the others keep the net's own kernels: with zeros there, a classifier whose best evidence lies in them learned far worse than from
-/// scratch (`docs/pretraining.md`). Tables of WaveFormer's position bias are interpolated to windows of another size, as is
-/// usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
+/// A convolution that sees the image may see other channels there: of these the first one, the
+/// intensity in all our nets, is taken over, and the others keep the net's own kernels: with zeros
+/// there, a classifier whose best evidence lies in them learned far worse than from scratch
+/// (`docs/pretraining.md`). Tables of WaveFormer's position bias are interpolated to windows of
+/// another size, as is usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
 ///
-/// # Errors    `Mismatch` when the encoder's parameters are not those of the net's encoder
+/// # Errors
+/// `Mismatch` when the encoder's parameters are not those of the net's encoder
 pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
     let mut fitted = Weights::default();
     for (name, shape, values) in encoder.iter() {
@@ -58,7 +60,8 @@ fn first_channel<'a>(
     encoder.zip(own).flat_map(|(given, own)| given[..kernel].iter().chain(&own[kernel..])).copied().collect()
 }
 
-/// A table over a cube of displacements `[from³, columns]` -> `[to³, columns]`, linear between the rows, ends on ends.
+/// A table over a cube of displacements `[from³, columns]` -> `[to³, columns]`, linear between the
+/// rows, ends on ends.
 fn interpolated(values: &[f32], from: usize, to: usize, columns: usize) -> Vec<f32> {
     let tap = |i: usize| {
         let place = i as f32 * (from - 1) as f32 / (to - 1).max(1) as f32;

@@ -1,6 +1,7 @@
 //! Residual-encoder U-Net: the convolutional backbone of S3D, which can encode a masked volume.
 //!
-//! Source: Isensee et al., MICCAI 2024, arXiv:2404.09556 (ResEnc-L); sizes and state dict of Wald et al., CVPR 2025, arXiv:2410.23132.
+//! Source: Isensee et al., MICCAI 2024, arXiv:2404.09556 (ResEnc-L); sizes and state dict of Wald
+//! et al., CVPR 2025, arXiv:2410.23132.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -54,7 +55,8 @@ impl ResEncConfig {
 
     /// A net with initial parameters.
     ///
-    /// # Panics    if there is no stage, or not a number of blocks for each (programmer error)
+    /// # Panics
+    /// if there is no stage, or not a number of blocks for each (programmer error)
     pub fn init(&self, init: &mut Init) -> ResEnc {
         assert!(!self.features.is_empty() && self.features.len() == self.blocks.len(), "stages and their blocks");
         let first = self.features[0];
@@ -77,8 +79,9 @@ impl ResEncConfig {
     }
 }
 
-/// A checkpoint of nnU-Net's family under the names used here. It holds every convolution and norm twice, the encoder again inside the
-/// decoder; in checkpoints of masked pre-training only `all_modules.*` was trained, so that is what counts where it is present.
+/// A checkpoint of nnU-Net's family under the names used here. It holds every convolution and norm
+/// twice, the encoder again inside the decoder; in checkpoints of masked pre-training only
+/// `all_modules.*` was trained, so that is what counts where it is present.
 pub fn canonical(checkpoint: &Weights) -> Weights {
     let trained = checkpoint.shapes().any(|(name, _)| name.contains(".all_modules."));
     let mut found = Weights::default();
@@ -130,7 +133,8 @@ struct Convs {
 }
 
 impl ResEnc {
-    /// x `[B, in, D, H, W]`, every axis a multiple of two to the number of stages less one -> logits `[B, classes, D, H, W]`.
+    /// x `[B, in, D, H, W]`, every axis a multiple of two to the number of stages less one ->
+    /// logits `[B, classes, D, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         self.decode(self.encode(x, None))
     }
@@ -140,7 +144,8 @@ impl ResEnc {
         self.decoder.seg_layers.last_mut().expect("one per step up")
     }
 
-    /// Features of the stages, finest first; with `active` only of the cells that may be seen, and zero elsewhere.
+    /// Features of the stages, finest first; with `active` only of the cells that may be seen, and
+    /// zero elsewhere.
     pub fn encode(&self, x: Tensor<5>, active: Option<&Active>) -> Vec<Tensor<5>> {
         let mut x = self.encoder.stem.convs.iter().fold(x, |x, conv| lrelu(conv.forward(x, active)));
         let mut stages = Vec::new();
@@ -153,7 +158,8 @@ impl ResEnc {
 
     /// Features of the stages, finest first -> logits at the finest.
     ///
-    /// # Panics    if the number of stages differs from the encoder's (programmer error)
+    /// # Panics
+    /// if the number of stages differs from the encoder's (programmer error)
     pub fn decode(&self, mut stages: Vec<Tensor<5>>) -> Tensor<5> {
         assert_eq!(stages.len(), self.encoder.stages.len(), "one map per stage");
         let mut x = stages.pop().expect("at least one stage");

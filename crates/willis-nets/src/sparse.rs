@@ -1,7 +1,8 @@
-//! Encoders that see only some cells of a volume: what is masked is zero after every operation that could move or create values,
-//! and takes no part in statistics.
+//! Encoders that see only some cells of a volume: what is masked is zero after every operation that
+//! could move or create values, and takes no part in statistics.
 //!
-//! Source: Tian et al., ICLR 2023, arXiv:2301.03580 (sparse convolution by masking); Wald et al., CVPR 2025, arXiv:2410.23132 (3D).
+//! Source: Tian et al., ICLR 2023, arXiv:2301.03580 (sparse convolution by masking); Wald et al.,
+//! CVPR 2025, arXiv:2410.23132 (3D).
 
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
@@ -20,16 +21,19 @@ pub struct Active {
 impl Active {
     /// From flags of the cells, item by item in C order.
     ///
-    /// # Panics    if the flags do not fill the grids (programmer error)
+    /// # Panics
+    /// if the flags do not fill the grids (programmer error)
     pub fn new(flags: &[bool], batch: usize, grid: [usize; 3], device: &Device) -> Self {
         let values: Vec<f32> = flags.iter().map(|&flag| f32::from(flag)).collect();
         let shape = [batch, 1, grid[0], grid[1], grid[2]];
         Self { cells: Tensor::from_data(TensorData::new(values, shape), device), flags: flags.to_vec() }
     }
 
-    /// The mask at a resolution, `[B, 1, d, h, w]`; none where that is coarser than the cells, which counts as seen entirely.
+    /// The mask at a resolution, `[B, 1, d, h, w]`; none where that is coarser than the cells,
+    /// which counts as seen entirely.
     ///
-    /// # Panics    if a finer resolution is no multiple of the grid (programmer error)
+    /// # Panics
+    /// if a finer resolution is no multiple of the grid (programmer error)
     fn at(&self, size: [usize; 3]) -> Option<Tensor<5>> {
         let [batch, _, gd, gh, gw] = self.cells.dims();
         if (0..3).any(|axis| size[axis] < [gd, gh, gw][axis]) {
@@ -56,7 +60,8 @@ impl Active {
 
     /// Tokens with zeros where they may not be seen.
     ///
-    /// # Shapes    x `[B, N, C]`, N the product of the grid -> the same
+    /// # Shapes
+    /// x `[B, N, C]`, N the product of the grid -> the same
     pub fn keep_tokens(&self, x: Tensor<3>, grid: [usize; 3]) -> Tensor<3> {
         let [batch, tokens, _] = x.dims();
         match self.at(grid) {
@@ -65,7 +70,8 @@ impl Active {
         }
     }
 
-    /// The mask at a resolution with channels last, `[B, d, h, w, 1]`; none where that is coarser than the cells.
+    /// The mask at a resolution with channels last, `[B, d, h, w, 1]`; none where that is coarser
+    /// than the cells.
     pub fn channels_last(&self, size: [usize; 3]) -> Option<Tensor<5>> {
         Some(self.at(size)?.permute([0, 2, 3, 4, 1]))
     }
@@ -79,11 +85,13 @@ impl Active {
         }
     }
 
-    /// Only those tokens that may be seen, in their order, for attention that must not look at the others; all of them where the grid
-    /// is coarser than the cells.
+    /// Only those tokens that may be seen, in their order, for attention that must not look at the
+    /// others; all of them where the grid is coarser than the cells.
     ///
-    /// # Shapes    x `[B, N, C]`, N the product of the grid -> `[B, M, C]`
-    /// # Panics    if the items of the batch have different numbers of seen cells (programmer error)
+    /// # Shapes
+    /// x `[B, N, C]`, N the product of the grid -> `[B, M, C]`
+    /// # Panics
+    /// if the items of the batch have different numbers of seen cells (programmer error)
     pub fn seen_tokens(&self, x: Tensor<3>, grid: [usize; 3]) -> Tensor<3> {
         let [batch, tokens, channels] = x.dims();
         let [_, _, gd, gh, gw] = self.cells.dims();
@@ -109,7 +117,8 @@ impl Active {
 
     /// Mean 0 and variance 1 per item and channel over what may be seen, zeros elsewhere.
     ///
-    /// # Shapes    x `[B, C, D, H, W]`, zero where it may not be seen -> the same
+    /// # Shapes
+    /// x `[B, C, D, H, W]`, zero where it may not be seen -> the same
     pub fn standardise(&self, x: Tensor<5>) -> Tensor<5> {
         const EPS: f64 = 1e-5;
         let [batch, channels, depth, height, width] = x.dims();

@@ -113,7 +113,8 @@ impl Weights {
 
     /// The configuration of the net, from the metadata key `config`.
     ///
-    /// # Errors    `Configuration` when there is none or it is of another net
+    /// # Errors
+    /// `Configuration` when there is none or it is of another net
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, WeightsError> {
         let text = self.metadata.get("config").ok_or(WeightsError::Configuration { source: None })?;
         serde_json::from_str(text).map_err(|error| WeightsError::Configuration { source: Some(error) })
@@ -121,7 +122,8 @@ impl Weights {
 
     /// Whether the metadata key `revision` names this revision of the net.
     ///
-    /// # Errors    `Revision` when it does not
+    /// # Errors
+    /// `Revision` when it does not
     pub fn check_revision(&self, expected: &'static str) -> Result<(), WeightsError> {
         match self.metadata.get("revision") {
             Some(revision) if revision == expected => Ok(()),
@@ -131,7 +133,8 @@ impl Weights {
 
     /// Adds a tensor.
     ///
-    /// # Panics    if the number of values differs from the shape's (programmer error)
+    /// # Panics
+    /// if the number of values differs from the shape's (programmer error)
     pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill shape {shape:?}");
         self.tensors.insert(name.into(), Values { shape, values });
@@ -154,7 +157,8 @@ impl Weights {
 
     /// Adds the tensors of `other` times `factor`; those that are not here yet are taken over.
     ///
-    /// # Panics    if a shape differs (programmer error)
+    /// # Panics
+    /// if a shape differs (programmer error)
     pub fn add_scaled(&mut self, other: &Self, factor: f32) {
         for (name, added) in &other.tensors {
             let zero = || Values { shape: added.shape.clone(), values: vec![0.0; added.values.len()] };
@@ -202,7 +206,8 @@ impl Weights {
 
     /// The net with these parameters.
     ///
-    /// # Errors    `Missing`, `Unknown`, `Shape` when the weights are not exactly the net's
+    /// # Errors
+    /// `Missing`, `Unknown`, `Shape` when the weights are not exactly the net's
     pub fn apply<M: Module>(self, net: M) -> Result<M, WeightsError> {
         let mut writer = Writer { path: Vec::new(), tensors: self.tensors, error: None };
         let net = net.map(&mut writer);
@@ -217,7 +222,8 @@ impl Weights {
 
     /// The bytes of a safetensors file; equal weights give equal bytes.
     ///
-    /// # Errors    `Format` when the library refuses
+    /// # Errors
+    /// `Format` when the library refuses
     pub fn to_bytes(&self, precision: Precision) -> Result<Vec<u8>, WeightsError> {
         let encode = |values: &[f32]| match precision {
             Precision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
@@ -230,7 +236,8 @@ impl Weights {
         let encoded: Vec<_> = self.tensors.iter().map(|(n, t)| (n, &t.shape, encode(&t.values))).collect();
         let views = encoded.iter().map(|(n, shape, bytes)| Ok((n, TensorView::new(dtype, shape.to_vec(), bytes)?)));
         let views = views.collect::<Result<Vec<_>, WeightsError>>()?;
-        // One pair at most: the library's map has no order, and equal weights must give equal bytes.
+        // One pair at most: the library's map has no order, and equal weights must give equal
+        // bytes.
         let metadata = serde_json::to_string(&self.metadata).unwrap_or_default();
         let metadata = (!self.metadata.is_empty()).then(|| [("willis".to_string(), metadata)].into());
         Ok(safetensors::serialize(views, metadata)?)
@@ -238,7 +245,8 @@ impl Weights {
 
     /// Weights from the bytes of a safetensors file of reals.
     ///
-    /// # Errors    `Format`, `Type`
+    /// # Errors
+    /// `Format`, `Type`
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let (_, header) = SafeTensors::read_metadata(bytes)?;
         let metadata = header.metadata().as_ref().and_then(|m| serde_json::from_str(m.get("willis")?).ok());
@@ -256,7 +264,8 @@ impl Weights {
 
     /// Writes a safetensors file: under a temporary name first, so that no half file is ever seen.
     ///
-    /// # Errors    `Io`, `Format`
+    /// # Errors
+    /// `Io`, `Format`
     pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
         let bytes = self.to_bytes(precision)?;
         write_whole(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })
@@ -264,7 +273,8 @@ impl Weights {
 
     /// Reads a safetensors file.
     ///
-    /// # Errors    `Io`, `Format`, `Type`
+    /// # Errors
+    /// `Io`, `Format`, `Type`
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
         let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
         Self::from_bytes(&bytes)

@@ -1,7 +1,7 @@
 //! Everything but vessels: which tissue is where in the mean head.
 //!
-//! Ellipsoids, planes and noise; distances are approximate millimetres. Coordinates are the mean head's, LPS mm from the
-//! centre of the circle of Willis.
+//! Ellipsoids, planes and noise; distances are approximate millimetres. Coordinates are the mean
+//! head's, LPS mm from the centre of the circle of Willis.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -36,7 +36,8 @@ struct Tumour {
 }
 
 impl Tumour {
-    /// A meningioma or schwannoma on the skull base, where aneurysms are too, or a metastasis anywhere in the brain.
+    /// A meningioma or schwannoma on the skull base, where aneurysms are too, or a metastasis
+    /// anywhere in the brain.
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let radius = rng.log_normal(5.5, 0.5, 2.0, 14.0);
         let half = [0; 3].map(|_| (radius * rng.uniform(0.65, 1.3)) as f32);
@@ -101,7 +102,8 @@ impl Head {
         }
     }
 
-    /// Tissue at a place, `near_artery_mm` from the nearest arterial wall; the flag says whether the place is inside the skull.
+    /// Tissue at a place, `near_artery_mm` from the nearest arterial wall; the flag says whether
+    /// the place is inside the skull.
     pub fn tissue(&self, p: [f32; 3], near_artery_mm: f32) -> (Tissue, bool) {
         let wave = self.noise.scaled(p, 24.0);
         let other = self.noise.scaled([p[1] + 300.0, p[2], p[0]], 24.0);

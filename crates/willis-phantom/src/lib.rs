@@ -1,8 +1,9 @@
 //! Synthetic heads with arteries and aneurysms, seen by synthetic scanners.
 //!
-//! One call, [`synthesise`], makes a series with its truth: an arterial tree with the thirteen sites and its common
-//! variants, saccular aneurysms and what only looks like one, veins, a head around them, and a scanner.
-//! Everything is drawn from a seed. [`cohort`] writes and reads data sets of many series; nothing else here touches a file.
+//! One call, [`synthesise`], makes a series with its truth: an arterial tree with the thirteen
+//! sites and its common variants, saccular aneurysms and what only looks like one, veins, a head
+//! around them, and a scanner. Everything is drawn from a seed. [`cohort`] writes and reads data
+//! sets of many series; nothing else here touches a file.
 
 mod atlas;
 pub mod cohort;

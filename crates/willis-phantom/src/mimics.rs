@@ -1,4 +1,5 @@
-//! What looks like an aneurysm and is none: infundibula, ectasia, stenosis. All are drawn into the arteries themselves.
+//! What looks like an aneurysm and is none: infundibula, ectasia, stenosis. All are drawn into the
+//! arteries themselves.
 
 use rand_chacha::ChaCha8Rng;
 

@@ -41,7 +41,8 @@ impl NoiseField {
         a + (b - a) * t[2]
     }
 
-    /// Value at a place in mm of a field with features of `size` mm; the lattice is turned so that its axes do not show.
+    /// Value at a place in mm of a field with features of `size` mm; the lattice is turned so that
+    /// its axes do not show.
     pub fn scaled(&self, p: [f32; 3], size: f32) -> f32 {
         let [x, y, z] = p.map(|v| v / size);
         self.at([0.36 * x + 0.48 * y - 0.8 * z, 0.6 * y - 0.8 * x, 0.48 * x + 0.64 * y + 0.6 * z])

@@ -64,7 +64,8 @@ pub(crate) const fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// Nearly normal noise from a counter: the sum of four 16-bit uniforms, mean 0, deviation 1, within ±3.5.
+/// Nearly normal noise from a counter: the sum of four 16-bit uniforms, mean 0, deviation 1, within
+/// ±3.5.
 pub(crate) fn counter_normal(seed: u64, counter: u64) -> f32 {
     let bits = mix(seed ^ counter.wrapping_mul(0xd134_2543_de82_ef95));
     let sum = (bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48);

@@ -1,4 +1,5 @@
-//! Tubes and sacs onto a slab of voxels: distances, coverage, labels. Knows nothing of tissue or scanners.
+//! Tubes and sacs onto a slab of voxels: distances, coverage, labels. Knows nothing of tissue or
+//! scanners.
 
 use willis_core::{Grid, Point, Shape, VoxelPoint};
 
@@ -61,7 +62,8 @@ pub(crate) const FAR_MM: f32 = 99.0;
 
 impl Canvas {
     /// # Panics
-    /// if the grid's map is singular (grids come from a [`crate::PhantomSpec`], whose axes are never parallel).
+    /// if the grid's map is singular (grids come from a [`crate::PhantomSpec`], whose axes are
+    /// never parallel).
     pub fn new(grid: Grid) -> Self {
         let inverse = grid.affine.inverse().expect("a phantom's axes are never parallel");
         let zero = inverse.apply(Point::new(0.0, 0.0, 0.0));

@@ -50,7 +50,8 @@ pub(crate) struct Scanner {
     seed: u64,
 }
 
-/// Tissue brightness in the order of [`Tissue`]: HU for CTA; for MR, white matter of T1 is about 300.
+/// Tissue brightness in the order of [`Tissue`]: HU for CTA; for MR, white matter of T1 is about
+/// 300.
 fn typical_tissue(modality: Modality) -> [f64; TISSUE_COUNT] {
     // air, skin, fat, muscle, bone, marrow, csf, grey, white, dura, enhancing
     match modality {
@@ -180,7 +181,8 @@ impl Scanner {
         }
     }
 
-    /// Smooths a block of `[z, y, x]` voxels in place with three-point kernels; across slices only when asked.
+    /// Smooths a block of `[z, y, x]` voxels in place with three-point kernels; across slices only
+    /// when asked.
     pub fn blur(&self, block: &mut [f32], shape: [usize; 3], across_slices: bool) {
         smooth_rows(block, shape, self.blur[2]);
         smooth_columns(block, shape, self.blur[1]);
@@ -189,7 +191,8 @@ impl Scanner {
         }
     }
 
-    /// One slice from blurred brightness to stored values: bias, ghosts, noise, inversion, rounding.
+    /// One slice from blurred brightness to stored values: bias, ghosts, noise, inversion,
+    /// rounding.
     ///
     /// `locals(y)` gives the start of a row and its step, mm from the grid's middle.
     pub fn store(

@@ -46,7 +46,8 @@ pub enum LesionPlan {
 pub enum Randomisation {
     /// Like clinical series.
     Realistic,
-    /// Contrasts, backgrounds, noise, cropping and resolution far beyond clinical ones, so that nets learn shape.
+    /// Contrasts, backgrounds, noise, cropping and resolution far beyond clinical ones, so that
+    /// nets learn shape.
     Wide,
 }
 
@@ -65,7 +66,8 @@ pub struct PhantomSpec {
     pub field_of_view: FieldOfView,
     /// How many aneurysms.
     pub lesions: LesionPlan,
-    /// Gantry tilt: slices stay parallel to the tilted plane while the table moves straight, so the grid is sheared, rad.
+    /// Gantry tilt: slices stay parallel to the tilted plane while the table moves straight, so the
+    /// grid is sheared, rad.
     pub tilt_rad: f64,
     /// Turn of the scanned box about x, y and z, rad.
     pub oblique_rad: [f64; 3],
@@ -86,7 +88,8 @@ pub enum ScanSize {
     Reference,
 }
 
-/// Shares from which [`PhantomSpec::draw`] draws; the default is the challenge's training set (rsna-challenge.md §1.3).
+/// Shares from which [`PhantomSpec::draw`] draws; the default is the challenge's training set
+/// (rsna-challenge.md §1.3).
 #[derive(Debug, Clone, PartialEq)]
 pub struct CohortMix {
     /// Weight of each modality, in the order of [`Modality::ALL`].
@@ -134,7 +137,8 @@ impl CohortMix {
 }
 
 impl PhantomSpec {
-    /// A slab of 88 to 136 mm about the circle of Willis, `pixels` across; slices are thick where the modality's often are.
+    /// A slab of 88 to 136 mm about the circle of Willis, `pixels` across; slices are thick where
+    /// the modality's often are.
     fn draw_slab(
         rng: &mut (impl Rng + ?Sized),
         mix: &CohortMix,
@@ -226,8 +230,8 @@ impl PhantomSpec {
         }
     }
 
-    /// A wide phantom as large as [`PhantomSpec::low_resolution`], with voxels of 0.35 to 1.1 mm, slices up to twice as
-    /// thick, and a turned box.
+    /// A wide phantom as large as [`PhantomSpec::low_resolution`], with voxels of 0.35 to 1.1 mm,
+    /// slices up to twice as thick, and a turned box.
     pub fn wide(rng: &mut (impl Rng + ?Sized), modality: Modality) -> Self {
         let in_plane = 0.35 * (1.1f64 / 0.35).powf(rng.uniform(0.0, 1.0));
         let between = (in_plane * rng.uniform(0.8, 2.0)).min(1.6);

@@ -19,7 +19,8 @@ pub struct Phantom {
     pub volume: Image<i16>,
     /// Slope and intercept from stored values to HU (CTA) or brightness (MR).
     pub rescale: (f64, f64),
-    /// Site of each arterial voxel as [`willis_core::Site::mask_value`], 0 elsewhere; a sac's voxels carry its parent's site.
+    /// Site of each arterial voxel as [`willis_core::Site::mask_value`], 0 elsewhere; a sac's
+    /// voxels carry its parent's site.
     pub sites: Image<u8>,
     /// 1 inside a sac.
     pub aneurysm: Image<u8>,

@@ -94,7 +94,8 @@ impl From<Point> for Vec3 {
     }
 }
 
-/// Centripetal-like Catmull-Rom curve through control points, sampled about every `step_mm`; both ends included.
+/// Centripetal-like Catmull-Rom curve through control points, sampled about every `step_mm`; both
+/// ends included.
 pub(crate) fn spline(control: &[Vec3], step_mm: f64) -> Vec<Vec3> {
     let n = control.len();
     let mut out = Vec::new();

@@ -33,7 +33,8 @@ pub(crate) struct Window {
 }
 
 impl Window {
-    /// Draws the window; a wide phantom may show only a ball of arteries around one of the usual walls.
+    /// Draws the window; a wide phantom may show only a ball of arteries around one of the usual
+    /// walls.
     pub fn draw(spec: &PhantomSpec, atlas: &Atlas, grid: &Grid, scanner: &Scanner, seed: u64) -> Self {
         let mut rng = stream(seed, "window");
         let plain = scanner.background == Background::Plain;

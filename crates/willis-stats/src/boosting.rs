@@ -1,7 +1,8 @@
 //! Gradient boosting for binary labels; models are in XGBoost's JSON format.
 //!
-//! The trees are grown by `hessboost`, a Rust program that reads and writes XGBoost's models and predicts the same
-//! bits; its training is similar to XGBoost's, not identical, so name [`TRAINER`] where a model is described.
+//! The trees are grown by `hessboost`, a Rust program that reads and writes XGBoost's models and
+//! predicts the same bits; its training is similar to XGBoost's, not identical, so name [`TRAINER`]
+//! where a model is described.
 
 use hessboost::config::Monotone;
 use hessboost::prelude::{
@@ -237,7 +238,8 @@ mod tests {
     use super::*;
     use crate::metrics::auroc;
 
-    /// 300 rows: the label follows the first column, which is missing in every seventh row; the second is noise.
+    /// 300 rows: the label follows the first column, which is missing in every seventh row; the
+    /// second is noise.
     fn data() -> (Table, Vec<bool>) {
         let value = |i: usize, k: usize| ((i * k) % 101) as f32 / 101.0;
         let row = |i: usize| [if i.is_multiple_of(7) { f32::NAN } else { value(i, 37) }, value(i, 59)];

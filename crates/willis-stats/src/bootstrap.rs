@@ -16,8 +16,8 @@ pub struct Interval {
 
 /// 95 % percentile interval of a figure over series drawn with replacement.
 ///
-/// `figure` gets the drawn indices, `n_series` of them, repeats included. Draws for which it is undefined are left
-/// out; `None` when that is more than half of them, or there are no series.
+/// `figure` gets the drawn indices, `n_series` of them, repeats included. Draws for which it is
+/// undefined are left out; `None` when that is more than half of them, or there are no series.
 pub fn interval(
     n_series: usize,
     seed: u64,
@@ -28,8 +28,8 @@ pub fn interval(
     interval_by_group(&series, seed, repeats, figure)
 }
 
-/// As [`interval`], for data in which series belong together: whole groups (patients) are drawn, `groups.len()` of
-/// them, and `figure` gets the indices of all their series.
+/// As [`interval`], for data in which series belong together: whole groups (patients) are drawn,
+/// `groups.len()` of them, and `figure` gets the indices of all their series.
 pub fn interval_by_group(
     groups: &[Vec<usize>],
     seed: u64,

@@ -1,9 +1,12 @@
-//! From scores to probabilities: Platt, isotonic and temperature scaling, and a change of prevalence.
+//! From scores to probabilities: Platt, isotonic and temperature scaling, and a change of
+//! prevalence.
 //!
-//! Fit on out-of-fold scores only. With fewer than about 1,000 rows prefer Platt or temperature to isotonic.
+//! Fit on out-of-fold scores only. With fewer than about 1,000 rows prefer Platt or temperature to
+//! isotonic.
 //!
 //! # Source
-//! Platt 1999; Zadrozny & Elkan 2002; Guo et al. 2017, arXiv:1706.04599. Behaviour of scikit-learn 1.9.
+//! Platt 1999; Zadrozny & Elkan 2002; Guo et al. 2017, arXiv:1706.04599. Behaviour of scikit-learn
+//! 1.9.
 
 use serde::{Deserialize, Serialize};
 
@@ -155,9 +158,11 @@ impl Temperature {
     }
 }
 
-/// Probability after a change of prevalence: the odds are multiplied by the ratio of the prior odds.
+/// Probability after a change of prevalence: the odds are multiplied by the ratio of the prior
+/// odds.
 ///
-/// Holds when only the share of positives changes, not what they look like. Prevalences lie between 0 and 1.
+/// Holds when only the share of positives changes, not what they look like. Prevalences lie between
+/// 0 and 1.
 pub fn shift_prevalence(probability: f64, fitted: f64, target: f64) -> f64 {
     let weight = |prior: f64, other: f64| prior / other;
     let positive = probability * weight(target, fitted);

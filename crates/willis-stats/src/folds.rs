@@ -1,6 +1,7 @@
 //! Splits of rows into folds, row for row as scikit-learn 1.9 assigns them (unshuffled).
 //!
-//! Each function gives the fold of every row, 0 to k − 1: row i is tested in fold `folds[i]` and trains in all others.
+//! Each function gives the fold of every row, 0 to k − 1: row i is tested in fold `folds[i]` and
+//! trains in all others.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +47,8 @@ pub fn k_fold(n_rows: usize, n_folds: usize) -> Result<Vec<usize>, FoldError> {
 
 /// Folds with the same share of each class.
 ///
-/// Classes are numbered by first appearance; the sorted labels are dealt round-robin to find how many rows of a class
-/// each fold gets, and the rows of a class fill the folds in blocks.
+/// Classes are numbered by first appearance; the sorted labels are dealt round-robin to find how
+/// many rows of a class each fold gets, and the rows of a class fill the folds in blocks.
 ///
 /// # Errors
 /// `Count`, or `ScarceClasses` when no class reaches every fold.
@@ -80,8 +81,9 @@ pub fn stratified_k_fold<C: Ord>(classes: &[C], n_folds: usize) -> Result<Vec<us
 
 /// Folds that keep groups (patients) whole and come close to the same share of each class.
 ///
-/// Greedy: groups in order of falling standard deviation of their class counts, each to the fold that makes the class
-/// shares most even; among equally good folds, to the one with the fewest rows.
+/// Greedy: groups in order of falling standard deviation of their class counts, each to the fold
+/// that makes the class shares most even; among equally good folds, to the one with the fewest
+/// rows.
 ///
 /// # Errors
 /// `Count`, `ScarceClasses`, or `Groups` when there are fewer groups than folds.

@@ -1,13 +1,15 @@
 //! Logistic regression: the baseline of every stacked model.
 //!
 //! # Source
-//! scikit-learn's `LogisticRegression` with L2 penalty: minimises `Σ log loss + ½ |w|² / C`; the intercept is free.
+//! scikit-learn's `LogisticRegression` with L2 penalty: minimises `Σ log loss + ½ |w|² / C`; the
+//! intercept is free.
 
 use serde::{Deserialize, Serialize};
 
 use crate::table::Table;
 
-/// A fitted logistic regression over standardised columns; a missing value counts as the column's mean.
+/// A fitted logistic regression over standardised columns; a missing value counts as the column's
+/// mean.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logistic {
     /// Mean of each column over its present values.
@@ -140,7 +142,8 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// Solves `A x = b` for a symmetric positive matrix given by its lower triangle (Cholesky); tiny pivots are lifted.
+/// Solves `A x = b` for a symmetric positive matrix given by its lower triangle (Cholesky); tiny
+/// pivots are lifted.
 fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
     let floor = 1e-12 * (0..n).map(|i| a[i * n + i]).fold(1e-300, f64::max);

@@ -1,11 +1,12 @@
-//! Lesion recall on real arterial trees: the voxelised trees of 22 patients (IntrA) get intensities like those of a
-//! TOF-MRA and are taken down the line; two detectors without learning see the same volumes.
+//! Lesion recall on real arterial trees: the voxelised trees of 22 patients (IntrA) get intensities
+//! like those of a TOF-MRA and are taken down the line; two detectors without learning see the same
+//! volumes.
 //!
 //! ```text
 //! cargo run --release --example real_geometry -- TREES -o OUT [--models DIR]
 //! ```
-//! TREES holds `ground_truth.csv` and `<case>_vesselmask_0.4mm.nii.gz`. The table goes to stdout, the volumes and
-//! predictions to OUT.
+//! TREES holds `ground_truth.csv` and `<case>_vesselmask_0.4mm.nii.gz`. The table goes to stdout,
+//! the volumes and predictions to OUT.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +42,8 @@ struct Sac {
     diameter_mm: f64,
 }
 
-/// Distance at which a candidate counts as the lesion: inside the sac, or within 3 mm of its centre.
+/// Distance at which a candidate counts as the lesion: inside the sac, or within 3 mm of its
+/// centre.
 fn is_hit(candidate: &Candidate, sac: &Sac) -> bool {
     candidate.centre.distance_mm(sac.centre) <= (sac.diameter_mm / 2.0).max(3.0)
 }
@@ -114,7 +116,8 @@ fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Sac>>> {
     Ok(cases)
 }
 
-/// Bright lumen with slow drift in flow signal, softened edges, brain-like texture around, Rician noise.
+/// Bright lumen with slow drift in flow signal, softened edges, brain-like texture around, Rician
+/// noise.
 fn render(mask: &Image<u8>, case: &str) -> Image<f32> {
     const TISSUE: f32 = 110.0;
     const LUMEN: f32 = 300.0;

@@ -112,7 +112,8 @@ pub struct DemoArgs {
 /// `willis predict`
 #[derive(Debug, Args)]
 pub struct PredictArgs {
-    /// DICOM folder, .zip of one, multi-frame .dcm, .nii, .nii.gz, .mha, or an RSNA-layout data set.
+    /// DICOM folder, .zip of one, multi-frame .dcm, .nii, .nii.gz, .mha, or an RSNA-layout data
+    /// set.
     #[arg(required = true, value_name = "INPUT")]
     pub inputs: Vec<PathBuf>,
     /// Folder for the results.
@@ -202,7 +203,8 @@ impl From<BackboneName> for Backbone {
 /// `willis cohort ...`
 #[derive(Debug, Subcommand)]
 pub enum CohortCommand {
-    /// Make a phantom data set: DICOM series, train.csv, train_localizers.csv, segmentations, truth.
+    /// Make a phantom data set: DICOM series, train.csv, train_localizers.csv, segmentations,
+    /// truth.
     #[command(
         after_help = "Example:\n  willis cohort synth -o phantoms --series 200 --seed 1\n\nThe same seed gives the same bytes. A killed run goes on where it stopped."
     )]
@@ -222,13 +224,15 @@ pub enum CohortCommand {
         /// Size of the scans.
         #[arg(long, value_enum, default_value = "small")]
         size: ScanSize,
-        /// Only this kind of series (cta, mra, t1post, t2); all four in the challenge's shares when absent.
+        /// Only this kind of series (cta, mra, t1post, t2); all four in the challenge's shares when
+        /// absent.
         #[arg(long)]
         modality: Option<String>,
         /// Share of series with an aneurysm; the challenge's when absent.
         #[arg(long)]
         prevalence: Option<f64>,
-        /// Aneurysms in each head that has any, as far as there is room; as in the challenge (mostly one) when absent.
+        /// Aneurysms in each head that has any, as far as there is room; as in the challenge
+        /// (mostly one) when absent.
         #[arg(long, value_name = "N")]
         lesions: Option<usize>,
     },
@@ -318,10 +322,12 @@ pub struct VesselsArgs {
     /// Weights to start from, of a net of the same configuration; random ones when absent.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain`); the rest starts from random weights.
+    /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain`); the rest
+    /// starts from random weights.
     #[arg(long, value_name = "FILE", conflicts_with = "from")]
     pub encoder: Option<PathBuf>,
-    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
+    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one
+    /// rate for all.
     #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
     pub layer_decay: f64,
 }
@@ -338,10 +344,12 @@ pub struct ClassifierArgs {
     /// Weights to start from, of a net of the same configuration; random ones when absent.
     #[arg(long, value_name = "FILE")]
     pub from: Option<PathBuf>,
-    /// Pre-trained encoder to start from (backbone.safetensors of `willis pretrain --backbone waveformer`).
+    /// Pre-trained encoder to start from (backbone.safetensors of
+    /// `willis pretrain --backbone waveformer`).
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "plain"])]
     pub encoder: Option<PathBuf>,
-    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one rate for all.
+    /// Each layer of a pre-trained encoder learns at this fraction of the next one's rate; 1 is one
+    /// rate for all.
     #[arg(long, default_value_t = 0.9, requires = "encoder", value_name = "FRACTION")]
     pub layer_decay: f64,
     /// A plain 3D CNN instead of WaveFormer with AKOrN and FiLM: the baseline of the results table.
@@ -371,8 +379,8 @@ pub enum TrainCommand {
         after_help = "Example:\n  willis train classifier --data phantoms --models weights -o runs/classifier --steps 4000"
     )]
     Classifier(ClassifierArgs),
-    /// Stacking: boosted trees over the evidence of the fold that no net was trained on; with --folds 1 --fold 0, over all series of a
-    /// data set that no net was trained on.
+    /// Stacking: boosted trees over the evidence of the fold that no net was trained on; with
+    /// --folds 1 --fold 0, over all series of a data set that no net was trained on.
     Stack {
         /// Data and run folder.
         #[command(flatten)]
@@ -389,10 +397,12 @@ pub struct EvaluateArgs {
     /// RSNA-layout data set with the truth.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,
-    /// Table with SeriesInstanceUID and the fourteen columns; folders of candidates beside it are scored too.
+    /// Table with SeriesInstanceUID and the fourteen columns; folders of candidates beside it are
+    /// scored too.
     #[arg(long, value_name = "FILE")]
     pub predictions: PathBuf,
-    /// Also score two detectors without learning on the predicted vessel maps: blobs, and local radius excess.
+    /// Also score two detectors without learning on the predicted vessel maps: blobs, and local
+    /// radius excess.
     #[arg(long)]
     pub baselines: bool,
     /// Bootstrap samples.
@@ -481,7 +491,8 @@ pub enum NetCommand {
         /// `[B, classes, D, H, W]`, .npy.
         #[arg(long, value_name = "Y.npy")]
         output: PathBuf,
-        /// JSON file with what differs from the published configuration; size is the input's when absent.
+        /// JSON file with what differs from the published configuration; size is the input's when
+        /// absent.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },

@@ -1,4 +1,5 @@
-//! One TOML file, one table per stage; the defaults are the published recipe and a file holds only what differs.
+//! One TOML file, one table per stage; the defaults are the published recipe and a file holds only
+//! what differs.
 
 use std::path::Path;
 
@@ -44,7 +45,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PredictConfig {
-    /// Share of series with an aneurysm where the predictions are used, between 0 and 1; the default is the challenge's.
+    /// Share of series with an aneurysm where the predictions are used, between 0 and 1; the
+    /// default is the challenge's.
     pub prevalence: f64,
 }
 

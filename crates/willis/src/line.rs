@@ -108,8 +108,8 @@ fn predict_volume(
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
-/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright, the vessel net looks both
-/// ways, and the way that shows more arteries is kept.
+/// Where brightness alone told T2, whose arteries are dark, from kinds whose arteries are bright,
+/// the vessel net looks both ways, and the way that shows more arteries is kept.
 fn settle_polarity(harmonised: HarmonisedVolume, nets: &Nets, config: &Config) -> HarmonisedVolume {
     let meta = &harmonised.source.meta;
     let other = match meta.modality {
@@ -174,8 +174,9 @@ fn conclude(
     Ok((candidates, prediction))
 }
 
-/// A head has some decimetres of traceable arteries in most sites; a volume without them is not what willis was made for.
-/// When the limit was set, 200 held-out phantoms showed 10 to 13 sites, a real aorta 5.
+/// A head has some decimetres of traceable arteries in most sites; a volume without them is not
+/// what willis was made for. When the limit was set, 200 held-out phantoms showed 10 to 13 sites, a
+/// real aorta 5.
 fn why_abstain(map: &VesselMap, graph: &VesselGraph) -> Option<String> {
     const MIN_LENGTH_MM: f64 = 40.0;
     const MIN_SITES: usize = 8;

@@ -1,4 +1,5 @@
-//! Files of one prediction. Each is written whole or not at all; `run.json` comes last and marks the folder as complete.
+//! Files of one prediction. Each is written whole or not at all; `run.json` comes last and marks
+//! the folder as complete.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! What a run was: versions, configuration, seconds and peak memory per stage. Written to `run.json`.
+//! What a run was: versions, configuration, seconds and peak memory per stage. Written to
+//! `run.json`.
 
 use std::time::Instant;
 
@@ -13,7 +14,8 @@ pub struct StageRecord {
     pub name: String,
     /// Wall-clock seconds.
     pub seconds: f64,
-    /// Highest resident memory of the process during the stage, MiB; `None` where the system does not tell.
+    /// Highest resident memory of the process during the stage, MiB; `None` where the system does
+    /// not tell.
     pub peak_mib: Option<u64>,
 }
 
@@ -52,7 +54,8 @@ pub struct StageClock {
 }
 
 impl StageClock {
-    /// Runs one stage and records how long it took and how much memory the process held at most meanwhile.
+    /// Runs one stage and records how long it took and how much memory the process held at most
+    /// meanwhile.
     pub fn time<T>(&mut self, name: &str, stage: impl FnOnce() -> T) -> T {
         reset_peak_memory();
         let start = Instant::now();
@@ -77,7 +80,8 @@ pub fn peak_memory_mib() -> Option<u64> {
     line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib / 1024)
 }
 
-/// Starts a new measurement of the peak; where the system does not allow it the peak is that of the whole process.
+/// Starts a new measurement of the peak; where the system does not allow it the peak is that of the
+/// whole process.
 fn reset_peak_memory() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }

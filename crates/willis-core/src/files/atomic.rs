@@ -7,10 +7,12 @@ use super::FileError;
 
 /// Write a file so that a reader sees the old content or the new, never a part.
 ///
-/// The content goes to a temporary name in the same folder, is flushed to the disk and renamed. The folder must exist.
+/// The content goes to a temporary name in the same folder, is flushed to the disk and renamed. The
+/// folder must exist.
 ///
 /// # Errors
-/// [`FileError::Write`] when the folder is missing or full, or when `write` fails; the temporary file is gone then.
+/// [`FileError::Write`] when the folder is missing or full, or when `write` fails; the temporary
+/// file is gone then.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), FileError> {
     replace(path, write).map_err(|source| FileError::Write { path: path.to_path_buf(), source })
 }
@@ -22,7 +24,8 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(".willis-").suffix(".part");
-    // Temporary files are private by default; a result must be as readable as any other file of the user.
+    // Temporary files are private by default; a result must be as readable as any other file of the
+    // user.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let temporary = builder.tempfile_in(folder)?;

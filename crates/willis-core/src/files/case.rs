@@ -1,7 +1,8 @@
 //! Training cases: one folder each, one safetensors file in it.
 //!
-//! `case.safetensors` holds `image` (16-bit reals), `sites` and `aneurysm` (bytes), all `[z, y, x]`; its metadata key
-//! `case` is JSON with the layout's version, grid, lesions and series.
+//! `case.safetensors` holds `image` (16-bit reals), `sites` and `aneurysm` (bytes), all
+//! `[z, y, x]`; its metadata key `case` is JSON with the layout's version, grid, lesions and
+//! series.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -60,7 +61,8 @@ pub fn save(folder: &Path, case: &TrainingCase) -> Result<(), FileError> {
 /// The case in a folder.
 ///
 /// # Errors
-/// [`FileError::Read`] when there is none, [`FileError::Malformed`] when it is damaged or of another version.
+/// [`FileError::Read`] when there is none, [`FileError::Malformed`] when it is damaged or of
+/// another version.
 pub fn load(folder: &Path) -> Result<TrainingCase, FileError> {
     let path = folder.join(FILE_NAME);
     decode(&read_bytes(&path)?).map_err(|error| error.at(&path))
@@ -86,7 +88,8 @@ fn decode(bytes: &[u8]) -> Result<TrainingCase, Malformed> {
     })
 }
 
-/// A tensor that must have the type and the grid's shape; its length then follows from the checks of the format.
+/// A tensor that must have the type and the grid's shape; its length then follows from the checks
+/// of the format.
 fn tensor<'a>(
     file: &SafeTensors<'a>,
     name: &str,

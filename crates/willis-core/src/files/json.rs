@@ -11,7 +11,8 @@ use super::{FileError, Malformed, read_bytes};
 /// A value from a JSON file.
 ///
 /// # Errors
-/// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] with line and column when it is no such value.
+/// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] with line and column
+/// when it is no such value.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     serde_json::from_slice(&read_bytes(path)?).map_err(|error| Malformed::new("JSON", error.to_string()).at(path))
 }

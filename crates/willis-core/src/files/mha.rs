@@ -1,7 +1,8 @@
 //! MetaImage (`.mha`): text header and voxels in one file, as ITK writes it.
 //!
-//! World coordinates are LPS mm already. Each triple of `TransformMatrix` is the direction of one voxel axis.
-//! Not read: voxels in another file (`.mhd` + `.raw`), voxels as text, several channels.
+//! World coordinates are LPS mm already. Each triple of `TransformMatrix` is the direction of one
+//! voxel axis. Not read: voxels in another file (`.mhd` + `.raw`), voxels as text, several
+//! channels.
 //!
 //! # Source
 //! MetaIO documentation, itk.org/Wiki/MetaIO.
@@ -25,8 +26,8 @@ const MAX_HEADER: u64 = 1 << 16;
 /// An image from a MetaImage file, on a grid in LPS mm.
 ///
 /// # Errors
-/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is damaged or of a kind
-/// that is not read.
+/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is
+/// damaged or of a kind that is not read.
 pub fn read(path: &Path) -> Result<Image<f32>, FileError> {
     read_with_notes(path).map(|(image, _)| image)
 }

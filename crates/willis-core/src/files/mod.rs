@@ -1,7 +1,8 @@
 //! Files: one module per format.
 //!
-//! What holds for all of them: a file is written whole or not at all ([`atomic`]); sizes in a header are never
-//! trusted; errors name the path and what to do; NIfTI's RAS and the program's LPS meet in [`nifti`] and nowhere else.
+//! What holds for all of them: a file is written whole or not at all ([`atomic`]); sizes in a
+//! header are never trusted; errors name the path and what to do; NIfTI's RAS and the program's LPS
+//! meet in [`nifti`] and nowhere else.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,9 +1,11 @@
 //! NumPy's `.npy`: arrays of real numbers, written as version 1.0.
 //!
-//! Read: versions 1 to 3, integers and reals of both byte orders, C and Fortran order (given back in C order).
+//! Read: versions 1 to 3, integers and reals of both byte orders, C and Fortran order (given back
+//! in C order).
 //!
 //! # Source
-//! numpy.lib.format of the NumPy manual. The reader is ours because `ndarray-npy` trusts the size in the header.
+//! numpy.lib.format of the NumPy manual. The reader is ours because `ndarray-npy` trusts the size
+//! in the header.
 
 use std::io::Read;
 use std::path::Path;
@@ -18,8 +20,8 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// Shape and C-order values of an array, as `f32`.
 ///
 /// # Errors
-/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when it is damaged or holds anything but
-/// integers or reals.
+/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when it is damaged
+/// or holds anything but integers or reals.
 pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>), FileError> {
     decode(open(path)?, |reader, count, element, order| {
         elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)

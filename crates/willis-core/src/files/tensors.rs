@@ -1,6 +1,7 @@
 //! safetensors: named tensors and text metadata, as weights are kept.
 //!
-//! Written by ourselves so that the same tensors always give the same bytes (and hash): sorted names, sorted metadata.
+//! Written by ourselves so that the same tensors always give the same bytes (and hash): sorted
+//! names, sorted metadata.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -45,7 +46,8 @@ pub enum Precision {
     F16,
 }
 
-/// Tensors of a file. Reals of 16, 32 or 64 bits and bfloat16 become `f32`; other types are an error.
+/// Tensors of a file. Reals of 16, 32 or 64 bits and bfloat16 become `f32`; other types are an
+/// error.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] when it is damaged.

@@ -9,8 +9,8 @@ use super::nyul::order_statistics;
 
 /// Air against tissue in CT, HU.
 const CT_AIR_HU: f32 = -300.0;
-/// Air against tissue in MR: this part of the way from the lowest to the 98th percentile. Brain lies at a third or more
-/// of it in all sequences, noise below a tenth.
+/// Air against tissue in MR: this part of the way from the lowest to the 98th percentile. Brain
+/// lies at a third or more of it in all sequences, noise below a tenth.
 const MR_AIR_PART: f32 = 0.15;
 /// Gaps up to twice this width (skull, sinuses) are closed, mm.
 const CLOSE_MM: f64 = 6.0;
@@ -34,7 +34,8 @@ pub(super) fn threshold(coarse: &Image<f32>, kind: IntensityKind) -> f32 {
     }
 }
 
-/// 1 in the head (and what hangs on it), 0 elsewhere; C-order on the coarse grid. Empty when nothing is above the threshold.
+/// 1 in the head (and what hangs on it), 0 elsewhere; C-order on the coarse grid. Empty when
+/// nothing is above the threshold.
 pub(super) fn mask(coarse: &Image<f32>, threshold: f32) -> Vec<u8> {
     let shape = coarse.grid.shape.zyx();
     let spacing = coarse.grid.spacing().zyx();

@@ -1,7 +1,9 @@
-//! Volume to harmonised volume: patient axes, a box about the circle of Willis, working spacing, comparable intensities.
+//! Volume to harmonised volume: patient axes, a box about the circle of Willis, working spacing,
+//! comparable intensities.
 //!
-//! Intensities after [`harmonise`]: soft tissue is about 0 and air about -1. In MR the vessels of bright-blood series lie
-//! around 1 to 3 (a value of 1 is twice the head's median); in CT 40 HU is 0 and 240 HU is 1.
+//! Intensities after [`harmonise`]: soft tissue is about 0 and air about -1. In MR the vessels of
+//! bright-blood series lie around 1 to 3 (a value of 1 is twice the head's median); in CT 40 HU is
+//! 0 and 240 HU is 1.
 
 use std::sync::Arc;
 
@@ -85,10 +87,11 @@ pub enum HarmoniseError {
     Nyul(#[from] nyul::NyulError),
 }
 
-/// Bring a volume onto patient axes at working spacing, cut to the region of interest, with comparable intensities.
+/// Bring a volume onto patient axes at working spacing, cut to the region of interest, with
+/// comparable intensities.
 ///
-/// Trilinear interpolation (block averages first where the series is much finer); places outside the scan take the
-/// lowest value of the series. The world position of every structure is kept.
+/// Trilinear interpolation (block averages first where the series is much finer); places outside
+/// the scan take the lowest value of the series. The world position of every structure is kept.
 ///
 /// # Errors
 /// see [`HarmoniseError`]

@@ -30,7 +30,8 @@ pub enum Normalise {
     },
     /// The median of the tissue becomes 0, air -1; clipped to -2 to 5.
     ///
-    /// One percentile and the physical zero, because high percentiles depend on how much vessel and fat a crop holds.
+    /// One percentile and the physical zero, because high percentiles depend on how much vessel and
+    /// fat a crop holds.
     Percentile,
     /// Nyúl's standard scale, then its middle becomes 0 and its 0 becomes -1; clipped to -2 to 5.
     Nyul {

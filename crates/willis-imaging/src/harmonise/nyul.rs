@@ -1,8 +1,8 @@
 //! Nyúl–Udupa histogram standardisation: one intensity scale for MR series of one kind.
 //!
 //! # Source
-//! Nyúl, Udupa & Zhang, IEEE TMI 19(2), 2000, as in `intensity-normalization` 3.x. We differ: equal landmarks are merged
-//! instead of dividing by zero, and the arithmetic is `f64`.
+//! Nyúl, Udupa & Zhang, IEEE TMI 19(2), 2000, as in `intensity-normalization` 3.x. We differ: equal
+//! landmarks are merged instead of dividing by zero, and the arithmetic is `f64`.
 
 use std::path::Path;
 
@@ -48,7 +48,8 @@ pub struct Standard {
 
 /// Intensities at given percentiles (rising) of the finite values; `None` when there is none.
 ///
-/// Percentile `q` of `n` sorted values is at position `q/100·(n−1)`, between neighbours by linear interpolation.
+/// Percentile `q` of `n` sorted values is at position `q/100·(n−1)`, between neighbours by linear
+/// interpolation.
 pub fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11]) -> Option<[f64; 11]> {
     let mut values: Vec<f32> = values.into_iter().filter(|v| v.is_finite()).collect();
     let last = values.len().checked_sub(1)?;
@@ -62,7 +63,8 @@ pub fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11])
     }))
 }
 
-/// Values at ranks (counted from 0, in any order) of the sorted values, which are reordered; a rank beyond the end gives none.
+/// Values at ranks (counted from 0, in any order) of the sorted values, which are reordered; a rank
+/// beyond the end gives none.
 pub(super) fn order_statistics(values: &mut [f32], ranks: &[usize]) -> Vec<f32> {
     let mut rising: Vec<usize> = ranks.iter().copied().filter(|&rank| rank < values.len()).collect();
     rising.sort_unstable();
@@ -76,8 +78,8 @@ pub(super) fn order_statistics(values: &mut [f32], ranks: &[usize]) -> Vec<f32> 
     ranks.iter().filter_map(|&rank| values.get(rank).copied()).collect()
 }
 
-/// The standard scale of training images: the mean of their landmarks after each image's p1 is mapped to 1 and its p99
-/// to 100.
+/// The standard scale of training images: the mean of their landmarks after each image's p1 is
+/// mapped to 1 and its p99 to 100.
 ///
 /// Each item gives the voxels inside one image's mask (without a mask: those above 0).
 ///
@@ -156,8 +158,8 @@ pub struct PiecewiseLinear {
 }
 
 impl PiecewiseLinear {
-    /// Through pairs whose `from` never falls; equal ones become one knot at the mean of their `to`. `None` when fewer
-    /// than two are left.
+    /// Through pairs whose `from` never falls; equal ones become one knot at the mean of their
+    /// `to`. `None` when fewer than two are left.
     fn through(from: &[f64], to: &[f64]) -> Option<Self> {
         let pairs: Vec<(f64, f64)> = from.iter().copied().zip(to.iter().copied()).collect();
         let mean = |tied: &[(f64, f64)]| tied.iter().map(|p| p.1).sum::<f64>() / tied.len() as f64;

@@ -7,11 +7,13 @@ use super::HarmoniseError;
 
 /// Most voxels of a grid: 1 GiB as `f32`.
 const MAX_VOXELS: f64 = (1u32 << 28) as f64;
-/// Depth below the top of the head that shows its middle from side to side and from front to back, mm.
+/// Depth below the top of the head that shows its middle from side to side and from front to back,
+/// mm.
 const UPPER_HEAD_MM: f64 = 100.0;
 /// Fewer voxels of head in a slice than this are hair, noise or a strap, mm².
 const LEAST_SLICE_MM2: f64 = 400.0;
-/// The top of the head is cut off when the scan's top slice holds more than this part of the largest slice.
+/// The top of the head is cut off when the scan's top slice holds more than this part of the
+/// largest slice.
 const CUT_PART: f64 = 0.35;
 
 /// The region of interest.
@@ -39,7 +41,8 @@ pub struct BoxSize {
 }
 
 impl Default for RoiConfig {
-    /// The circle of Willis lies 80 to 110 mm below the top of the head and a little in front of its middle.
+    /// The circle of Willis lies 80 to 110 mm below the top of the head and a little in front of
+    /// its middle.
     fn default() -> Self {
         Self { enabled: true, size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 }, below_vertex_mm: 45.0 }
     }
@@ -90,10 +93,12 @@ impl Region {
     }
 }
 
-/// The region of interest of a scan, from the mask of its head on a coarse grid along the patient's axes.
+/// The region of interest of a scan, from the mask of its head on a coarse grid along the patient's
+/// axes.
 ///
-/// From side to side and from front to back it is centred on the upper head; from the top of the head it lies
-/// `below_vertex_mm` down, or starts at the top of the scan when that cuts the head. It never leaves the scan.
+/// From side to side and from front to back it is centred on the upper head; from the top of the
+/// head it lies `below_vertex_mm` down, or starts at the top of the scan when that cuts the head.
+/// It never leaves the scan.
 pub fn place(scan: &Region, grid: &Grid, mask: &[u8], config: &RoiConfig, findings: &mut Vec<Finding>) -> Region {
     let spacing = grid.spacing();
     let slice_mm2 = spacing.x * spacing.y;
@@ -143,7 +148,8 @@ fn middle(scan: &Region, config: &RoiConfig) -> Region {
     Region { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) }
 }
 
-/// An interval of a length that starts at `start` if it can, moved into `low..high`; all of that when it is too long.
+/// An interval of a length that starts at `start` if it can, moved into `low..high`; all of that
+/// when it is too long.
 fn fit(start: f64, length: f64, low: f64, high: f64) -> (f64, f64) {
     if high - low <= length {
         return (low, high);

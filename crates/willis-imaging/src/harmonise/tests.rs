@@ -11,8 +11,8 @@ fn volume(image: Image<f32>, modality: Option<Modality>) -> Arc<Volume> {
     Arc::new(Volume { image, meta, findings: Vec::new() })
 }
 
-/// A head of radius 75, 90 (y) and 100 mm (z) about the origin with a bright ball of 8 mm at `ball`, on a grid that
-/// covers it.
+/// A head of radius 75, 90 (y) and 100 mm (z) about the origin with a bright ball of 8 mm at
+/// `ball`, on a grid that covers it.
 fn head(grid: Grid, ball: Point, values: [f32; 3]) -> Image<f32> {
     let value = |offset| {
         let p = grid.affine.to_world(grid.shape.index(offset).into());
@@ -207,7 +207,8 @@ fn whole_heads_keep_brain_stem_and_circle_of_willis() {
                 && within(kept.low.y, p.y, kept.high.y)
                 && within(kept.low.z, p.z, kept.high.z)
         };
-        // The circle of Willis lies 20 to 30 mm before the middle of the brain stem and 10 to 25 mm above it.
+        // The circle of Willis lies 20 to 30 mm before the middle of the brain stem and 10 to 25 mm
+        // above it.
         assert!(inside(Point::new(stem.x, stem.y - 25.0, stem.z + 15.0), 25.0), "{name}: {stem:?} {kept:?}");
         assert!(inside(stem, 10.0), "{name}: {stem:?} {kept:?}");
     }

@@ -1,7 +1,7 @@
 //! From stored bytes to one brightness per voxel.
 //!
-//! Native pixels are read here, RLE next door; JPEG and JPEG 2000 streams go through dicom-rs, one frame at a time, behind a
-//! panic guard because those decoders panic on damaged streams.
+//! Native pixels are read here, RLE next door; JPEG and JPEG 2000 streams go through dicom-rs, one
+//! frame at a time, behind a panic guard because those decoders panic on damaged streams.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -255,7 +255,8 @@ struct Order {
 }
 
 impl Order {
-    /// Brightness of every pixel: the sample itself, luminance of RGB (ITU-R BT.601), or the Y of YBR.
+    /// Brightness of every pixel: the sample itself, luminance of RGB (ITU-R BT.601), or the Y of
+    /// YBR.
     fn each<const N: usize>(&self, data: &[u8], colour: Colour, out: &mut [f32], read: impl Fn([u8; N]) -> f64) {
         let (values, _) = data.as_chunks::<N>();
         if self.samples == 1 {

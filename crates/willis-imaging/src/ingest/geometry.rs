@@ -1,4 +1,5 @@
-//! From places of single slices to one grid: order, spacing, tilt, gaps, and declared guesses where the header is silent.
+//! From places of single slices to one grid: order, spacing, tilt, gaps, and declared guesses where
+//! the header is silent.
 //!
 //! Pure arithmetic on [`Slice`]s; no files, no pixels.
 
@@ -18,12 +19,13 @@ const GUESSED_HEIGHT_MM: f64 = 150.0;
 /// How slices become a volume.
 #[derive(Debug, Clone)]
 pub(super) struct Placement {
-    /// Indices of the input slices, from the first slice of the volume to the last; dropped slices are absent.
+    /// Indices of the input slices, from the first slice of the volume to the last; dropped slices
+    /// are absent.
     pub order: Vec<usize>,
     /// Voxel `(x, y, z)` to LPS mm of the finished volume.
     pub affine: Affine,
-    /// Where slices were missing or unevenly spaced: for each slice of the volume the position in `order` (fractional)
-    /// it is interpolated at. `None` when the slices are taken as they are.
+    /// Where slices were missing or unevenly spaced: for each slice of the volume the position in
+    /// `order` (fractional) it is interpolated at. `None` when the slices are taken as they are.
     pub resample: Option<Vec<f64>>,
     /// What was odd.
     pub findings: Vec<Finding>,
@@ -31,11 +33,12 @@ pub(super) struct Placement {
 
 /// Places slices of one configuration (same size, spacing, orientation).
 ///
-/// Slices are sorted along their normal `row x column`, so the volume's axes are right-handed. The slice step is the
-/// vector from the first position to the last over the number of steps, so that a tilted gantry gives an exactly
-/// sheared grid. Slices at a place already taken are dropped. Gaps that are multiples of the median gap are missing
-/// slices; those and other uneven gaps are closed by linear interpolation onto an even grid. Slices beyond a gap of
-/// more than 5.5 median gaps are dropped when they are the smaller part.
+/// Slices are sorted along their normal `row x column`, so the volume's axes are right-handed. The
+/// slice step is the vector from the first position to the last over the number of steps, so that a
+/// tilted gantry gives an exactly sheared grid. Slices at a place already taken are dropped. Gaps
+/// that are multiples of the median gap are missing slices; those and other uneven gaps are closed
+/// by linear interpolation onto an even grid. Slices beyond a gap of more than 5.5 median gaps are
+/// dropped when they are the smaller part.
 pub(super) fn place(slices: &[Slice]) -> Placement {
     let mut findings = Vec::new();
     let first = &slices[0];
@@ -76,7 +79,8 @@ struct Placed {
     height: f64,
 }
 
-/// Slices by height: from positions, else from slice locations, else from instance numbers and a guessed step.
+/// Slices by height: from positions, else from slice locations, else from instance numbers and a
+/// guessed step.
 fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<Placed> {
     let by_position = || -> Option<Vec<Placed>> {
         let placed: Option<Vec<_>> = slices

@@ -1,4 +1,5 @@
-//! Which slices belong together: series, configuration within a series, time point within a configuration.
+//! Which slices belong together: series, configuration within a series, time point within a
+//! configuration.
 
 use std::collections::BTreeMap;
 
@@ -22,7 +23,8 @@ pub(super) fn by_series(instances: &[Instance]) -> BTreeMap<&str, Vec<usize>> {
     for (index, instance) in instances.iter().enumerate() {
         series.entry(&instance.series_uid).or_default().push(index);
     }
-    // By SOP instance UID, so that nothing depends on the order of files; what has none sorts by its slices.
+    // By SOP instance UID, so that nothing depends on the order of files; what has none sorts by
+    // its slices.
     for members in series.values_mut() {
         members.sort_by(|&a, &b| canonical_order(&instances[a], &instances[b]));
         members.dedup_by(|b, a| is_copy(&instances[*a], &instances[*b]));
@@ -43,7 +45,8 @@ fn canonical_order(a: &Instance, b: &Instance) -> std::cmp::Ordering {
     })
 }
 
-/// The series asked for, else the one with the most slices of a scanner (CT or MR before anything else).
+/// The series asked for, else the one with the most slices of a scanner (CT or MR before anything
+/// else).
 pub(super) fn choose_series(
     instances: &[Instance],
     wanted: Option<&str>,
@@ -117,12 +120,14 @@ fn same_configuration(a: &Slice, b: &Slice) -> bool {
         && close(orientation(a).as_ref().map(|v| &v[..]), orientation(b).as_ref().map(|v| &v[..]), 5e-3)
 }
 
-/// One time point (or echo, or image component) of a 4-D series: the most complete, the first among equals.
+/// One time point (or echo, or image component) of a 4-D series: the most complete, the first among
+/// equals.
 ///
-/// A series is 4-D when its places hold two slices or more on average. Members are told apart by image type, echo time,
-/// temporal position, stack and acquisition number, in this order; a key that would leave places empty is not used.
-/// Magnitude images come before phase, real, imaginary and field maps.
-/// What is still double after that is resolved by taking the first slice of each place.
+/// A series is 4-D when its places hold two slices or more on average. Members are told apart by
+/// image type, echo time, temporal position, stack and acquisition number, in this order; a key
+/// that would leave places empty is not used. Magnitude images come before phase, real, imaginary
+/// and field maps. What is still double after that is resolved by taking the first slice of each
+/// place.
 pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) -> Vec<Member> {
     let total = members.len();
     let places = distinct_places(&members);

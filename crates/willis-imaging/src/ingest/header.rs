@@ -1,7 +1,7 @@
 //! What one DICOM file says of itself: pixel layout, and per frame its place, scaling and time.
 //!
-//! Classic files give one frame; enhanced files give many, through the shared and per-frame functional groups
-//! (PS3.3 C.7.6.16). Nothing is decided here: a missing value stays `None`.
+//! Classic files give one frame; enhanced files give many, through the shared and per-frame
+//! functional groups (PS3.3 C.7.6.16). Nothing is decided here: a missing value stays `None`.
 
 use dicom_core::{DicomValue, Tag};
 use dicom_dictionary_std::tags;
@@ -66,7 +66,8 @@ pub(super) struct Slice {
     pub time: TimeKeys,
 }
 
-/// Values that tell the members of a 4-D series apart, most telling first; hundredths where the tag is a decimal.
+/// Values that tell the members of a 4-D series apart, most telling first; hundredths where the tag
+/// is a decimal.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TimeKeys {
     pub image_type: String,
@@ -76,7 +77,8 @@ pub(super) struct TimeKeys {
     pub acquisition: Option<i64>,
 }
 
-/// Attributes for guessing the kind of series. Free text stays inside this module's callers and never enters a message.
+/// Attributes for guessing the kind of series. Free text stays inside this module's callers and
+/// never enters a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Hints {
     pub modality: String,
@@ -199,7 +201,8 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
     let held = available / frame_bytes.max(1);
     match declared {
         Some(n) if n <= held => Ok(n as usize),
-        // Without a frame count, a compressed stream is one frame in any number of fragments, unless the header lists more.
+        // Without a frame count, a compressed stream is one frame in any number of fragments,
+        // unless the header lists more.
         None if matches!(pixels, Pixels::Encapsulated { .. }) && held >= 1 => {
             let listed =
                 obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
@@ -244,7 +247,8 @@ fn slice(groups: &Groups, frame: usize, frames: usize, pixels: &PixelFormat) -> 
             Some(frame_type + "\\" + &text(s, tags::COMPLEX_IMAGE_COMPONENT).unwrap_or_default())
         })
         .or_else(|| text(groups.top, tags::IMAGE_TYPE));
-    // Multi-frame files without functional groups carry one position for all frames, which places only the first.
+    // Multi-frame files without functional groups carry one position for all frames, which places
+    // only the first.
     let position = match (groups.own, frames) {
         (None, 2..) => None,
         _ => groups.find(tags::PLANE_POSITION_SEQUENCE, |s| numbers::<3>(s, tags::IMAGE_POSITION_PATIENT)),

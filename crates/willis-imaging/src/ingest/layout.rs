@@ -1,7 +1,8 @@
 //! Where the parts of one DICOM file lie: a walk over its elements that trusts no length.
 //!
-//! The DICOM parser allocates whatever length a file declares and recurses as deep as its sequences go, so every file
-//! passes this walk first. Nothing is interpreted here except lengths; the pixel bytes are located, not decoded.
+//! The DICOM parser allocates whatever length a file declares and recurses as deep as its sequences
+//! go, so every file passes this walk first. Nothing is interpreted here except lengths; the pixel
+//! bytes are located, not decoded.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -67,7 +68,8 @@ pub(super) struct Encoding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pixels {
     Absent,
-    /// Integers of the declared bit depth, in the data set's byte order; `words` tells whether they were written as 16-bit units.
+    /// Integers of the declared bit depth, in the data set's byte order; `words` tells whether they
+    /// were written as 16-bit units.
     Native {
         range: Range<usize>,
         words: bool,
@@ -139,7 +141,8 @@ pub(super) fn looks_like_dicom(head: &[u8]) -> bool {
     meta_start(head).is_some()
 }
 
-/// Offset of the first element: after the preamble, or zero when the file starts with a group 2 or group 8 element.
+/// Offset of the first element: after the preamble, or zero when the file starts with a group 2 or
+/// group 8 element.
 fn meta_start(file: &[u8]) -> Option<usize> {
     if file.get(128..132) == Some(b"DICM") {
         return Some(132);
@@ -155,7 +158,8 @@ fn looks_explicit(dataset: &[u8]) -> bool {
     dataset.get(4..6).is_some_and(|vr| vr.iter().all(u8::is_ascii_uppercase))
 }
 
-/// Transfer syntax of the meta group (explicit, little endian) and the offset of the data set behind it.
+/// Transfer syntax of the meta group (explicit, little endian) and the offset of the data set
+/// behind it.
 fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), LayoutError> {
     let encoding = Encoding { explicit: true, big_endian: false };
     let (mut at, mut syntax) = (start, String::new());

@@ -1,10 +1,13 @@
-//! Reading a series: DICOM (folder, archive, multi-frame file), NIfTI or MetaImage in, one [`Volume`] out.
+//! Reading a series: DICOM (folder, archive, multi-frame file), NIfTI or MetaImage in, one
+//! [`Volume`] out.
 //!
-//! A file is recognised by its content. A file that cannot be used among others that can is a finding; an input from
-//! which no volume can be made is an error. Findings and errors never carry names or identifiers of a patient.
+//! A file is recognised by its content. A file that cannot be used among others that can is a
+//! finding; an input from which no volume can be made is an error. Findings and errors never carry
+//! names or identifiers of a patient.
 //!
-//! In reading order: `source` finds bytes, `layout` checks them and locates the parts, `header` reads attributes,
-//! `group` picks the slices, `geometry` places them, `decode` turns pixels into values, `series` joins it all.
+//! In reading order: `source` finds bytes, `layout` checks them and locates the parts, `header`
+//! reads attributes, `group` picks the slices, `geometry` places them, `decode` turns pixels into
+//! values, `series` joins it all.
 
 mod decode;
 mod geometry;
@@ -166,13 +169,16 @@ pub struct SeriesListing {
     pub slices: usize,
 }
 
-/// Reads a series from a DICOM folder (with its subfolders), a `.zip` of one, a `.dcm`, `.nii`, `.nii.gz` or `.mha` file.
+/// Reads a series from a DICOM folder (with its subfolders), a `.zip` of one, a `.dcm`, `.nii`,
+/// `.nii.gz` or `.mha` file.
 ///
-/// Of several series the one with the most slices is taken unless `config.series_uid` names another. Voxels are the
-/// stored values after slope and intercept (HU for CT), sorted along the slice normal; the affine is in LPS mm.
+/// Of several series the one with the most slices is taken unless `config.series_uid` names
+/// another. Voxels are the stored values after slope and intercept (HU for CT), sorted along the
+/// slice normal; the affine is in LPS mm.
 ///
 /// # Errors
-/// [`IngestError`] when no volume of at least two slices can be made. Everything else odd is in `Volume::findings`.
+/// [`IngestError`] when no volume of at least two slices can be made. Everything else odd is in
+/// `Volume::findings`.
 pub fn ingest(path: &Path, config: &IngestConfig) -> Result<Volume, IngestError> {
     let (sources, mut findings) = match open(path, config)? {
         Input::Dicom(sources, findings) => (sources, findings),
@@ -185,7 +191,8 @@ pub fn ingest(path: &Path, config: &IngestConfig) -> Result<Volume, IngestError>
 /// Lists the series of a DICOM folder, archive or file, most slices first.
 ///
 /// # Errors
-/// As [`ingest`], as far as headers are concerned; NIfTI and MetaImage files hold no series and are `UnknownFormat`.
+/// As [`ingest`], as far as headers are concerned; NIfTI and MetaImage files hold no series and are
+/// `UnknownFormat`.
 pub fn series_in(path: &Path) -> Result<Vec<SeriesListing>, IngestError> {
     let config = IngestConfig::default();
     let Input::Dicom(sources, mut findings) = open(path, &config)? else {

@@ -1,4 +1,5 @@
-//! Which of the four kinds of series it is: from the header, else from the brightness of the voxels.
+//! Which of the four kinds of series it is: from the header, else from the brightness of the
+//! voxels.
 
 use willis_core::{Finding, Modality};
 
@@ -32,7 +33,8 @@ pub(super) fn modality(hints: Option<&Hints>, voxels: &[f32]) -> (Modality, Basi
     hints.and_then(from_header).unwrap_or_else(|| from_voxels(voxels))
 }
 
-/// Kind by header: CT is CTA; MR by its words, then by contrast agent, then by echo and repetition time.
+/// Kind by header: CT is CTA; MR by its words, then by contrast agent, then by echo and repetition
+/// time.
 fn from_header(hints: &Hints) -> Option<(Modality, Basis)> {
     let stated = |modality| Some((modality, Basis::Stated));
     if hints.modality == "CT" {
@@ -71,10 +73,11 @@ fn from_header(hints: &Hints) -> Option<(Modality, Basis)> {
     })
 }
 
-/// Kind by brightness. CT has air near -1000. Where nearly everything has the lowest value, only bright arteries were left in. In a
-/// time-of-flight angiogram few voxels (arteries) are far brighter than all others; in T2 many (fluid, about 5 %) are
-/// brighter and none far more so; after contrast in T1 the bright tail is short. The limits are ours, set on synthetic
-/// series and two real angiograms.
+/// Kind by brightness. CT has air near -1000. Where nearly everything has the lowest value, only
+/// bright arteries were left in. In a time-of-flight angiogram few voxels (arteries) are far
+/// brighter than all others; in T2 many (fluid, about 5 %) are brighter and none far more so; after
+/// contrast in T1 the bright tail is short. The limits are ours, set on synthetic series and two
+/// real angiograms.
 fn from_voxels(voxels: &[f32]) -> (Modality, Basis) {
     let stride = (voxels.len() / 200_000).max(1);
     let mut sample: Vec<f32> = voxels.iter().copied().step_by(stride).collect();
@@ -135,7 +138,8 @@ mod tests {
         assert_eq!(kind(&tof), Modality::Mra);
         let t2 = [air(5000, 0.0), vec![100.0; 4500], vec![300.0; 500]].concat();
         assert_eq!(kind(&t2), Modality::T2);
-        // A crop at the circle of Willis: so many arteries that the brightest twentieth is made of them.
+        // A crop at the circle of Willis: so many arteries that the brightest twentieth is made of
+        // them.
         let tissue = (0..9750).map(|i| 60.0 + 0.009 * i as f32);
         let crop: Vec<f32> = tissue.chain((0..250).map(|i| 200.0 + 2.6 * i as f32)).collect();
         assert_eq!(kind(&crop), Modality::Mra);

@@ -1,4 +1,5 @@
-//! Real files of many scanners. They are not part of the repository; without them each test says so and passes.
+//! Real files of many scanners. They are not part of the repository; without them each test says so
+//! and passes.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -52,7 +53,8 @@ fn first_frame(path: &Path) -> Result<Vec<f32>, String> {
     Ok(out)
 }
 
-/// Largest difference of values over the voxels of `reference`, times `scale`, each looked up in the volume at its world point.
+/// Largest difference of values over the voxels of `reference`, times `scale`, each looked up in
+/// the volume at its world point.
 fn largest_difference(volume: &Volume, reference: &Image<f32>, scale: f32) -> f32 {
     let (ours, theirs) = (volume.image.grid, reference.grid);
     assert_eq!(ours.shape.len(), theirs.shape.len(), "{:?} {:?}", ours.shape, theirs.shape);
@@ -149,7 +151,8 @@ fn series_of_six_vendors_match_their_reference() {
         let volume = ingest(&folder.path().join(series), &IngestConfig::default()).unwrap();
         let reference = nifti::read(&folder.path().join(format!("{series}_ground_truth.nii.gz"))).unwrap();
         let difference = largest_difference(&volume, &reference, 1.0);
-        // Enhanced Philips files carry a fractional slope; the reference rounds to f32 at another place.
+        // Enhanced Philips files carry a fractional slope; the reference rounds to f32 at another
+        // place.
         assert!(difference <= 5e-4, "{series}: {difference}");
         assert!(volume.findings.iter().all(|f| f.code == "modality-guessed"), "{series}: {:?}", volume.findings);
     }
@@ -182,7 +185,8 @@ fn odd_series_are_repaired_or_refused() {
 #[test]
 fn enhanced_files_match_their_reference() {
     let Some(folder) = data("48_dicom_enhanced") else { return };
-    // Philips: ours is the display value (rescale slope 1.27985), the reference the precise value (1 / 8.44864e-6).
+    // Philips: ours is the display value (rescale slope 1.27985), the reference the precise value
+    // (1 / 8.44864e-6).
     for (input, reference, scale) in [
         ("In/Siemens/XA10", "Ref/Siemens_REST1_w_SMS_PF7-8_6.nii", 1.0),
         ("In/Philips/IM_0027_fMAP.dcm", "Ref/Philips_WIP_B0_NS_801_e1.nii", 1.27985 * 8.44864e-6),

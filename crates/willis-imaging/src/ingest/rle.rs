@@ -1,9 +1,10 @@
-//! RLE compressed frames (PS3.5 annex G). The decoder of dicom-rs panics on damaged streams and stops at 16 bits.
+//! RLE compressed frames (PS3.5 annex G). The decoder of dicom-rs panics on damaged streams and
+//! stops at 16 bits.
 
 use super::header::PixelFormat;
 
-/// Decodes the PackBits segments of one RLE frame (PS3.5 annex G): one segment per byte of a sample, highest first.
-/// The result holds plane after plane, little endian.
+/// Decodes the PackBits segments of one RLE frame (PS3.5 annex G): one segment per byte of a
+/// sample, highest first. The result holds plane after plane, little endian.
 pub(super) fn decode(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, &'static str> {
     let pixels = format.rows * format.columns;
     let width = format.bits_allocated / 8;

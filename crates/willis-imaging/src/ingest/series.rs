@@ -1,4 +1,5 @@
-//! From located files to a volume: headers in parallel, slices decoded in parallel straight into their place.
+//! From located files to a volume: headers in parallel, slices decoded in parallel straight into
+//! their place.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,7 +16,8 @@ use super::modality::{Basis, modality};
 use super::source::Source;
 use super::{IngestConfig, IngestError};
 
-/// Reads all headers; sources that hold no image are dropped, with a finding. Sources and instances correspond.
+/// Reads all headers; sources that hold no image are dropped, with a finding. Sources and instances
+/// correspond.
 pub(super) fn read_headers(
     path: &Path,
     sources: Vec<Source>,
@@ -125,7 +127,8 @@ fn check_size(member: &Member, placement: &Placement, config: &IngestConfig) -> 
     Ok(())
 }
 
-/// Decodes slices into consecutive planes of `voxels`; gives the first failure of each failing instance.
+/// Decodes slices into consecutive planes of `voxels`; gives the first failure of each failing
+/// instance.
 fn decode(
     sources: &[Source],
     instances: &[Instance],
@@ -196,7 +199,8 @@ fn interpolate(voxels: &[f32], plane: usize, places: &[f64]) -> Vec<f32> {
     out
 }
 
-/// Repairs values and fills in what is known: the user's word, else the header's, else (for the kind of series) a guess.
+/// Repairs values and fills in what is known: the user's word, else the header's, else (for the
+/// kind of series) a guess.
 pub(super) fn finish(
     mut image: Image<f32>,
     uid: String,
@@ -236,8 +240,8 @@ fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
 
 /// Takes a wrong rescale intercept back when the stored values are surely HU already.
 ///
-/// Sure means: soft tissue (-100..150) holds at least 5 % of the stored values but less than a fifth of that after the
-/// intercept, and at least 5 % of the stored values are those of air.
+/// Sure means: soft tissue (-100..150) holds at least 5 % of the stored values but less than a
+/// fifth of that after the intercept, and at least 5 % of the stored values are those of air.
 fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[Member], findings: &mut Vec<Finding>) {
     let intercept = slices[0].slice.intercept;
     let uniform = slices.iter().all(|m| (m.slice.slope, m.slice.intercept) == (1.0, intercept));

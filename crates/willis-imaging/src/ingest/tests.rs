@@ -303,7 +303,8 @@ fn stored_hounsfield_units_are_recognised() {
     assert_eq!(volume.image.voxels[..2], [-1000.0, 40.0]);
 }
 
-/// An enhanced file: one orientation and pixel measure for all frames, a position and a slope for each; two echoes.
+/// An enhanced file: one orientation and pixel measure for all frames, a position and a slope for
+/// each; two echoes.
 fn enhanced(path: &Path) {
     let mut obj = TestSlice::axial(1, 0.0).object();
     for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE]

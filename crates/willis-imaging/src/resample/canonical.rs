@@ -3,7 +3,8 @@
 use rayon::prelude::*;
 use willis_core::{Affine, Grid, Image, Shape, VoxelPoint};
 
-/// The same voxels with axes swapped and turned so that x runs nearest to Left, y to Posterior, z to Superior.
+/// The same voxels with axes swapped and turned so that x runs nearest to Left, y to Posterior, z
+/// to Superior.
 ///
 /// Every voxel keeps its value and its exact place; an oblique image stays oblique.
 pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
@@ -38,7 +39,8 @@ struct Source {
     reversed: bool,
 }
 
-/// The assignment of image axes to Left, Posterior and Superior with the largest sum of direction cosines.
+/// The assignment of image axes to Left, Posterior and Superior with the largest sum of direction
+/// cosines.
 fn source_axes(affine: &Affine) -> [Source; 3] {
     const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let Affine(m) = affine;

@@ -1,7 +1,8 @@
 //! Images on other grids: interpolation through the patient's space, block averages, axis swaps.
 //!
-//! A position within half a voxel of an image is inside it and takes its border's value; everything else is outside,
-//! and so is everything for an image whose affine is singular. The bytes are the same at any number of threads.
+//! A position within half a voxel of an image is inside it and takes its border's value; everything
+//! else is outside, and so is everything for an image whose affine is singular. The bytes are the
+//! same at any number of threads.
 
 use std::borrow::Cow;
 
@@ -15,7 +16,8 @@ mod route;
 pub use canonical::canonical;
 use route::{AxisTaps, Route};
 
-/// Trilinear interpolation of an image at the voxels of a grid; `outside` where the image does not reach.
+/// Trilinear interpolation of an image at the voxels of a grid; `outside` where the image does not
+/// reach.
 ///
 /// Detail finer than the grid aliases: see [`area`].
 pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
@@ -47,7 +49,8 @@ pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     }
 }
 
-/// Value of the nearest voxel of an image at the voxels of a grid; `outside` where the image does not reach.
+/// Value of the nearest voxel of an image at the voxels of a grid; `outside` where the image does
+/// not reach.
 pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
     match Route::between(&image.grid, grid) {
         Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
@@ -76,8 +79,8 @@ pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
     }
 }
 
-/// As [`linear`], with the image averaged over blocks of whole voxels first along every axis on which the grid is more
-/// than 1.5 times coarser.
+/// As [`linear`], with the image averaged over blocks of whole voxels first along every axis on
+/// which the grid is more than 1.5 times coarser.
 pub fn area(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     let averaged = match route::steps(&image.grid, grid) {
         // A step of more than a half up to the next whole number is averaged over that many voxels.
@@ -101,7 +104,8 @@ fn fill<T: Copy + Send>(grid: &Grid, value: T, row: impl Fn(usize, usize, &mut [
     image
 }
 
-/// One output row from four rows of the image, which start at `corners`: (z low, y low), (z low, y high), ...
+/// One output row from four rows of the image, which start at `corners`: (z low, y low), (z low, y
+/// high), ...
 fn aligned_row(voxels: &[f32], corners: [usize; 4], [wz, wy]: [f32; 2], x_taps: &AxisTaps, row: &mut [f32]) {
     for (value, x) in row[x_taps.start..].iter_mut().zip(&x_taps.taps) {
         let [a, b, c, d] = corners.map(|base| blend(voxels[base + x.low], voxels[base + x.high], x.weight));

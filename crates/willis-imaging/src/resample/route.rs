@@ -4,7 +4,8 @@ use willis_core::{Affine, Grid, Point, VoxelPoint};
 
 /// Drift across the whole grid that still counts as aligned, in voxels of the image.
 const ALIGNED_TOLERANCE: f64 = 1e-3;
-/// Positions this close to a voxel centre are on it, so that a grid's own voxels come back unchanged.
+/// Positions this close to a voxel centre are on it, so that a grid's own voxels come back
+/// unchanged.
 const SNAP: f64 = 1e-5;
 
 /// How to visit an image from the voxels of another grid.
@@ -57,14 +58,15 @@ impl Route {
     }
 }
 
-/// For each axis x, y, z of the image, the most voxels that one step on the grid moves along it; `None` when the image's
-/// affine is singular.
+/// For each axis x, y, z of the image, the most voxels that one step on the grid moves along it;
+/// `None` when the image's affine is singular.
 pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
     let VoxelMap(rows) = VoxelMap::between(image, grid)?;
     Some(rows.map(|row| row[..3].iter().fold(0.0, |most: f64, v| most.max(v.abs()))))
 }
 
-/// The voxels around a position on an axis with `side` voxels, `stride` apart in memory; `None` outside.
+/// The voxels around a position on an axis with `side` voxels, `stride` apart in memory; `None`
+/// outside.
 pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<Tap> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {

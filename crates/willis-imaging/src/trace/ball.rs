@@ -30,7 +30,8 @@ impl Ball {
         self.inverse.apply(point)
     }
 
-    /// Calls `f(offset, distance in mm)` for each voxel whose centre is within `radius_mm`, in raster order.
+    /// Calls `f(offset, distance in mm)` for each voxel whose centre is within `radius_mm`, in
+    /// raster order.
     pub fn visit(&self, centre: Point, radius_mm: f64, mut f: impl FnMut(usize, f64)) {
         let at = self.inverse.apply(centre);
         let span = |middle: f64, reach: f64, n: usize| {

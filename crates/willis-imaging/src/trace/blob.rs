@@ -1,15 +1,17 @@
 //! Candidates without any net or graph: bright balls at several scales.
 //!
-//! At scale sigma the image is blurred with a Gaussian and its Hessian taken. A ball of radius `sqrt(3) sigma` has three
-//! equally negative eigenvalues, a tube has one near zero; so the score is `-3 sigma² (largest eigenvalue)`, which for
-//! a ball equals the scale-normalised Laplacian (0.93 for unit contrast, Lindeberg 1998) and for a tube vanishes.
+//! At scale sigma the image is blurred with a Gaussian and its Hessian taken. A ball of radius
+//! `sqrt(3) sigma` has three equally negative eigenvalues, a tube has one near zero; so the score
+//! is `-3 sigma² (largest eigenvalue)`, which for a ball equals the scale-normalised Laplacian
+//! (0.93 for unit contrast, Lindeberg 1998) and for a tube vanishes.
 
 use nalgebra::Matrix3;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::{Candidate, Candidates, Evidence, Image, Index, Point, VoxelPoint};
 
-/// Sigma spans at least this many voxels of the grid on which a scale is computed, where the image allows.
+/// Sigma spans at least this many voxels of the grid on which a scale is computed, where the image
+/// allows.
 const SIGMA_VOXELS: f64 = 1.2;
 
 /// How blobs become candidates.
@@ -52,8 +54,9 @@ struct Peak {
 
 /// Bright balls of an image (or of a vessel probability, or of a mask as 0 and 1), best first.
 ///
-/// Where `allowed` is given, centres must lie in its non-zero voxels. The probability is `s / (1 + s)` for a score
-/// `s`: it orders candidates and is not calibrated. Values that are not finite count as 0.
+/// Where `allowed` is given, centres must lie in its non-zero voxels. The probability is
+/// `s / (1 + s)` for a score `s`: it orders candidates and is not calibrated. Values that are not
+/// finite count as 0.
 ///
 /// # Panics
 /// if `allowed` differs in shape (programmer error)

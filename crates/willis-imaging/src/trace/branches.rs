@@ -1,5 +1,6 @@
-//! Skeleton voxels to nodes and branches, by the rule of `sknw`: a skeleton voxel with exactly two of 26 neighbours
-//! lies on a branch, any other is part of a node, and node voxels that touch are one node.
+//! Skeleton voxels to nodes and branches, by the rule of `sknw`: a skeleton voxel with exactly two
+//! of 26 neighbours lies on a branch, any other is part of a node, and node voxels that touch are
+//! one node.
 
 /// Nodes and branches of a skeleton, as voxel offsets.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -20,8 +21,8 @@ pub(super) struct Branch {
 
 /// Reads the multigraph off a skeleton that does not touch the border of its array.
 ///
-/// Rings without any node get one at their first voxel in raster order. A branch of a single voxel that leads back to
-/// its own node encloses nothing and is left out.
+/// Rings without any node get one at their first voxel in raster order. A branch of a single voxel
+/// that leads back to its own node encloses nothing and is left out.
 pub(super) fn branches(skeleton: &[u8], shape: [usize; 3]) -> Branches {
     let mut tracer = Tracer::new(skeleton, shape);
     tracer.cluster_nodes();

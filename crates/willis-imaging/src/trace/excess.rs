@@ -29,9 +29,10 @@ impl Default for ExcessConfig {
 
 /// Centreline places ranked by radius over the median radius of their surroundings, best first.
 ///
-/// The surroundings of a place are the samples from three radii to `window_mm` away along any branch; places without
-/// surroundings are compared with their own branch, and score 1 when that is too short as well. The probability is
-/// `e / (1 + e)` for an excess `e`: it orders candidates and is not calibrated.
+/// The surroundings of a place are the samples from three radii to `window_mm` away along any
+/// branch; places without surroundings are compared with their own branch, and score 1 when that is
+/// too short as well. The probability is `e / (1 + e)` for an excess `e`: it orders candidates and
+/// is not calibrated.
 pub fn candidates(graph: &VesselGraph, config: &ExcessConfig) -> Candidates {
     let samples = Samples::new(graph, config.step_mm);
     let to_junction = samples.distance_to_junction_mm();
@@ -75,7 +76,8 @@ fn nearest_site(graph: &VesselGraph, point: Point) -> Option<Site> {
     named.min_by(|a, b| a.at.point.distance_mm(point).total_cmp(&b.at.point.distance_mm(point)))?.site
 }
 
-/// Distance to the nearest vessel whose centreline lies outside the candidate's ball, to its wall, mm.
+/// Distance to the nearest vessel whose centreline lies outside the candidate's ball, to its wall,
+/// mm.
 fn distance_outside(samples: &Samples, centre: Point, radius_mm: f64) -> Option<f64> {
     let distances = samples.points.iter().map(|p| (p.point.distance_mm(centre), p.radius_mm));
     distances.filter(|(d, _)| *d > radius_mm).map(|(d, r)| (d - r).max(0.0)).min_by(f64::total_cmp)

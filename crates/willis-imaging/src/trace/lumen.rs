@@ -25,7 +25,8 @@ pub(super) struct Lumen {
 }
 
 impl Lumen {
-    /// The components that hold a sure voxel and at least `min_voxels`; `None` when nothing is left.
+    /// The components that hold a sure voxel and at least `min_voxels`; `None` when nothing is
+    /// left.
     pub fn new(beliefs: &[Belief], shape: [usize; 3], min_voxels: f64) -> Option<Self> {
         let mut lumen = Self::crop(beliefs, shape)?;
         let [_, ny, nx] = shape;
@@ -84,7 +85,8 @@ impl Lumen {
         VoxelPoint::new(z, y, x)
     }
 
-    /// Puts the voxel with the largest distance into the skeleton of every component that thinning deleted.
+    /// Puts the voxel with the largest distance into the skeleton of every component that thinning
+    /// deleted.
     pub fn reseed(&self, skeleton: &mut [u8], squared: &[f32]) {
         let parts = components::label(&self.mask, self.shape, Connectivity::TwentySix);
         let mut best: Vec<Option<usize>> = vec![None; parts.sizes.len()];

@@ -1,7 +1,8 @@
 //! Vessel map to vessel graph: centrelines, radii, junctions.
 //!
-//! Threshold with hysteresis, drop specks, fill cavities, thin (Lee), read the multigraph off the skeleton, measure
-//! radii by the distance transform, drop spurs. Lengths are physical, rings are kept, parallel branches are kept.
+//! Threshold with hysteresis, drop specks, fill cavities, thin (Lee), read the multigraph off the
+//! skeleton, measure radii by the distance transform, drop spurs. Lengths are physical, rings are
+//! kept, parallel branches are kept.
 
 pub mod blob;
 pub mod excess;
@@ -42,7 +43,8 @@ pub struct TraceConfig {
     pub spur_aneurysm_threshold: f32,
     /// Radii are smoothed by a running median of this many centreline points.
     pub radius_window: usize,
-    /// A node takes the site of most voxels within its radius, and at least within this distance, mm.
+    /// A node takes the site of most voxels within its radius, and at least within this distance,
+    /// mm.
     pub site_radius_mm: f64,
     /// Distance between neighbouring rows of the node table along a branch, mm.
     pub node_step_mm: f64,
@@ -179,8 +181,8 @@ fn graph_of(
 
 /// Voxels to millimetres: the multigraph with places, radii and lengths, not pruned.
 ///
-/// The distance transform reaches to the centre of a background voxel; half the finest spacing brings it back to the
-/// wall.
+/// The distance transform reaches to the centre of a background voxel; half the finest spacing
+/// brings it back to the wall.
 fn place(parts: &Branches, lumen: &Lumen, squared: &[f32], grid: &Grid) -> VesselGraph {
     let half_voxel = grid.spacing().min() / 2.0;
     let at = |voxels: &[usize]| {

@@ -33,7 +33,8 @@ pub const NODE_FEATURES: [&str; 20] = [
     "is_known_site",
 ];
 
-/// Names of the edge features, in order. Direction is a unit vector in LPS; ratios are target over source.
+/// Names of the edge features, in order. Direction is a unit vector in LPS; ratios are target over
+/// source.
 pub const EDGE_FEATURES: [&str; 6] =
     ["length_mm", "log_radius_ratio", "direction_x", "direction_y", "direction_z", "vessel_probability"];
 
@@ -43,13 +44,15 @@ const WINDOW_MM: f64 = 20.0;
 /// No ball is larger than this, mm: a wrong radius must not cost minutes.
 const MAX_BALL_MM: f64 = 10.0;
 
-/// Centrelines resampled every `config.node_step_mm`, with features measured on the graph and on the map.
+/// Centrelines resampled every `config.node_step_mm`, with features measured on the graph and on
+/// the map.
 ///
-/// Graph nodes come first, in order; then the inner samples, branch by branch. A junction or tip takes the branch
-/// features of its longest branch.
+/// Graph nodes come first, in order; then the inner samples, branch by branch. A junction or tip
+/// takes the branch features of its longest branch.
 ///
 /// # Shapes
-/// features `[N, F]`, edge features `[E, G]`; each link gives two directed edges, one after the other
+/// features `[N, F]`, edge features `[E, G]`; each link gives two directed edges, one after the
+/// other
 /// # Panics
 /// if the map's images differ in shape (programmer error)
 pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) -> NodeTable {

@@ -11,8 +11,9 @@ pub(super) struct SpurRule {
     pub extra_mm: f64,
 }
 
-/// Drops every dead end shorter than `radius_factor * radius at the junction + extra_mm` whose tip is not in `keep`,
-/// shortest first, joins the two branches that are left where a junction loses its third, and names the nodes' kinds.
+/// Drops every dead end shorter than `radius_factor * radius at the junction + extra_mm` whose tip
+/// is not in `keep`, shortest first, joins the two branches that are left where a junction loses
+/// its third, and names the nodes' kinds.
 ///
 /// The last two branches of a junction are never dropped, so no component disappears.
 pub(super) fn prune(mut graph: VesselGraph, keep: &[bool], rule: SpurRule) -> VesselGraph {

@@ -48,8 +48,8 @@ impl<'a> Curve<'a> {
         }
     }
 
-    /// Turn per mm at an arc length, from the two chords of `reach_mm` before and after; 0 where the branch is too
-    /// short for half of that.
+    /// Turn per mm at an arc length, from the two chords of `reach_mm` before and after; 0 where
+    /// the branch is too short for half of that.
     pub fn curvature_per_mm(&self, s: f64, reach_mm: f64) -> f64 {
         let length = self.length_mm();
         let reach = reach_mm.min(length / 2.0);
@@ -64,7 +64,8 @@ impl<'a> Curve<'a> {
         }
     }
 
-    /// Median radius of the branch farther than `beyond_mm` from an arc length; `None` with fewer than three points.
+    /// Median radius of the branch farther than `beyond_mm` from an arc length; `None` with fewer
+    /// than three points.
     pub fn median_radius_beyond(&self, s: f64, beyond_mm: f64) -> Option<f64> {
         let length = self.length_mm();
         let distance = |a: f64| if self.is_loop { (a - s).abs().min(length - (a - s).abs()) } else { (a - s).abs() };
@@ -89,12 +90,14 @@ pub(super) struct Home {
     pub branch: Option<(usize, f64)>,
 }
 
-/// Samples of all branches: first the graph's nodes in order, then the inner samples branch by branch.
+/// Samples of all branches: first the graph's nodes in order, then the inner samples branch by
+/// branch.
 pub(super) struct Samples<'a> {
     pub curves: Vec<Curve<'a>>,
     pub points: Vec<CentrelinePoint>,
     pub homes: Vec<Home>,
-    /// Neighbouring samples along a branch, and the arc length between them, mm; no pair twice, no loops.
+    /// Neighbouring samples along a branch, and the arc length between them, mm; no pair twice, no
+    /// loops.
     pub links: Vec<(usize, usize, f64)>,
     neighbours: Vec<Vec<(usize, f64)>>,
 }
@@ -139,7 +142,8 @@ impl<'a> Samples<'a> {
         Self { curves, points, homes, links, neighbours }
     }
 
-    /// Samples within a distance along the branches, nearest first, the sample itself included, and their distances.
+    /// Samples within a distance along the branches, nearest first, the sample itself included, and
+    /// their distances.
     pub fn within(&self, start: usize, limit_mm: f64) -> Vec<(usize, f64)> {
         self.reached([start], limit_mm)
     }
@@ -154,15 +158,16 @@ impl<'a> Samples<'a> {
         distances
     }
 
-    /// Radius over the median radius of the sample's own branch beyond three radii; `None` on short branches.
+    /// Radius over the median radius of the sample's own branch beyond three radii; `None` on short
+    /// branches.
     pub fn branch_excess(&self, i: usize) -> Option<f64> {
         let (branch, s) = self.homes[i].branch?;
         let radius = self.points[i].radius_mm;
         self.curves[branch].median_radius_beyond(s, 3.0 * radius).map(|reference| radius / reference)
     }
 
-    /// Radius over the median radius of the samples from three radii to `window_mm` away along any branch; `None`
-    /// with fewer than three of them.
+    /// Radius over the median radius of the samples from three radii to `window_mm` away along any
+    /// branch; `None` with fewer than three of them.
     pub fn window_excess(&self, i: usize, window_mm: f64) -> Option<f64> {
         let radius = self.points[i].radius_mm;
         let ring = self.within(i, window_mm).into_iter().filter(|(_, d)| *d > 3.0 * radius);

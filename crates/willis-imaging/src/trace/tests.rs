@@ -233,7 +233,8 @@ fn loops_and_parallel_branches_sample_to_a_simple_graph() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Whatever the mask: ends fit, lengths are sums of steps, radii are positive, every component has a node.
+    /// Whatever the mask: ends fit, lengths are sums of steps, radii are positive, every component
+    /// has a node.
     #[test]
     fn graphs_are_sound(percent in 5u32..95, seed in any::<u32>(), spacing in prop::array::uniform3(0.3..2.0f64)) {
         let mut state = seed;

@@ -1,5 +1,6 @@
-//! `target[o] = sum over channels and taps of weight * source`: the engine of the forward pass and of the gradient
-//! of the input. A matrix product whose left side is read in place through tap offsets, never built.
+//! `target[o] = sum over channels and taps of weight * source`: the engine of the forward pass and
+//! of the gradient of the input. A matrix product whose left side is read in place through tap
+//! offsets, never built.
 
 use super::layout::{Axis, Demand, Layout, Phase, SLACK, Tile};
 use super::winograd::WinogradCorrelation;
@@ -16,13 +17,15 @@ pub(super) struct Correlation<'a> {
     pub axes: [Axis; 3],
     pub kernel: [usize; 3],
     pub weights: &'a [f32],
-    /// Distance in `weights` from one target channel, and from one source channel, of a group to the next, in kernels.
+    /// Distance in `weights` from one target channel, and from one source channel, of a group to
+    /// the next, in kernels.
     pub target_stride: usize,
     pub source_stride: usize,
     pub bias: Option<&'a [f32]>,
 }
 
-/// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
+/// Tasks to make at least. A constant, so that the partition does not depend on the number of
+/// threads.
 const MIN_TASKS: usize = 8;
 
 /// One combination of axis phases, with weights in the order in which the kernel reads them.
@@ -59,7 +62,8 @@ impl Correlation<'_> {
             },
         );
         let tiles = layout.tiles(&self.axes);
-        // Blocks of one tile share its packed source; only where tiles are few do several tasks pack the same one.
+        // Blocks of one tile share its packed source; only where tiles are few do several tasks
+        // pack the same one.
         let shares = MIN_TASKS.div_ceil(problems * tiles.len()).min(blocks.len());
         let share = blocks.len().div_ceil(shares);
         let shares = blocks.len().div_ceil(share);
@@ -184,7 +188,8 @@ impl Correlation<'_> {
                 break;
             }
             let values = &line[row * layout.row_pitch()..];
-            // SAFETY: tasks own disjoint sets of positions, and a target belongs to one position and one phase.
+            // SAFETY: tasks own disjoint sets of positions, and a target belongs to one position
+            // and one phase.
             let row = unsafe { target.slice(((volume * depth + z) * height + y) * width, width) };
             if step == 1 {
                 row.iter_mut().zip(values).for_each(|(to, value)| *to = value + bias);
@@ -195,7 +200,8 @@ impl Correlation<'_> {
     }
 }
 
-/// Positions in a `[kd, kh, kw]` kernel of the taps of a phase combination, in the order of [`Layout::offsets`].
+/// Positions in a `[kd, kh, kw]` kernel of the taps of a phase combination, in the order of
+/// [`Layout::offsets`].
 fn kernel_indices(phases: [&Phase; 3], kernel: [usize; 3]) -> Vec<usize> {
     let mut indices = Vec::new();
     for (z, _) in &phases[0].taps {
@@ -261,7 +267,8 @@ impl Line<'_> {
         assert!(reach <= self.packed.len(), "the packed tile has slack for whole registers");
         assert!(rounded <= self.pitch && T * self.pitch <= self.lines.len(), "the lines have room for whole registers");
         assert!(self.weights.len() == self.channels * self.offsets.len() * T, "one weight per target, source and tap");
-        // SAFETY: the assertions above bound every read and write; the instruction set is dispatch's choice.
+        // SAFETY: the assertions above bound every read and write; the instruction set is
+        // dispatch's choice.
         let after = unsafe { self.sums::<V, T, P>(0, rounded) };
         let after = unsafe { self.sums::<V, T, 2>(after, rounded) };
         unsafe { self.sums::<V, T, 1>(after, rounded) };

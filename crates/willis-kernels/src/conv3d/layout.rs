@@ -1,9 +1,10 @@
 //! How a tile of a volume is laid out so that every tap of a convolution is a constant offset.
 //!
-//! Along each axis, `source index = stride * position + tap`. Writing `tap = stride * shift + residue`, the packed
-//! tile keeps one block per residue in which consecutive positions are neighbours whatever the stride. Rows of a
-//! plane follow each other without gaps, so a kernel walks a whole plane as one line: positions past the row's end
-//! are computed and thrown away.
+//! Along each axis, `source index = stride * position + tap`. Writing
+//! `tap = stride * shift + residue`, the packed tile keeps one block per residue in which
+//! consecutive positions are neighbours whatever the stride. Rows of a plane follow each other
+//! without gaps, so a kernel walks a whole plane as one line: positions past the row's end are
+//! computed and thrown away.
 
 use std::ops::Range;
 
@@ -59,7 +60,8 @@ impl AxisShape {
         Axis::new(self.output, self.input, self.stride, self.output, 1, vec![Phase { start: 0, taps }])
     }
 
-    /// Targets are inputs, sources are outputs: inputs with the same remainder modulo the stride share their taps.
+    /// Targets are inputs, sources are outputs: inputs with the same remainder modulo the stride
+    /// share their taps.
     pub(super) fn adjoint(&self) -> Axis {
         let stride = self.stride as isize;
         let phases = (0..self.stride)
@@ -96,8 +98,8 @@ impl Axis {
         Self { positions, source, source_stride, target, target_step, phases, first_shift, span, residues }
     }
 
-    /// Where every target reads three neighbouring sources: the zeros before the first source, at most two, and which
-    /// element of the kernel reads each neighbour.
+    /// Where every target reads three neighbouring sources: the zeros before the first source, at
+    /// most two, and which element of the kernel reads each neighbour.
     pub(super) fn neighbours(&self) -> Option<(usize, [usize; 3])> {
         let [phase] = self.phases.as_slice() else { return None };
         let mut taps = phase.taps.clone();
@@ -115,7 +117,8 @@ impl Axis {
         (block, (tap.div_euclid(stride) - self.first_shift) as usize)
     }
 
-    /// Source index of an entry of the tile that starts at position `origin`; `None` in the padding.
+    /// Source index of an entry of the tile that starts at position `origin`; `None` in the
+    /// padding.
     fn source_of(&self, residue: usize, origin: usize, entry: usize) -> Option<usize> {
         let shift = (origin + entry) as isize + self.first_shift;
         let index = shift * self.source_stride as isize + residue as isize;
@@ -150,8 +153,8 @@ pub(super) struct Demand {
     pub companions: usize,
     /// Multiplications per source channel and position.
     pub multiplications: usize,
-    /// Tiles to make at least, so that threads have something to share. Never a function of their number: results must
-    /// not depend on it.
+    /// Tiles to make at least, so that threads have something to share. Never a function of their
+    /// number: results must not depend on it.
     pub min_tiles: usize,
 }
 
@@ -164,7 +167,8 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Picks the cheapest tile, per position, that fits the cache and leaves `demand.min_tiles` tiles.
+    /// Picks the cheapest tile, per position, that fits the cache and leaves `demand.min_tiles`
+    /// tiles.
     pub(super) fn choose(axes: &[Axis; 3], demand: &Demand) -> Self {
         let (depth, height) = (axes[0].positions, axes[1].positions);
         let most = (depth * height).div_ceil(demand.min_tiles.max(1)).max(1);

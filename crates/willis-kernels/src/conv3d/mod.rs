@@ -1,12 +1,12 @@
 //! 3D convolution and its three gradients, for any stride, padding, dilation and groups.
 //!
-//! Tensors are contiguous `[B, C, D, H, W]`, weights `[C_out, C_in / groups, kd, kh, kw]` (PyTorch's layout).
-//! Pointwise, depthwise and patch-embedding convolutions run through the same engine as the rest: a tile of the
-//! source is packed so that each tap is a constant offset (`layout`), then either correlated with the weights
-//! (`correlate`: forward, gradient of the input) or with the output's gradient (`reduce`: gradient of the weights).
-//! Forward passes with a stride and many channels need no packing (`strided`), kernels of 3×3×3 voxels at stride 1 fewer
-//! products (`winograd`).
-//! Results do not depend on the number of threads.
+//! Tensors are contiguous `[B, C, D, H, W]`, weights `[C_out, C_in / groups, kd, kh, kw]`
+//! (PyTorch's layout). Pointwise, depthwise and patch-embedding convolutions run through the same
+//! engine as the rest: a tile of the source is packed so that each tap is a constant offset
+//! (`layout`), then either correlated with the weights (`correlate`: forward, gradient of the
+//! input) or with the output's gradient (`reduce`: gradient of the weights). Forward passes with a
+//! stride and many channels need no packing (`strided`), kernels of 3×3×3 voxels at stride 1 fewer
+//! products (`winograd`). Results do not depend on the number of threads.
 
 mod correlate;
 mod layout;
@@ -46,8 +46,9 @@ pub struct Conv3dShape {
 }
 
 impl Conv3dShape {
-    /// Spatial extents of the output: `(input + 2 padding - dilation (kernel - 1) - 1) / stride + 1`, or 0 along an
-    /// axis where the kernel does not fit.
+    /// Spatial extents of the output:
+    /// `(input + 2 padding - dilation (kernel - 1) - 1) / stride + 1`, or 0 along an axis where the
+    /// kernel does not fit.
     pub fn output(&self) -> [usize; 3] {
         std::array::from_fn(|axis| {
             let reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1;
@@ -106,9 +107,11 @@ impl Conv3dShape {
 /// Convolves `x` with `w`, adds `bias` per output channel and overwrites `y`.
 ///
 /// # Shapes
-/// x `[B, C_in, D, H, W]`, w `[C_out, C_in / groups, kd, kh, kw]`, bias `[C_out]` -> y `[B, C_out, D', H', W']`
+/// x `[B, C_in, D, H, W]`, w `[C_out, C_in / groups, kd, kh, kw]`, bias `[C_out]` -> y
+/// `[B, C_out, D', H', W']`
 /// # Panics
-/// If a slice's length differs from `shape`, or `shape` has zeros (but for padding) or channels that `groups` does not divide.
+/// If a slice's length differs from `shape`, or `shape` has zeros (but for padding) or channels
+/// that `groups` does not divide.
 pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     shape.check(x.len(), w.len(), y.len());
     assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels), "one bias per output channel");
@@ -177,12 +180,12 @@ fn transposed(shape: &Conv3dShape, w: &[f32], bias: Option<&[f32]>, dy: &[f32], 
     .run(dy, dx);
 }
 
-/// Transposed convolution: `shape` describes the convolution it is the adjoint of, so `x` has the extents of that
-/// convolution's output and `y` those of its input. Overwrites `y`.
+/// Transposed convolution: `shape` describes the convolution it is the adjoint of, so `x` has the
+/// extents of that convolution's output and `y` those of its input. Overwrites `y`.
 ///
 /// # Shapes
-/// x `[B, C_out, D', H', W']`, w `[C_out, C_in / groups, kd, kh, kw]` (PyTorch's `[in, out / groups, ...]` for this
-/// layer), bias `[C_in]` -> y `[B, C_in, D, H, W]`
+/// x `[B, C_out, D', H', W']`, w `[C_out, C_in / groups, kd, kh, kw]` (PyTorch's
+/// `[in, out / groups, ...]` for this layer), bias `[C_in]` -> y `[B, C_in, D, H, W]`
 /// # Panics
 /// As [`forward`].
 pub fn transpose_forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {

@@ -7,7 +7,8 @@ use super::Conv3dShape;
 use crate::matrix::{Matrix, MatrixMut, product, product_within};
 use crate::shared::Disjoint;
 
-/// Runs of voxels per item of the batch; a constant, so that sums over voxels do not depend on the number of threads.
+/// Runs of voxels per item of the batch; a constant, so that sums over voxels do not depend on the
+/// number of threads.
 const RUNS: usize = 16;
 
 /// Whether these products compute a convolution.
@@ -15,8 +16,8 @@ pub(super) fn applies(shape: &Conv3dShape) -> bool {
     (shape.kernel, shape.stride, shape.padding, shape.groups) == ([1; 3], [1; 3], [0; 3], 1)
 }
 
-/// The same convolution over voxels in long lines, which the correlation engine packs and walks without losing any; `None` where the
-/// number of voxels does not divide so.
+/// The same convolution over voxels in long lines, which the correlation engine packs and walks
+/// without losing any; `None` where the number of voxels does not divide so.
 pub(super) fn lines(shape: &Conv3dShape) -> Option<Conv3dShape> {
     let volume: usize = shape.input.iter().product();
     let divides = |line: &usize| volume.is_multiple_of(*line);

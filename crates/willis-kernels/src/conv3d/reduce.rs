@@ -1,5 +1,5 @@
-//! `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`: the gradient of the weights, as dot products of
-//! long lines read in place through tap offsets.
+//! `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`: the gradient of the weights, as
+//! dot products of long lines read in place through tap offsets.
 
 use super::layout::{Axis, Demand, Layout, Tile};
 use super::winograd::WinogradReduction;
@@ -7,11 +7,13 @@ use crate::shared::with_scratch;
 use crate::simd::{Kernel, Lanes, dispatch};
 use rayon::prelude::*;
 
-/// Source channels times taps that one task owns, at least: enough to pay for packing the output's gradient.
+/// Source channels times taps that one task owns, at least: enough to pay for packing the output's
+/// gradient.
 const TASK_WEIGHTS: usize = 192;
 /// Tasks to make at least. A constant, never the thread count: partial sums must not depend on it.
 const MIN_TASKS: usize = 16;
-/// Every packed line of the output's gradient is padded with zeros to whole registers of any instruction set.
+/// Every packed line of the output's gradient is padded with zeros to whole registers of any
+/// instruction set.
 pub(super) const REGISTER: usize = 16;
 
 /// The gradient of the weights of `batch * groups` independent correlations.
@@ -107,7 +109,8 @@ impl Reduction {
         sums
     }
 
-    /// `lines[target][plane][position]` with zeros at the row ends, where the packed source holds border voxels.
+    /// `lines[target][plane][position]` with zeros at the row ends, where the packed source holds
+    /// border voxels.
     fn pack_lines(&self, layout: &Layout, dy: &[f32], problem: usize, tile: Tile, pitch: usize, lines: &mut Vec<f32>) {
         let [depth, height, width] = [0, 1, 2].map(|axis: usize| self.axes[axis].target);
         lines.clear();
@@ -159,7 +162,8 @@ impl Kernel for Dots<'_> {
 }
 
 impl Dots<'_> {
-    /// `T` targets times `K` offsets at once; blocks past the end repeat the last one and drop the result.
+    /// `T` targets times `K` offsets at once; blocks past the end repeat the last one and drop the
+    /// result.
     #[inline(always)]
     fn sweep<V: Lanes, const T: usize, const K: usize>(&mut self) {
         let last = self.offsets.iter().max().copied().unwrap_or(0);
@@ -173,7 +177,8 @@ impl Dots<'_> {
             let offset = |index: usize| (first_offset + index).min(self.offsets.len() - 1);
             for first_target in (0..self.targets).step_by(T) {
                 let target = |index: usize| (first_target + index).min(self.targets - 1);
-                // SAFETY: the assertions above bound every read; the instruction set is dispatch's choice.
+                // SAFETY: the assertions above bound every read; the instruction set is dispatch's
+                // choice.
                 let sums = unsafe {
                     let mut sums = [[V::splat(0.0); K]; T];
                     for plane in 0..self.planes {

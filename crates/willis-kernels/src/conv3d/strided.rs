@@ -1,6 +1,6 @@
-//! The forward pass of convolutions with a stride: output channels lie in the lanes, so that every input voxel is
-//! read where it lies in its line, however far from the next. Only tiles that reach beyond the input read copies of its
-//! lines, with zeros around them.
+//! The forward pass of convolutions with a stride: output channels lie in the lanes, so that every
+//! input voxel is read where it lies in its line, however far from the next. Only tiles that reach
+//! beyond the input read copies of its lines, with zeros around them.
 
 use std::ops::Range;
 
@@ -13,11 +13,14 @@ use crate::shared::{Disjoint, with_scratch};
 
 /// Most floats of a panel of weights, which stays in the second-level cache.
 const PANEL_FLOATS: usize = 64 * 1024;
-/// Floats of the part of a panel that all tiles go through before the next part: it stays in the first-level cache.
+/// Floats of the part of a panel that all tiles go through before the next part: it stays in the
+/// first-level cache.
 const PART_FLOATS: usize = 4 * 1024;
-/// Most floats of the lines that some rows of the output read, which share the cache with the weights.
+/// Most floats of the lines that some rows of the output read, which share the cache with the
+/// weights.
 const LINE_FLOATS: usize = 80 * 1024;
-/// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
+/// Tasks to make at least. A constant, so that the partition does not depend on the number of
+/// threads.
 const MIN_TASKS: usize = 8;
 
 /// Whether this pass takes a convolution: one with enough channels to fill the lanes.
@@ -49,7 +52,8 @@ pub(super) fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[
     });
 }
 
-/// Rows of the output that a task computes, so that they share the lines of the input that several of them read.
+/// Rows of the output that a task computes, so that they share the lines of the input that several
+/// of them read.
 fn rows_of_task(shape: &Conv3dShape) -> usize {
     let [depth, height, _] = shape.output();
     let floats = |count: &usize| {
@@ -85,7 +89,8 @@ impl Rows<'_> {
         self.shape.in_channels * self.shape.kernel[0] * self.lines_of_plane() * self.line(tiles)
     }
 
-    /// Voxels computed together: as many as the registers hold, or fewer where that wastes less of a row.
+    /// Voxels computed together: as many as the registers hold, or fewer where that wastes less of
+    /// a row.
     fn tile(&self) -> usize {
         let [_, _, width] = self.shape.output();
         let [large, small] = tiles();
@@ -107,7 +112,8 @@ impl Rows<'_> {
         origin >= 0 && origin as usize + length <= self.shape.input[axis]
     }
 
-    /// The tiles of a row in runs that read the same lines: those of the input, or copies where they end beyond it.
+    /// The tiles of a row in runs that read the same lines: those of the input, or copies where
+    /// they end beyond it.
     fn runs<'a>(&self, x: &'a [f32], copies: &'a mut Vec<f32>) -> Vec<Run<'a>> {
         let planes = (self.shape.kernel[0] - 1) * self.shape.dilation[0] + 1;
         let inside = self.inside(0, self.origin(0, self.z), planes)
@@ -131,7 +137,8 @@ impl Rows<'_> {
         runs
     }
 
-    /// Fills `lines` with `[in channel][tap along z][y][x]` from the first voxel of a tile on, zeros outside the input.
+    /// Fills `lines` with `[in channel][tap along z][y][x]` from the first voxel of a tile on,
+    /// zeros outside the input.
     fn copy_lines(&self, x: &[f32], tile: usize, length: usize, lines: &mut [f32]) {
         let Conv3dShape { input: [depth, height, width], kernel, dilation, .. } = *self.shape;
         let within = |place: isize, extent: usize| usize::try_from(place).ok().filter(|&place| place < extent);
@@ -155,7 +162,8 @@ impl Rows<'_> {
         }
     }
 
-    /// Fills `sums` with one panel of channels of all rows, `[row][tile][voxel in tile][channel in panel]`.
+    /// Fills `sums` with one panel of channels of all rows,
+    /// `[row][tile][voxel in tile][channel in panel]`.
     fn sum(&self, runs: &[Run<'_>], weights: &[f32], sums: &mut Vec<f32>) {
         let Conv3dShape { in_channels, kernel, stride, dilation, .. } = *self.shape;
         let (tile, tiles) = (self.tile(), self.tiles());

@@ -2,17 +2,20 @@
 
 use willis_core::{Grid, Modality, Point, SITE_COUNT, SeriesMeta, Sex, Site, Spacing};
 
-/// Length of the vector: modality or unknown (5), age and whether known (2), sex or unknown (3), spacing (3), site of the map or none
-/// (14), place in the volume (3), and a 1 that says that the vector is there.
+/// Length of the vector: modality or unknown (5), age and whether known (2), sex or unknown (3),
+/// spacing (3), site of the map or none (14), place in the volume (3), and a 1 that says that the
+/// vector is there.
 pub const CONDITIONS: usize = 31;
 
 const SITE: usize = 13;
 const PLACE_X: usize = SITE + SITE_COUNT + 1;
 
-/// The vector of a candidate. Missing is missing: it has its own entry, and no entry pretends a value.
+/// The vector of a candidate. Missing is missing: it has its own entry, and no entry pretends a
+/// value.
 ///
 /// # Units
-/// age in units of 20 years around 55; spacing in mm; place in units of 50 mm from the grid's middle, axes x, y, z
+/// age in units of 20 years around 55; spacing in mm; place in units of 50 mm from the grid's
+/// middle, axes x, y, z
 pub fn condition(meta: &SeriesMeta, site: Option<Site>, grid: &Grid, centre: Point) -> [f32; CONDITIONS] {
     let mut vector = [0.0; CONDITIONS];
     let modality = meta.modality.and_then(|m| Modality::ALL.iter().position(|&other| other == m));

@@ -1,4 +1,5 @@
-//! Training data of the expert classifier: patches around candidates with their truth, and their files.
+//! Training data of the expert classifier: patches around candidates with their truth, and their
+//! files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -15,8 +16,8 @@ use super::patch::{STORED_CHANNELS, patch};
 /// Side of a stored patch, voxels: the net's, and room to shift.
 pub const STORED_SIDE: usize = SIDE + 8;
 
-/// How far beyond a hit a candidate still belongs to a lesion, mm: about the radius of a parent artery, on whose centreline
-/// candidates of the graph lie.
+/// How far beyond a hit a candidate still belongs to a lesion, mm: about the radius of a parent
+/// artery, on whose centreline candidates of the graph lie.
 pub const NEAR_MM: f64 = 2.5;
 
 /// Diameter of a lesion that is annotated only as a point, mm.
@@ -31,8 +32,8 @@ pub struct Truth {
     pub offset_vox: [f32; 3],
     /// Natural logarithm of the lesion's diameter in mm; 0 without a lesion.
     pub log_diameter: f32,
-    /// Whether the candidate lies near enough to the lesion to count as a hit. One that does not teaches that a lesion is near and
-    /// where, but not its site: it may lie on another artery.
+    /// Whether the candidate lies near enough to the lesion to count as a hit. One that does not
+    /// teaches that a lesion is near and where, but not its site: it may lie on another artery.
     pub hit: bool,
 }
 
@@ -64,8 +65,8 @@ pub struct ExamineCase {
 impl ExamineCase {
     /// The candidates of a series with their truth, and one more at the centre of each lesion.
     ///
-    /// A candidate is taken for a lesion within [`NEAR_MM`] of the distance that counts as a hit, which is the lesion's radius,
-    /// or 3 mm: the offset then moves it there.
+    /// A candidate is taken for a lesion within [`NEAR_MM`] of the distance that counts as a hit,
+    /// which is the lesion's radius, or 3 mm: the offset then moves it there.
     pub fn new(map: &VesselMap, candidates: &[Candidate], lesions: &[Lesion], meta: &SeriesMeta) -> Self {
         let proposed = candidates.iter().map(|c| (c.centre, c.site));
         let true_ones = lesions.iter().map(|lesion| (lesion.centre, Some(lesion.site)));
@@ -105,7 +106,8 @@ fn offset(place: VoxelPoint, middle: VoxelPoint) -> [f32; 3] {
 
 /// Writes a case as safetensors with 16-bit reals.
 ///
-/// # Errors    [`FileError::Write`]
+/// # Errors
+/// [`FileError::Write`]
 pub fn save(path: &Path, case: &ExamineCase) -> Result<(), FileError> {
     let count = case.examples.len();
     let column = |name: &str, shape: &[usize], f: &dyn Fn(&Example) -> Vec<f32>| {
@@ -128,7 +130,8 @@ pub fn save(path: &Path, case: &ExamineCase) -> Result<(), FileError> {
 
 /// Reads a case.
 ///
-/// # Errors    [`FileError`] when the file cannot be read or is no case of this version
+/// # Errors
+/// [`FileError`] when the file cannot be read or is no case of this version
 pub fn load(path: &Path) -> Result<ExamineCase, FileError> {
     let damaged = || {
         let reason = "the patches do not fit this version; prepare the training data again".to_string();

@@ -26,7 +26,8 @@ pub struct ExamineTraining {
     pub train: TrainConfig,
     /// Changes of the examples.
     pub augment: AugmentConfig,
-    /// Examples of a step; every second one is a lesion, and every eighth one lies near a lesion but not in it.
+    /// Examples of a step; every second one is a lesion, and every eighth one lies near a lesion
+    /// but not in it.
     pub batch: usize,
     /// Loss of the class.
     pub class: AsymmetricLoss,
@@ -73,9 +74,11 @@ pub enum ExamineFitError {
     Train(#[from] TrainError),
 }
 
-/// Trains an expert classifier from `start` or from random weights, or goes on with the run in `run_dir`; equal cases, configuration and seed give equal nets.
+/// Trains an expert classifier from `start` or from random weights, or goes on with the run in
+/// `run_dir`; equal cases, configuration and seed give equal nets.
 ///
-/// # Errors    [`ExamineFitError`]
+/// # Errors
+/// [`ExamineFitError`]
 pub fn fit(
     cases: &[ExamineCase],
     training: &ExamineTraining,
@@ -111,7 +114,8 @@ pub fn fit(
     Ok(train(net, &training.train, run_dir, sample, loss, progress)?)
 }
 
-/// Class over all samples; centre and size over the lesions among them; site over the hits among those.
+/// Class over all samples; centre and size over the lesions among them; site over the hits among
+/// those.
 fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) -> Loss {
     let device = net.device();
     let count = batch.len();

@@ -17,9 +17,11 @@ use crate::on_pool;
 pub struct ExamineConfig {
     /// Patches that go through the net together.
     pub batch: usize,
-    /// From this probability on, centre and diameter are taken from the classifier, and the site where anatomy names none.
+    /// From this probability on, centre and diameter are taken from the classifier, and the site
+    /// where anatomy names none.
     pub confident: f64,
-    /// A centre that the classifier would move farther than this stays, mm: such moves took lesions away and found none.
+    /// A centre that the classifier would move farther than this stays, mm: such moves took lesions
+    /// away and found none.
     pub max_move_mm: f64,
     /// Candidates nearer than this after the moves are one, mm.
     pub merge_mm: f64,
@@ -150,8 +152,8 @@ fn take(
     candidate.site = candidate.site.or(best.and_then(Site::from_column));
 }
 
-/// Diameter of the ball with the volume that the aneurysm map gives a candidate, counted for as much as the map is sure of
-/// it; for the rest the classifier's estimate.
+/// Diameter of the ball with the volume that the aneurysm map gives a candidate, counted for as
+/// much as the map is sure of it; for the rest the classifier's estimate.
 fn size_mm(evidence: &Evidence, estimate_mm: f64) -> f64 {
     let peak = f64::from(evidence.aneurysm_peak.unwrap_or(0.0));
     if peak <= 0.0 {
@@ -179,7 +181,8 @@ mod tests {
         };
         let ball = (std::f64::consts::PI / 6.0 * 216.0) as f32;
         assert!((size_mm(&evidence(1.0, ball), 9.0) - 6.0).abs() < 1e-5);
-        // Half as sure: the sum of probabilities is half the volume, and the estimate counts for half.
+        // Half as sure: the sum of probabilities is half the volume, and the estimate counts for
+        // half.
         assert!((size_mm(&evidence(0.5, 0.5 * ball), 9.0) - 7.5).abs() < 1e-5);
         assert_eq!(size_mm(&evidence(0.0, 0.0), 9.0), 9.0);
         assert_eq!(size_mm(&Evidence::default(), 9.0), 9.0);

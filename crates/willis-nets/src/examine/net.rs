@@ -1,4 +1,5 @@
-//! The expert classifier: a patch around a candidate and what is known of the series, to class, site, centre and size.
+//! The expert classifier: a patch around a candidate and what is known of the series, to class,
+//! site, centre and size.
 //!
 //! Letters: B batch, C channels, M mid channels on a quarter of the patch's side.
 
@@ -22,8 +23,8 @@ use crate::weights::{Weights, WeightsError};
 
 /// Side of a patch, voxels.
 pub const SIDE: usize = 48;
-/// Channels of the input: intensity, vessel and aneurysm probability, signed distance to the vessel wall, distance to the
-/// middle of the patch.
+/// Channels of the input: intensity, vessel and aneurysm probability, signed distance to the vessel
+/// wall, distance to the middle of the patch.
 pub const IN_CHANNELS: usize = 5;
 /// Side of the grid on which oscillators run and the centre is looked for.
 pub const MID_SIDE: usize = SIDE / 4;
@@ -124,16 +125,18 @@ impl ExamineNetConfig {
         }
     }
 
-    /// Random initial weights but for those of a pre-trained WaveFormer encoder, which may have been made for other input channels and
-    /// another patch.
+    /// Random initial weights but for those of a pre-trained WaveFormer encoder, which may have
+    /// been made for other input channels and another patch.
     ///
-    /// # Errors    the encoder has other parameters than this net's, or this net is the plain one
+    /// # Errors
+    /// the encoder has other parameters than this net's, or this net is the plain one
     pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
         take_over(Weights::of(&self.init(seed, &Device::flex())), ENCODER, encoder)
     }
 
-    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the next one's, and the last one's
-    /// `decay` times that of the rest of the net (Clark et al., arXiv:2003.10555).
+    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the
+    /// next one's, and the last one's `decay` times that of the rest of the net (Clark et al.,
+    /// arXiv:2003.10555).
     pub fn encoder_rates(&self, decay: f64) -> BTreeMap<String, f64> {
         let layers = self.waveformer().layers();
         let count = layers.len() as i32;
@@ -152,13 +155,16 @@ impl ExamineNetConfig {
 }
 
 impl ExamineNet {
-    /// What the net computes from its parameters; counted up when that changes though the parameters stay. Weights files name it.
-    /// 2: WaveFormer's tokens are normed before FiLM and pooling.
+    /// What the net computes from its parameters; counted up when that changes though the
+    /// parameters stay. Weights files name it. 2: WaveFormer's tokens are normed before FiLM and
+    /// pooling.
     pub const REVISION: &str = "2";
 
     /// The net of a weights file, on the CPU.
     ///
-    /// # Errors    no safetensors file, no configuration in its metadata, another revision, or weights that do not fit it
+    /// # Errors
+    /// no safetensors file, no configuration in its metadata, another revision, or weights that do
+    /// not fit it
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let weights = Weights::from_bytes(bytes)?;
         weights.check_revision(Self::REVISION)?;
@@ -248,7 +254,8 @@ enum Encoder {
 impl Encoder {
     /// Patch `[B, 5, 48, 48, 48]` -> `[B, M, 12, 12, 12]`.
     ///
-    /// Both halves end in a norm, so that a modulation has the size of what it modulates: the tokens of a WaveFormer grow with depth.
+    /// Both halves end in a norm, so that a modulation has the size of what it modulates: the
+    /// tokens of a WaveFormer grow with depth.
     fn front(&self, x: Tensor<5>) -> Tensor<5> {
         match self {
             Self::Waveformer(net) => {

@@ -32,7 +32,8 @@ impl Default for OscillatorsConfig {
     }
 }
 
-/// `x + leave(readout(Kuramoto(enter(x))))`; the readout is the length of learned projections of the last state.
+/// `x + leave(readout(Kuramoto(enter(x))))`; the readout is the length of learned projections of
+/// the last state.
 #[derive(Module, Debug)]
 pub struct Oscillators {
     enter: Conv3d,
@@ -82,7 +83,8 @@ impl Oscillators {
         (x + self.leave.forward(answer), [stimulus, state])
     }
 
-    /// What the last state says of candidates of these radii (in voxels of the patch) in the middle of their patches.
+    /// What the last state says of candidates of these radii (in voxels of the patch) in the middle
+    /// of their patches.
     ///
     /// # Shapes
     /// stimulus and state `[B, C, 12, 12, 12]`, B radii -> B readings

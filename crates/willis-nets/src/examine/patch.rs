@@ -56,8 +56,8 @@ pub fn patch(map: &VesselMap, centre: Point, side: usize) -> Option<Patch> {
     Some(Patch { side, values, middle })
 }
 
-/// The net's five channels from three: `[3, 48³]` -> `[5, 48³]`, with the signed distance to the vessel wall (positive inside) and the
-/// distance to the middle voxel.
+/// The net's five channels from three: `[3, 48³]` -> `[5, 48³]`, with the signed distance to the
+/// vessel wall (positive inside) and the distance to the middle voxel.
 ///
 /// # Units
 /// spacing z, y, x, mm

@@ -1,4 +1,5 @@
-//! Layers whose parameters carry PyTorch's names and layouts, so that published state dicts load by path.
+//! Layers whose parameters carry PyTorch's names and layouts, so that published state dicts load by
+//! path.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -7,7 +8,8 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::ops::{self, ConvOptions};
 
-/// Makes initial parameters: one seeded generator, drawn from in the order in which layers are made.
+/// Makes initial parameters: one seeded generator, drawn from in the order in which layers are
+/// made.
 #[derive(Debug)]
 pub struct Init {
     rng: ChaCha8Rng,
@@ -140,10 +142,11 @@ impl Conv3d {
         ops::conv3d(x, self.weight.val(), self.bias.as_ref().map(Param::val), self.options)
     }
 
-    /// The convolution and the norm behind it. A norm by stored statistics costs no pass over the volume: its scale goes
-    /// into the weights, its shift into the bias.
+    /// The convolution and the norm behind it. A norm by stored statistics costs no pass over the
+    /// volume: its scale goes into the weights, its shift into the bias.
     ///
-    /// # Shapes    x `[B, C, D, H, W]` -> `[B, out, D', H', W']`
+    /// # Shapes
+    /// x `[B, C, D, H, W]` -> `[B, out, D', H', W']`
     pub fn forward_normed(&self, x: Tensor<5>, norm: &SpaceNorm) -> Tensor<5> {
         let Some((scale, shift)) = norm.affine() else { return norm.forward(self.forward(x)) };
         let bias = match &self.bias {
@@ -182,7 +185,8 @@ impl ConvTranspose3d {
     }
 }
 
-/// Norm over space: by stored statistics (batch norm as it is evaluated) or by the volume's own (instance norm).
+/// Norm over space: by stored statistics (batch norm as it is evaluated) or by the volume's own
+/// (instance norm).
 #[derive(Module, Debug)]
 pub struct SpaceNorm {
     /// Scale `[C]`.

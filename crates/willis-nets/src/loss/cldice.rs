@@ -1,7 +1,9 @@
-//! Soft clDice: overlap of soft centrelines. Built from tensor operations, since its gradient runs through every erosion.
+//! Soft clDice: overlap of soft centrelines. Built from tensor operations, since its gradient runs
+//! through every erosion.
 //!
-//! Its centrelines lose their ends and fill backgrounds of low contrast, and it takes many passes over memory: skeleton recall is the
-//! cheaper way to the same end, and clDice of true skeletons ([`willis_kernels::thinning`]) the figure to report.
+//! Its centrelines lose their ends and fill backgrounds of low contrast, and it takes many passes
+//! over memory: skeleton recall is the cheaper way to the same end, and clDice of true skeletons
+//! ([`willis_kernels::thinning`]) the figure to report.
 //!
 //! Source: Shit et al., CVPR 2021, arXiv:2003.07311.
 
@@ -12,7 +14,8 @@ use crate::ops::leaky_relu;
 /// Erosions of the authors' code; vessels of up to this radius in voxels are thinned entirely.
 const EROSIONS: usize = 10;
 
-/// `1 - clDice` of probabilities and a truth of zeros and ones, `[B, 1, D, H, W]` each, summed over the batch -> `[1]`.
+/// `1 - clDice` of probabilities and a truth of zeros and ones, `[B, 1, D, H, W]` each, summed over
+/// the batch -> `[1]`.
 pub fn soft_cldice(probability: Tensor<5>, truth: Tensor<5>) -> Tensor<1> {
     let (found, wanted) = (soft_skeleton(probability.clone()), soft_skeleton(truth.clone()));
     let share = |part: Tensor<5>, all: Tensor<5>| (part.sum() + 1.0) / (all.sum() + 1.0);
@@ -51,7 +54,8 @@ fn dilate(x: Tensor<5>) -> Tensor<5> {
     })
 }
 
-/// The voxels before and after along an axis; at the border the voxel itself, which changes no least or greatest value.
+/// The voxels before and after along an axis; at the border the voxel itself, which changes no
+/// least or greatest value.
 fn neighbours(x: &Tensor<5>, axis: usize) -> [Tensor<5>; 2] {
     let side = x.dims()[axis];
     let part = |start, length| x.clone().narrow(axis, start, length);

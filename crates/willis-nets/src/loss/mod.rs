@@ -1,13 +1,15 @@
 //! Losses of the vessel net with their gradients, on plain slices where they can be.
 //!
-//! A loss over a whole patch of fifteen channels touches memory many times when it is built from tensor operations.
-//! Here the value and its gradient by the logits are computed together and [`crate::ops::with_gradient`] hands the gradient to autodiff.
+//! A loss over a whole patch of fifteen channels touches memory many times when it is built from
+//! tensor operations. Here the value and its gradient by the logits are computed together and
+//! [`crate::ops::with_gradient`] hands the gradient to autodiff.
 
 pub mod cldice;
 pub mod segmentation;
 pub mod tversky;
 
-/// The tube and the prediction of the specification's golden values, 16³ voxels; its x is the first axis.
+/// The tube and the prediction of the specification's golden values, 16³ voxels; its x is the first
+/// axis.
 #[cfg(test)]
 pub(crate) fn tube() -> (Vec<bool>, Vec<f32>) {
     let target = |i: usize| {

@@ -1,8 +1,8 @@
-//! The loss of the vessel net: cross-entropy over background and sites, Tversky over the union of the sites, skeleton
-//! recall per site, and focal loss with Tversky for the aneurysm channel.
+//! The loss of the vessel net: cross-entropy over background and sites, Tversky over the union of
+//! the sites, skeleton recall per site, and focal loss with Tversky for the aneurysm channel.
 //!
-//! Sources: Kirchhoff et al., ECCV 2024, arXiv:2404.03010 (skeleton recall); Lin et al., ICCV 2017, arXiv:1708.02002
-//! (focal loss); [`super::tversky`].
+//! Sources: Kirchhoff et al., ECCV 2024, arXiv:2404.03010 (skeleton recall); Lin et al., ICCV 2017,
+//! arXiv:1708.02002 (focal loss); [`super::tversky`].
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -32,8 +32,9 @@ pub struct SegmentationLossConfig {
     pub focal: f64,
     /// Weight of the Tversky term of the aneurysms, where the patch has any.
     pub aneurysm_tversky: f64,
-    /// Aneurysms of fewer voxels weigh as much as one of this many in both terms of the aneurysms; 0 lets every voxel weigh the same
-    /// (after Kofler et al., arXiv:2205.08209: without it the loss of a large sac drowns that of a small one).
+    /// Aneurysms of fewer voxels weigh as much as one of this many in both terms of the aneurysms;
+    /// 0 lets every voxel weigh the same (after Kofler et al., arXiv:2205.08209: without it the
+    /// loss of a large sac drowns that of a small one).
     pub small_lesion_voxels: f64,
     /// Weight of one minus clDice of soft centrelines ([`super::cldice`]); 0 leaves it out.
     pub soft_cldice: f64,
@@ -123,7 +124,8 @@ const MIN_FOCAL_VOXELS: f64 = 200.0;
 
 /// Loss of logits `[B, 15, N]`, N voxels in C order, whose memory becomes that of the gradient.
 ///
-/// # Panics    if logits or targets do not hold `B x N` voxels or a class is out of range (programmer error)
+/// # Panics
+/// if logits or targets do not hold `B x N` voxels or a class is out of range (programmer error)
 pub fn segmentation_loss(
     logits: Vec<f32>,
     batch: usize,
@@ -287,7 +289,8 @@ impl Chunk<'_> {
         let places = self.start..self.start + lesion_row.len();
         let (sites, tubes) = (&target.sites[places.clone()], &target.tube[places.clone()]);
         let cross_entropy = [slopes.background_weight, 1.0].map(|weight| (weight * slopes.cross_entropy) as f32);
-        // Derivatives by the probabilities of the background (the vessels' union is what it leaves) and of the tube.
+        // Derivatives by the probabilities of the background (the vessels' union is what it leaves)
+        // and of the tube.
         let union = [slopes.vessel.by_other, slopes.vessel.by_target].map(|by| -(by * slopes.vessel_weight) as f32);
         let by_tube = slopes.tube.map(|by| by as f32);
         let of_places = sites.iter().zip(tubes).enumerate();
@@ -316,8 +319,8 @@ impl Chunk<'_> {
     }
 }
 
-/// `-w (1 - q)^2 ln q` with q the probability of the truth, and its derivative by the logit; w is the weight of a target voxel, 1 for
-/// any other, whose `target` is 0.
+/// `-w (1 - q)^2 ln q` with q the probability of the truth, and its derivative by the logit; w is
+/// the weight of a target voxel, 1 for any other, whose `target` is 0.
 fn focal(p: f32, target: f32) -> (f32, f32) {
     let (q, slope, weight) = if target > 0.0 { (p, target, target) } else { (1.0 - p, -1.0, 1.0) };
     let log = q.max(f32::MIN_POSITIVE).ln();

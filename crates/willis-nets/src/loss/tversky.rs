@@ -1,7 +1,9 @@
-//! Tversky loss: overlap with separate weights of false positives and false negatives; with an exponent, focal Tversky loss.
+//! Tversky loss: overlap with separate weights of false positives and false negatives; with an
+//! exponent, focal Tversky loss.
 //!
-//! Sources: Salehi, Erdogmus, Gholipour, MLMI 2017, arXiv:1706.05721, whose alpha is `w_fp` and whose beta `w_fn`; Abraham, Khan, ISBI
-//! 2019, arXiv:1810.07842, whose alpha is the weight of the false negatives.
+//! Sources: Salehi, Erdogmus, Gholipour, MLMI 2017, arXiv:1706.05721, whose alpha is `w_fp` and
+//! whose beta `w_fn`; Abraham, Khan, ISBI 2019, arXiv:1810.07842, whose alpha is the weight of the
+//! false negatives.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,7 +15,8 @@ pub struct Tversky {
     pub w_fp: f64,
     /// Weight of false negatives.
     pub w_fn: f64,
-    /// The loss is raised to 1 over this: above 1 (the focal paper has 4/3), what is nearly right keeps a larger slope.
+    /// The loss is raised to 1 over this: above 1 (the focal paper has 4/3), what is nearly right
+    /// keeps a larger slope.
     pub gamma: f64,
 }
 
@@ -36,7 +39,8 @@ pub struct Overlap {
 }
 
 impl Overlap {
-    /// Counts of one voxel of probability `p`; `target` is its weight, 0 for one that is no target and counts once.
+    /// Counts of one voxel of probability `p`; `target` is its weight, 0 for one that is no target
+    /// and counts once.
     pub fn add(&mut self, p: f32, target: f32) {
         let (p, target) = (f64::from(p), f64::from(target));
         if target > 0.0 {
@@ -57,7 +61,8 @@ impl Overlap {
     }
 }
 
-/// Loss and its derivative by the probability of a voxel, which is the same for all target voxels of weight 1 and for all others.
+/// Loss and its derivative by the probability of a voxel, which is the same for all target voxels
+/// of weight 1 and for all others.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TverskyLoss {
     /// `(1 - index)^(1 / gamma)`, 0 to 1.
@@ -72,7 +77,8 @@ impl Tversky {
     /// Added to numerator and denominator.
     const SMOOTH: f64 = 1e-5;
 
-    /// Below this, `1 - index` counts as this in the slope, which would be infinite at 0 for `gamma` above 1.
+    /// Below this, `1 - index` counts as this in the slope, which would be infinite at 0 for
+    /// `gamma` above 1.
     const LEAST: f64 = 1e-6;
 
     /// `(1 - (TP + s) / (TP + w_fp FP + w_fn FN + s))^(1 / gamma)`.
@@ -85,7 +91,8 @@ impl Tversky {
         let slope = exponent * value.max(Self::LEAST).powf(exponent - 1.0);
         TverskyLoss {
             value: value.powf(exponent),
-            // The exact gradient -(D dN - N dD) / D^2 with dN, dD of a target voxel (1, 1 - w_fn) and another (0, w_fp).
+            // The exact gradient -(D dN - N dD) / D^2 with dN, dD of a target voxel (1, 1 - w_fn)
+            // and another (0, w_fp).
             by_target: -slope * (denominator - numerator * (1.0 - self.w_fn)) / square,
             by_other: slope * numerator * self.w_fp / square,
         }
@@ -141,7 +148,8 @@ mod tests {
     }
 
     proptest! {
-        /// Of all thresholds of a score, the one with the least loss finds no less when false negatives weigh more.
+        /// Of all thresholds of a score, the one with the least loss finds no less when false
+        /// negatives weigh more.
         #[test]
         fn a_higher_w_fn_raises_recall(
             voxels in prop::collection::vec((0.0f32..1.0, any::<bool>()), 4..60),

@@ -7,7 +7,8 @@ use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
 
 /// `x * Phi(x)` with the exact error function.
 ///
-/// # Shapes      any -> the same
+/// # Shapes
+/// any -> the same
 pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !on_cpu(&x) {
         return burn::tensor::activation::gelu(x);
@@ -18,8 +19,10 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
 
 /// `x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
 ///
-/// # Shapes      any -> the same
-/// # Panics      for a slope below 0 (programmer error)
+/// # Shapes
+/// any -> the same
+/// # Panics
+/// for a slope below 0 (programmer error)
 pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     if !on_cpu(&x) {
         return burn::tensor::activation::leaky_relu(x, slope);
@@ -31,7 +34,8 @@ pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
 
 /// Softmax over the last axis.
 ///
-/// # Shapes      any -> the same
+/// # Shapes
+/// any -> the same
 pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     if !on_cpu(&x) {
         return burn::tensor::activation::softmax(x, D - 1);

@@ -10,7 +10,8 @@ use super::work::count;
 
 /// `softmax(scale q k^T) v` per head.
 ///
-/// # Shapes      q `[B, N, H d]`, key_value `[B, M, 2 H d]` (keys, then values) -> `[B, N, H d]`
+/// # Shapes
+/// q `[B, N, H d]`, key_value `[B, M, 2 H d]` (keys, then values) -> `[B, N, H d]`
 pub fn attention(q: Tensor<3>, key_value: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
     count(2 * q.shape().num_elements() * key_value.dims()[1]);
     if !on_cpu(&q) {

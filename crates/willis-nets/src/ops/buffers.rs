@@ -1,5 +1,6 @@
-//! Memory of outputs, used again: a net asks for the same sizes in every window and every step, and fresh memory costs more than many
-//! a kernel, because it is zeroed and its pages are mapped in first.
+//! Memory of outputs, used again: a net asks for the same sizes in every window and every step, and
+//! fresh memory costs more than many a kernel, because it is zeroed and its pages are mapped in
+//! first.
 
 use std::collections::VecDeque;
 use std::mem::{self, MaybeUninit};
@@ -10,7 +11,8 @@ use burn_std::{AccessError, AccessPolicy, AllocationController, AllocationProper
 
 /// Shorter buffers are left to the allocator.
 const MIN_FLOATS: usize = 16 * 1024;
-/// Floats kept at most (32 MiB): more makes nets hardly faster and takes memory. The buffers that were given back first go first.
+/// Floats kept at most (32 MiB): more makes nets hardly faster and takes memory. The buffers that
+/// were given back first go first.
 const MAX_FLOATS: usize = 8 << 20;
 
 static FREE: Mutex<Free> = Mutex::new(Free { buffers: VecDeque::new(), floats: 0 });
@@ -57,13 +59,15 @@ pub(crate) fn take(length: usize) -> Vec<f32> {
 
 /// The values as tensor data that gives its memory back when it is dropped.
 ///
-/// # Panics    if the values do not fill the shape (programmer error)
+/// # Panics
+/// if the values do not fill the shape (programmer error)
 pub(crate) fn data(values: Vec<f32>, shape: Vec<usize>) -> TensorData {
     if values.len() < MIN_FLOATS {
         return TensorData::new(values, shape);
     }
     let bytes = mem::size_of_val(values.as_slice());
-    // SAFETY: the controller's memory is the vector's elements, which are `bytes` initialised bytes.
+    // SAFETY: the controller's memory is the vector's elements, which are `bytes` initialised
+    // bytes.
     let bytes = unsafe { Bytes::from_controller(Box::new(Reused(values)), bytes) };
     TensorData::from_bytes(bytes, shape, DType::F32)
 }
@@ -89,7 +93,8 @@ impl AllocationController for Reused {
 
     unsafe fn memory_mut(&mut self, _: AccessPolicy) -> Result<&mut [MaybeUninit<u8>], AccessError> {
         let floats = self.0.as_mut_slice();
-        // SAFETY: f32 has no padding and takes any bits, and the caller promises to write initialised bytes only.
+        // SAFETY: f32 has no padding and takes any bits, and the caller promises to write
+        // initialised bytes only.
         Ok(unsafe { std::slice::from_raw_parts_mut(floats.as_mut_ptr().cast(), mem::size_of_val(floats)) })
     }
 

@@ -29,7 +29,8 @@ impl ConvOptions {
 
 /// Cross-correlation, as in PyTorch's `conv3d`.
 ///
-/// # Shapes      x `[B, C, D, H, W]`, weight `[K, C / groups, d, h, w]`, bias `[K]` -> `[B, K, D', H', W']`
+/// # Shapes
+/// x `[B, C, D, H, W]`, weight `[K, C / groups, d, h, w]`, bias `[K]` -> `[B, K, D', H', W']`
 pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<5> {
     let [batch, in_channels, depth, height, width] = x.dims();
     let [out_channels, _, kd, kh, kw] = weight.dims();
@@ -90,9 +91,11 @@ impl Kernel<3> for Convolution {
     }
 }
 
-/// Transposed convolution with kernel = stride and no padding, as in PyTorch's `conv_transpose3d`: every voxel becomes a block.
+/// Transposed convolution with kernel = stride and no padding, as in PyTorch's `conv_transpose3d`:
+/// every voxel becomes a block.
 ///
-/// # Shapes      x `[B, C, D, H, W]`, weight `[C, K, s, s, s]`, bias `[K]` -> `[B, K, sD, sH, sW]`
+/// # Shapes
+/// x `[B, C, D, H, W]`, weight `[C, K, s, s, s]`, bias `[K]` -> `[B, K, sD, sH, sW]`
 pub fn conv_transpose3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>) -> Tensor<5> {
     let [batch, in_channels, depth, height, width] = x.dims();
     let [_, out_channels, kd, kh, kw] = weight.dims();

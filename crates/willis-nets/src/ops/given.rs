@@ -6,8 +6,10 @@ use super::kernel::{Kernel, apply1, on_cpu};
 
 /// A scalar whose gradient by `x` is `gradient`; its value has no meaning.
 ///
-/// # Shapes      x any, gradient as many values -> `[1]`
-/// # Panics      if `gradient` does not fill x's shape (programmer error)
+/// # Shapes
+/// x any, gradient as many values -> `[1]`
+/// # Panics
+/// if `gradient` does not fill x's shape (programmer error)
 pub fn with_gradient<const D: usize>(x: Tensor<D>, gradient: Vec<f32>) -> Tensor<1> {
     assert_eq!(gradient.len(), x.shape().num_elements(), "one derivative per value");
     if !on_cpu(&x) {

@@ -1,5 +1,5 @@
-//! How a CPU kernel with a hand-written backward pass becomes a burn operation. The plumbing is written once for
-//! each number of inputs: one, two, and three (input, weight, bias).
+//! How a CPU kernel with a hand-written backward pass becomes a burn operation. The plumbing is
+//! written once for each number of inputs: one, two, and three (input, weight, bias).
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -29,7 +29,8 @@ pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {
     fn remakes(&self) -> Remakes {
         Remakes::Never
     }
-    /// Gradient of each input that needs one, from the inputs, the output and the output's gradient. What is not kept is empty.
+    /// Gradient of each input that needs one, from the inputs, the output and the output's
+    /// gradient. What is not kept is empty.
     fn backward(&self, inputs: [&[f32]; N], output: &[f32], grad: &[f32], needs: [bool; N]) -> [Option<Vec<f32>>; N];
 }
 
@@ -243,7 +244,8 @@ pub(crate) mod tests {
     use super::*;
     use crate::golden;
 
-    /// Asserts equal outputs and equal gradients of `sum(f(x, w, b)^2)` by three inputs of one shape.
+    /// Asserts equal outputs and equal gradients of `sum(f(x, w, b)^2)` by three inputs of one
+    /// shape.
     pub fn assert_same<const D: usize, const E: usize>(
         shape: [usize; D],
         ours: impl Fn([Tensor<D>; 3]) -> Tensor<E>,

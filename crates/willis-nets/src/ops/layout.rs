@@ -7,8 +7,10 @@ use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
 
 /// Channels move to the end.
 ///
-/// # Shapes      x `[B, C, D, H, W]` -> `[B, ..., C]`; `shape` tells how the voxels are laid out between
-/// # Panics      if `shape` is no such shape (programmer error)
+/// # Shapes
+/// x `[B, C, D, H, W]` -> `[B, ..., C]`; `shape` tells how the voxels are laid out between
+/// # Panics
+/// if `shape` is no such shape (programmer error)
 pub fn channels_last<const E: usize>(x: Tensor<5>, shape: [usize; E]) -> Tensor<E> {
     let [batch, channels, d, h, w] = x.dims();
     assert!(shape[0] == batch && shape[E - 1] == channels, "{:?} as {shape:?}", x.dims());
@@ -20,7 +22,8 @@ pub fn channels_last<const E: usize>(x: Tensor<5>, shape: [usize; E]) -> Tensor<
 
 /// Channels move to the front.
 ///
-/// # Shapes      x `[B, ..., C]`, with as many rows as `grid` has voxels -> `[B, C, grid...]`
+/// # Shapes
+/// x `[B, ..., C]`, with as many rows as `grid` has voxels -> `[B, C, grid...]`
 pub fn channels_first<const D: usize>(x: Tensor<D>, grid: [usize; 3]) -> Tensor<5> {
     let (batch, channels) = (x.dims()[0], x.dims()[D - 1]);
     let [d, h, w] = grid;

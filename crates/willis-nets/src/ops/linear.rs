@@ -8,7 +8,8 @@ use super::work::count;
 
 /// `x W^T + b`.
 ///
-/// # Shapes      x `[..., in]`, weight `[out, in]`, bias `[out]` -> `[..., out]`
+/// # Shapes
+/// x `[..., in]`, weight `[out, in]`, bias `[out]` -> `[..., out]`
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let [outputs, inputs] = weight.dims();
     count(x.shape().num_elements() * outputs);

@@ -1,7 +1,7 @@
 //! The heavy tensor operations behind one name each, so that nets never say which kernel runs.
 //!
-//! On the CPU (burn's flex backend, with or without autodiff) the kernels of `willis-kernels` run, with their own
-//! backward passes; on any other device burn's operations do the same.
+//! On the CPU (burn's flex backend, with or without autodiff) the kernels of `willis-kernels` run,
+//! with their own backward passes; on any other device burn's operations do the same.
 
 mod activation;
 mod attention;

@@ -8,9 +8,11 @@ use willis_kernels::norm::{self as kernels, RowStats};
 use super::buffers;
 use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
 
-/// Layer norm over the last axis with biased variance: `(x - mean) / sqrt(var + eps) * weight + bias`.
+/// Layer norm over the last axis with biased variance:
+/// `(x - mean) / sqrt(var + eps) * weight + bias`.
 ///
-/// # Shapes      x `[..., C]`, weight and bias `[C]` -> the same as x
+/// # Shapes
+/// x `[..., C]`, weight and bias `[C]` -> the same as x
 pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<D> {
     if !on_cpu(&x) {
         return portable_layer_norm(x, weight, bias, eps);
@@ -20,7 +22,8 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
 
 /// Instance norm over space with biased variance, then a scale and a shift per channel.
 ///
-/// # Shapes      x `[B, C, D, H, W]`, weight and bias `[C]` -> the same as x
+/// # Shapes
+/// x `[B, C, D, H, W]`, weight and bias `[C]` -> the same as x
 pub fn instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable_instance_norm(x, weight, bias, eps);
@@ -31,7 +34,8 @@ pub fn instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64)
 
 /// `scale x + offset` per channel: a batch norm by stored statistics.
 ///
-/// # Shapes      x `[B, C, D, H, W]`, scale and offset `[C]` -> the same as x
+/// # Shapes
+/// x `[B, C, D, H, W]`, scale and offset `[C]` -> the same as x
 pub fn channel_affine(x: Tensor<5>, scale: Tensor<1>, offset: Tensor<1>) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable_channel_affine(x, scale, offset);

@@ -5,9 +5,11 @@ use willis_kernels::pool::{Divisor, PoolShape, average_backward, average_forward
 
 use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
 
-/// Maximum over cubes of `side` voxels that do not overlap; voxels left over at the far borders are dropped.
+/// Maximum over cubes of `side` voxels that do not overlap; voxels left over at the far borders are
+/// dropped.
 ///
-/// # Shapes      x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
+/// # Shapes
+/// x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
 pub fn max_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable(x, side);
@@ -15,9 +17,11 @@ pub fn max_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     apply1(MaxPool(Cubes::new(&x, side)), x)
 }
 
-/// Mean over cubes of `side` voxels that do not overlap; voxels left over at the far borders are dropped.
+/// Mean over cubes of `side` voxels that do not overlap; voxels left over at the far borders are
+/// dropped.
 ///
-/// # Shapes      x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
+/// # Shapes
+/// x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
 pub fn average_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable_average(x, side);

@@ -1,8 +1,9 @@
 //! Outputs of cheap kernels, made again for the backward pass instead of kept until then.
 //!
-//! A training step keeps what its backward pass reads. Much of that is the output of a norm, an activation or a change of
-//! layout, whose input is kept as well. So such a kernel leaves a [`Recipe`] under its node of the autodiff graph; whoever
-//! would keep its output keeps the recipe. Kernels repeat their bytes, so gradients stay the same to the last bit.
+//! A training step keeps what its backward pass reads. Much of that is the output of a norm, an
+//! activation or a change of layout, whose input is kept as well. So such a kernel leaves a
+//! [`Recipe`] under its node of the autodiff graph; whoever would keep its output keeps the recipe.
+//! Kernels repeat their bytes, so gradients stay the same to the last bit.
 
 use std::collections::HashMap;
 use std::fmt;

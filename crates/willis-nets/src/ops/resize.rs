@@ -16,7 +16,8 @@ pub enum Corners {
 
 /// Interpolation to another size.
 ///
-/// # Shapes      x `[B, C, D, H, W]` -> `[B, C, size...]`
+/// # Shapes
+/// x `[B, C, D, H, W]` -> `[B, C, size...]`
 pub fn resize_trilinear(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     if [depth, height, width] == size {

@@ -16,7 +16,8 @@ use crate::waveformer::WaveformerConfig;
 pub enum Method {
     /// SparK: masked cells are painted from the seen ones, which are all that the encoder sees.
     Spark,
-    /// MiM: three levels of masks, one inside the other, painted and aligned; the encoder runs over the whole masked input.
+    /// MiM: three levels of masks, one inside the other, painted and aligned; the encoder runs over
+    /// the whole masked input.
     Mim,
     /// MiM's levels with SparK's encoder, which sees nothing of what is masked.
     SparkMim,
@@ -40,8 +41,9 @@ pub struct NestedConfig {
     pub align_weight: f64,
     /// Cosines are divided by this.
     pub temperature: f64,
-    /// Weight of HybridMIM's first question to the coarsest features, how many of the eight cells of each region are masked; its paper
-    /// has 0.1. Only for the method `mim`, whose encoder is not told.
+    /// Weight of HybridMIM's first question to the coarsest features, how many of the eight cells
+    /// of each region are masked; its paper has 0.1. Only for the method `mim`, whose encoder is
+    /// not told.
     pub count_weight: f64,
     /// Weight of HybridMIM's second question, which of the cells are masked; as above.
     pub position_weight: f64,
@@ -53,7 +55,8 @@ impl NestedConfig {
         self.count_weight > 0.0 || self.position_weight > 0.0
     }
 
-    /// Whether every level has a masked part, the next level a cube in it, and cosines something to be divided by.
+    /// Whether every level has a masked part, the next level a cube in it, and cosines something to
+    /// be divided by.
     fn has_children(&self, cells: usize) -> bool {
         let some_masked = |share: f64, parts: usize| share * parts as f64 >= 1.0;
         let shares = [(self.coarse_masked, 8), (self.middle_masked, cells), (self.fine_masked, cells)];
@@ -86,8 +89,9 @@ pub struct PretrainConfig {
     pub method: Method,
     /// The levels of MiM.
     pub nested: NestedConfig,
-    /// What is pre-trained: the encoder of SegFormer3D or WaveFormer, fed as in the vessel net with intensity and world coordinates, or
-    /// the residual-encoder U-Net, fed with standardised intensity.
+    /// What is pre-trained: the encoder of SegFormer3D or WaveFormer, fed as in the vessel net with
+    /// intensity and world coordinates, or the residual-encoder U-Net, fed with standardised
+    /// intensity.
     pub backbone: Backbone,
     /// Sizes of SegFormer3D: four channels in.
     pub segformer3d: SegFormer3dConfig,
@@ -103,7 +107,8 @@ pub struct PretrainConfig {
     pub patch: usize,
     /// Side of the cells that are masked or not, voxels; a multiple of the coarsest stage's voxel.
     pub cell: usize,
-    /// Volumes of a step: SparK cuts a cube from each, MiM one of the first level with its children.
+    /// Volumes of a step: SparK cuts a cube from each, MiM one of the first level with its
+    /// children.
     pub batch: usize,
     /// Share of the cells that SparK masks.
     pub masked_share: f64,
@@ -116,7 +121,8 @@ pub struct PretrainConfig {
 impl PretrainConfig {
     /// The net around SegFormer3D's or WaveFormer's encoder.
     ///
-    /// # Panics    for the U-Net, which has its own decoder (programmer error)
+    /// # Panics
+    /// for the U-Net, which has its own decoder (programmer error)
     pub(super) fn light(&self) -> LightConfig {
         let encoder = match self.backbone {
             Backbone::Segformer3d => EncoderConfig::Segformer3d(self.segformer3d.clone()),
@@ -189,7 +195,8 @@ pub(super) fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
             if !config.segformer3d.is_sound() || config.segformer3d.in_channels != IN_CHANNELS {
                 return refused("four channels in, and heads that divide its channels");
             }
-            // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where cells are smaller.
+            // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where
+            // cells are smaller.
             (32, 16)
         }
         Backbone::Waveformer => {

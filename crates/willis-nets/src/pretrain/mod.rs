@@ -1,5 +1,6 @@
-//! Self-supervised pre-training by painting masked cells, on volumes without labels: SparK, MiM or both with a light decoder behind the
-//! encoder of SegFormer3D or WaveFormer; S3D around the residual-encoder U-Net.
+//! Self-supervised pre-training by painting masked cells, on volumes without labels: SparK, MiM or
+//! both with a light decoder behind the encoder of SegFormer3D or WaveFormer; S3D around the
+//! residual-encoder U-Net.
 
 mod config;
 mod painter;
@@ -31,10 +32,11 @@ pub struct Epoch {
     pub step: usize,
     /// Mean loss since the last report.
     pub loss: f64,
-    /// Explained variance (R²) with which a linear map of the bottleneck tells where in the head a cube of the other half of the
-    /// probe lies; at most 1, about 0 for features that know nothing.
+    /// Explained variance (R²) with which a linear map of the bottleneck tells where in the head a
+    /// cube of the other half of the probe lies; at most 1, about 0 for features that know nothing.
     pub probe: f64,
-    /// Mean deviation of the bottleneck's channels over the probe's cubes; near 0 the encoder has collapsed.
+    /// Mean deviation of the bottleneck's channels over the probe's cubes; near 0 the encoder has
+    /// collapsed.
     pub spread: f64,
     /// The middle slice of a cube.
     pub panel: Panel,
@@ -63,7 +65,8 @@ pub struct Panel {
 /// A pre-trained backbone.
 #[derive(Debug)]
 pub struct Pretrained {
-    /// Averaged weights of the residual-encoder U-Net or of the other backbones' encoder, with `backbone` and `config` in the metadata.
+    /// Averaged weights of the residual-encoder U-Net or of the other backbones' encoder, with
+    /// `backbone` and `config` in the metadata.
     pub weights: Weights,
     /// Steps done.
     pub step: usize,
@@ -71,9 +74,11 @@ pub struct Pretrained {
     pub finished: bool,
 }
 
-/// Pre-trains on `count` volumes, which `volume` reads one at a time, or goes on with the run in `run_dir`.
+/// Pre-trains on `count` volumes, which `volume` reads one at a time, or goes on with the run in
+/// `run_dir`.
 ///
-/// # Errors    [`PretrainError`]
+/// # Errors
+/// [`PretrainError`]
 pub fn fit(
     count: usize,
     volume: impl Fn(usize) -> Option<Image<f32>> + Sync,
@@ -85,7 +90,8 @@ pub fn fit(
 ) -> Result<Pretrained, PretrainError> {
     check(config)?;
     let probe = Probe::draw(count, &volume, config).ok_or(PretrainError::NoVolumes)?;
-    // A volume that cannot be read any more is passed over; the probe has shown that there are readable ones.
+    // A volume that cannot be read any more is passed over; the probe has shown that there are
+    // readable ones.
     let any_volume = |rng: &mut ChaCha8Rng| loop {
         if let Some(image) = volume(rng.random_range(0..count)) {
             return image;
@@ -115,7 +121,8 @@ pub fn fit(
     Ok(Pretrained { weights, step: trained.step, finished: trained.finished })
 }
 
-/// Loss of a step, summed over its levels, and how to make the panel of its first cube at the volume's own resolution.
+/// Loss of a step, summed over its levels, and how to make the panel of its first cube at the
+/// volume's own resolution.
 fn step_loss<'a>(
     net: &'a Painter,
     levels: Vec<Level>,
@@ -256,7 +263,8 @@ mod tests {
         let (mut losses, mut epochs) = (Vec::new(), Vec::new());
         let step = |p: &Progress<'_>| losses.push(p.loss);
         let device = Device::flex();
-        // Cubes hold the whole volume, and norms take its contrast away: only its pattern tells it from others.
+        // Cubes hold the whole volume, and norms take its contrast away: only its pattern tells it
+        // from others.
         let other_patterns = |i: usize| {
             let mut image = volume(i)?;
             image.voxels.iter_mut().for_each(|v| *v = (*v * (1 + i) as f32).sin());

@@ -23,7 +23,8 @@ pub(super) enum Painter {
     Resenc(S3d),
 }
 
-/// The net of MiM: beside the painting, what a cube's features say must fit the place of its parent where it lies.
+/// The net of MiM: beside the painting, what a cube's features say must fit the place of its parent
+/// where it lies.
 #[derive(Module, Debug)]
 pub(super) struct Nested {
     light: Light,
@@ -69,16 +70,20 @@ impl Projector {
 }
 
 impl Nested {
-    /// What HybridMIM's questions to the coarsest stage are answered wrongly; none where they are not asked.
+    /// What HybridMIM's questions to the coarsest stage are answered wrongly; none where they are
+    /// not asked.
     ///
-    /// # Shapes    flags of the seen cells of `grid³` for each cube
+    /// # Shapes
+    /// flags of the seen cells of `grid³` for each cube
     pub fn region_errors(&self, coarsest: Tensor<5>, seen: &[bool], grid: usize) -> Option<RegionErrors> {
         Some(self.regions.as_ref()?.errors(coarsest, seen, grid))
     }
 
-    /// InfoNCE of the second or third level: each child's mean feature against the places of its parent, whose features are detached.
+    /// InfoNCE of the second or third level: each child's mean feature against the places of its
+    /// parent, whose features are detached.
     ///
-    /// # Shapes    features of children and parents `[B, C, g, g, g]` on the grid of cells -> `[1]`
+    /// # Shapes
+    /// features of children and parents `[B, C, g, g, g]` on the grid of cells -> `[1]`
     pub fn alignment(
         &self,
         level: usize,

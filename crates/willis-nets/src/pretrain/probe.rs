@@ -58,7 +58,8 @@ impl Probe {
     }
 }
 
-/// R² over all axes of ridge regression from the even cubes to the odd ones, by the kernel form: there are fewer cubes than channels.
+/// R² over all axes of ridge regression from the even cubes to the odd ones, by the kernel form:
+/// there are fewer cubes than channels.
 fn explained(features: &[Vec<f64>], places: &[[f64; 3]]) -> f64 {
     let rows = |first: usize| (first..features.len()).step_by(2);
     if rows(1).len() == 0 {

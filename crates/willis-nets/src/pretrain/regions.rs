@@ -1,7 +1,7 @@
 //! HybridMIM's questions to the encoder: how many cells of a region are masked, and which.
 //!
-//! A region is two cells along each axis. The published code takes eight consecutive cells for a region, which do not lie where the
-//! features lie that are asked; here they do.
+//! A region is two cells along each axis. The published code takes eight consecutive cells for a
+//! region, which do not lie where the features lie that are asked; here they do.
 //!
 //! Source: Xing et al., arXiv:2303.10333.
 
@@ -38,7 +38,9 @@ impl RegionHeads {
 
     /// Asks the mean features of each region.
     ///
-    /// # Shapes    features `[B, C, d, d, d]`, d a multiple of the regions along an axis; flags of the seen cells, `B grid³`
+    /// # Shapes
+    /// features `[B, C, d, d, d]`, d a multiple of the regions along an axis; flags of the seen
+    /// cells, `B grid³`
     pub fn errors(&self, features: Tensor<5>, seen: &[bool], grid: usize) -> RegionErrors {
         let [items, channels, side, ..] = features.dims();
         let regions = grid / 2;

@@ -1,8 +1,8 @@
-//! What a step looks at: cubes cut from volumes, which of their cells are seen, and for MiM three levels of cubes, each inside a masked
-//! part of the one before.
+//! What a step looks at: cubes cut from volumes, which of their cells are seen, and for MiM three
+//! levels of cubes, each inside a masked part of the one before.
 //!
-//! Source: Zhuang et al., IEEE TMI 44(9), 2025, arXiv:2404.15580, with octants that are octants: the published code masks runs of
-//! consecutive tokens and takes them for octants.
+//! Source: Zhuang et al., IEEE TMI 44(9), 2025, arXiv:2404.15580, with octants that are octants:
+//! the published code masks runs of consecutive tokens and takes them for octants.
 
 use rand::{Rng, RngExt};
 use rand_chacha::ChaCha8Rng;
@@ -32,7 +32,8 @@ pub(super) struct Parent {
     pub place: usize,
 }
 
-/// The levels of a step: one for SparK, three for MiM. `volume` gives one volume for each item of the batch.
+/// The levels of a step: one for SparK, three for MiM. `volume` gives one volume for each item of
+/// the batch.
 pub(super) fn draw(
     mut volume: impl FnMut(&mut ChaCha8Rng) -> Image<f32>,
     config: &PretrainConfig,
@@ -54,8 +55,8 @@ pub(super) fn draw(
     levels
 }
 
-/// A crop of twice the side at half the resolution; octants of it that are masked there, at full resolution; cells of those that are
-/// masked there, enlarged.
+/// A crop of twice the side at half the resolution; octants of it that are masked there, at full
+/// resolution; cells of those that are masked there, enlarged.
 fn nest(image: &Image<f32>, config: &PretrainConfig, levels: &mut [Level], rng: &mut ChaCha8Rng) {
     let (patch, cell, nested) = (config.patch, config.cell, &config.nested);
     let (grid, zoom) = (patch / cell, (patch / cell) as f64);
@@ -222,7 +223,8 @@ mod tests {
             let levels = draw(|_| ramp(axis), &config, &mut ChaCha8Rng::seed_from_u64(4));
             assert_eq!(levels.iter().map(|l| l.cubes.len()).collect::<Vec<_>>(), [2, 4, 4]);
             assert!(levels[0].parents.is_empty() && levels[0].seen.iter().filter(|s| **s).count() == 64);
-            // Mean over a box of a cube, `of` boxes along each axis: of a ramp, the place of its middle.
+            // Mean over a box of a cube, `of` boxes along each axis: of a ramp, the place of its
+            // middle.
             let middle = |cube: &[f32], i: usize, of: usize| {
                 let corner = place(i, of).map(|v| v * side / of);
                 let voxels = (0..(side / of).pow(3)).map(|k| {
@@ -257,7 +259,8 @@ mod tests {
             for i in [0, 77, voxels - 1] {
                 let x_mm = 3.0 + 0.8 * f64::from(cube[i]);
                 let expected = (x_mm - image.grid.centre().x) / COORDINATE_MM;
-                // Inside the volume; beyond it the border's intensity goes on and the coordinate does not stop.
+                // Inside the volume; beyond it the border's intensity goes on and the coordinate
+                // does not stop.
                 if cube[i] > 0.0 && cube[i] < 71.0 {
                     assert!((f64::from(cube[voxels + i]) - expected).abs() < 1e-4);
                 }

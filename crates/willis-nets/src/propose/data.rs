@@ -30,7 +30,8 @@ pub struct GraphCase {
 }
 
 impl GraphCase {
-    /// A node table with its truth: a node is positive within the lesion's radius plus `margin_mm` of its centre.
+    /// A node table with its truth: a node is positive within the lesion's radius plus `margin_mm`
+    /// of its centre.
     pub fn new(table: &NodeTable, lesions: &[Lesion], margin_mm: f64) -> Self {
         let near = |lesion: &Lesion, node: &willis_core::CentrelinePoint| {
             let radius_mm = lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM) / 2.0;
@@ -69,7 +70,8 @@ impl GraphCase {
 
 /// Writes cases as one safetensors file.
 ///
-/// # Errors    [`FileError::Write`]
+/// # Errors
+/// [`FileError::Write`]
 pub fn save(path: &Path, cases: &[GraphCase]) -> Result<(), FileError> {
     let mut content = Tensors::default();
     for (i, case) in cases.iter().enumerate() {
@@ -87,7 +89,8 @@ pub fn save(path: &Path, cases: &[GraphCase]) -> Result<(), FileError> {
 
 /// Reads the cases of a file.
 ///
-/// # Errors    [`FileError`] when the file cannot be read or its graphs do not hold together
+/// # Errors
+/// [`FileError`] when the file cannot be read or its graphs do not hold together
 pub fn load(path: &Path) -> Result<Vec<GraphCase>, FileError> {
     let mut tensors = tensors::read(path)?.tensors;
     let numbers: Vec<String> =

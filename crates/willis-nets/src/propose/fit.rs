@@ -66,9 +66,11 @@ pub enum ProposeFitError {
     Train(#[from] TrainError),
 }
 
-/// Trains a node scorer, or goes on with the run in `run_dir`; equal cases, configuration and seed give equal nets.
+/// Trains a node scorer, or goes on with the run in `run_dir`; equal cases, configuration and seed
+/// give equal nets.
 ///
-/// # Errors    [`ProposeFitError`]
+/// # Errors
+/// [`ProposeFitError`]
 pub fn fit(
     cases: &[GraphCase],
     training: &ProposeTraining,

@@ -24,7 +24,8 @@ pub struct ProposeConfig {
     pub score_floor: f32,
     /// Candidates nearer than this, or than the radius of the better one, are one; mm.
     pub merge_mm: f64,
-    /// A radius counts for no more than this, so that a large vague region does not swallow a sac beside it; mm.
+    /// A radius counts for no more than this, so that a large vague region does not swallow a sac
+    /// beside it; mm.
     pub max_merge_mm: f64,
     /// No candidate reaches farther than this from its peak; half of the largest aneurysm, mm.
     pub reach_mm: f64,
@@ -32,8 +33,8 @@ pub struct ProposeConfig {
     pub vessel_threshold: f32,
     /// Connected vessel voxels are an arterial tree from this share of all of them on.
     pub tree_share: f64,
-    /// No candidate's centre lies farther than this from every arterial tree, so that what looks like an artery but is none
-    /// proposes nothing; mm. `inf` keeps all.
+    /// No candidate's centre lies farther than this from every arterial tree, so that what looks
+    /// like an artery but is none proposes nothing; mm. `inf` keeps all.
     pub max_distance_to_tree_mm: f64,
 }
 
@@ -55,11 +56,13 @@ impl Default for ProposeConfig {
     }
 }
 
-/// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the node scores, near ones
-/// merged, then the seeds (candidates of a detector without learning, best first) that lie near none of them. What lies
-/// far from every arterial tree is none; the distance to the nearest vessel is only measured.
+/// The best candidates of a series, most probable first: peaks of the aneurysm channel and of the
+/// node scores, near ones merged, then the seeds (candidates of a detector without learning, best
+/// first) that lie near none of them. What lies far from every arterial tree is none; the distance
+/// to the nearest vessel is only measured.
 ///
-/// Without a net, or when the table has other features than the net was trained on, only the aneurysm channel and the seeds speak.
+/// Without a net, or when the table has other features than the net was trained on, only the
+/// aneurysm channel and the seeds speak.
 pub fn propose(
     net: Option<&ProposeNet>,
     map: &VesselMap,
@@ -186,8 +189,9 @@ fn value_at(image: &Image<f32>, point: Point) -> Option<f32> {
     image.grid.shape.contains(place).then(|| *image.at(image.grid.shape.nearest(place)))
 }
 
-/// All candidates, best first, without those that are the same as another one: of two sacs the more probable stays, and a sac
-/// stays before a node, which lies on the centreline of the parent and not in the sac.
+/// All candidates, best first, without those that are the same as another one: of two sacs the more
+/// probable stays, and a sac stays before a node, which lies on the centreline of the parent and
+/// not in the sac.
 fn separate(sacs: Candidates, nodes: Candidates, config: &ProposeConfig) -> Candidates {
     let mut kept = Candidates::new();
     for mut candidates in [sacs, nodes] {
@@ -254,7 +258,8 @@ mod tests {
     use std::sync::Arc;
     use willis_core::{Affine, CentrelinePoint, Grid, HarmonisedVolume, SeriesMeta, Shape, Spacing, Volume};
 
-    /// A vessel along x at y = z = 8 mm, of site ACoM, and aneurysm balls `(centre, radius, probability)`.
+    /// A vessel along x at y = z = 8 mm, of site ACoM, and aneurysm balls
+    /// `(centre, radius, probability)`.
     fn map(balls: &[(Point, f64, f32)]) -> VesselMap {
         let grid =
             Grid::new(Shape::new(32, 32, 64), Affine::axis_aligned(Spacing::isotropic(0.5), Point::new(0.0, 0.0, 0.0)));

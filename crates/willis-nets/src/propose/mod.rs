@@ -1,4 +1,5 @@
-//! Proposing candidates: places that look like an aneurysm to the node scorer or to the segmentation net.
+//! Proposing candidates: places that look like an aneurysm to the node scorer or to the
+//! segmentation net.
 //!
 //! Recall comes first here; the expert classifier buys precision.
 

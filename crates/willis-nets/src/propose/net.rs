@@ -153,8 +153,8 @@ impl ProposeNet {
         self.head.forward(h).reshape([nodes])
     }
 
-    /// Score of every node of a table, 0 to 1; `None` when the table has other features than the net was trained on, or
-    /// no node at all.
+    /// Score of every node of a table, 0 to 1; `None` when the table has other features than the
+    /// net was trained on, or no node at all.
     pub fn scores(&self, table: &NodeTable) -> Option<Vec<f32>> {
         let (nodes, features) = (table.points.len(), table.feature_names.len());
         if nodes == 0 || features == 0 || self.widths() != (features, table.edge_feature_names.len()) {

@@ -33,8 +33,9 @@ pub struct PeakBounds {
     pub count: usize,
 }
 
-/// The regions around the local maxima of the smoothed probability, highest smoothed maximum first; every voxel belongs to one region at
-/// most, and a maximum inside a region that is already there makes none.
+/// The regions around the local maxima of the smoothed probability, highest smoothed maximum first;
+/// every voxel belongs to one region at most, and a maximum inside a region that is already there
+/// makes none.
 pub fn regions(probability: &Image<f32>, bounds: PeakBounds) -> Vec<Region> {
     let mut owner = HashMap::new();
     let mut found = Vec::new();

@@ -42,9 +42,10 @@ impl Decoder {
 
     /// Tokens of the four stages, finest first -> features `[B, dim, D, H, W]` on the finest grid.
     ///
-    /// The fusing 1x1 convolution of the concatenation `[c4, c3, c2, c1]` is split into its four parts, each applied
-    /// before the interpolation it commutes with: the same result for a fraction of the work. A norm by stored statistics
-    /// is folded into the parts: its scale into their weights, its shift into the finest one's bias.
+    /// The fusing 1x1 convolution of the concatenation `[c4, c3, c2, c1]` is split into its four
+    /// parts, each applied before the interpolation it commutes with: the same result for a
+    /// fraction of the work. A norm by stored statistics is folded into the parts: its scale into
+    /// their weights, its shift into the finest one's bias.
     pub fn features(&self, stages: [Tokens; 4]) -> Tensor<5> {
         let finest = stages[0].grid;
         let projections = [&self.linear_c1, &self.linear_c2, &self.linear_c3, &self.linear_c4];
@@ -93,7 +94,8 @@ struct Fuse {
 }
 
 impl Fuse {
-    /// Weight `[dim, 4 dim]` and bias `[dim]` with the norm in them where its statistics are stored; else the weight alone.
+    /// Weight `[dim, 4 dim]` and bias `[dim]` with the norm in them where its statistics are
+    /// stored; else the weight alone.
     fn folded(&self) -> (Tensor<2>, Option<Tensor<1>>) {
         let [dim, inputs, ..] = self.conv.weight.dims();
         let weight = self.conv.weight.val().reshape([dim, inputs]);
@@ -104,7 +106,8 @@ impl Fuse {
     }
 }
 
-/// Columns `[dim, dim]` of weight `[dim, 4 dim]` for the concatenation's block `position` of channels.
+/// Columns `[dim, dim]` of weight `[dim, 4 dim]` for the concatenation's block `position` of
+/// channels.
 fn block(weight: &Tensor<2>, position: usize) -> Tensor<2> {
     let dim = weight.dims()[0];
     weight.clone().narrow(1, position * dim, dim)

@@ -52,8 +52,8 @@ impl Encoder {
         }
     }
 
-    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first; with `active` only of the cells that may be
-    /// seen, and zero elsewhere.
+    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first; with
+    /// `active` only of the cells that may be seen, and zero elsewhere.
     pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> [Tokens; 4] {
         let stage = |x: Tensor<5>, embed: &PatchEmbed, blocks: &[Block], norm: &LayerNorm| {
             let tokens = embed.forward(x).kept(active);

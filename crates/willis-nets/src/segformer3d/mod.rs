@@ -1,7 +1,8 @@
 //! SegFormer3D: a hierarchical transformer encoder with an all-MLP decoder.
 //!
-//! Source: Perera et al., CVPR-W 2024, arXiv:2404.10156; repository OSUPCVLab/SegFormer3D. Parameter paths are those of
-//! the official state dict, except `linear_fuse.0` and `linear_fuse.1`, which are [`OFFICIAL_NAMES`].
+//! Source: Perera et al., CVPR-W 2024, arXiv:2404.10156; repository OSUPCVLab/SegFormer3D.
+//! Parameter paths are those of the official state dict, except `linear_fuse.0` and
+//! `linear_fuse.1`, which are [`OFFICIAL_NAMES`].
 
 mod decoder;
 mod encoder;
@@ -71,7 +72,8 @@ impl Default for SegFormer3dConfig {
 }
 
 impl SegFormer3dConfig {
-    /// The backbone of our vessel net: intensity and three world coordinates in; small enough to train on two cores.
+    /// The backbone of our vessel net: intensity and three world coordinates in; small enough to
+    /// train on two cores.
     pub fn willis() -> Self {
         Self {
             in_channels: 4,
@@ -95,7 +97,8 @@ impl SegFormer3dConfig {
 
     /// A net with initial parameters.
     ///
-    /// # Panics    if the channels of a stage are not a multiple of its heads (programmer error)
+    /// # Panics
+    /// if the channels of a stage are not a multiple of its heads (programmer error)
     pub fn init(&self, init: &mut Init) -> SegFormer3d {
         SegFormer3d { segformer_encoder: Encoder::new(self, init), segformer_decoder: Decoder::new(self, init) }
     }
@@ -123,7 +126,8 @@ impl SegFormer3d {
         self.segformer_decoder.classify(self.features(x))
     }
 
-    /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> decoder features `[B, decoder_dim, D/4, H/4, W/4]`.
+    /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> decoder features
+    /// `[B, decoder_dim, D/4, H/4, W/4]`.
     pub fn features(&self, x: Tensor<5>) -> Tensor<5> {
         self.segformer_decoder.features(self.segformer_encoder.forward(x, None))
     }

@@ -1,5 +1,5 @@
-//! SegFormer3D for context, with a light convolutional branch at full and half resolution for the wall of a 2 mm aneurysm, which a
-//! stride-4 grid cannot show.
+//! SegFormer3D for context, with a light convolutional branch at full and half resolution for the
+//! wall of a 2 mm aneurysm, which a stride-4 grid cannot show.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
@@ -58,8 +58,8 @@ impl Branched {
         let half = through(&self.half_in_blocks, self.half_in.forward(full.clone()));
         let features = self.backbone.features(x);
         let half_size = [depth / 2, height / 2, width / 2];
-        // Convolving a concatenation is summing convolutions: the branches are summed at once, after 1x1 convolutions
-        // that run before the interpolation they commute with.
+        // Convolving a concatenation is summing convolutions: the branches are summed at once,
+        // after 1x1 convolutions that run before the interpolation they commute with.
         let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
         let half = through(&self.half_out_blocks, self.half_out.forward(half));
         let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
@@ -89,7 +89,8 @@ impl ConvBlock {
     }
 }
 
-/// `x + W2 GELU(norm(W1 x))`: changes nothing at first, since W2 starts at zero, so that a trained net can be given more of them.
+/// `x + W2 GELU(norm(W1 x))`: changes nothing at first, since W2 starts at zero, so that a trained
+/// net can be given more of them.
 #[derive(Module, Debug)]
 struct ResidualBlock {
     first: ConvBlock,

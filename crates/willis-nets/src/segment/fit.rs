@@ -40,7 +40,8 @@ pub struct SegmentTraining {
     pub loss: SegmentationLossConfig,
     /// Windows of the validation.
     pub infer: SegmentConfig,
-    /// Whether the odds are corrected after the last step, so that 0.5 is the best threshold on the validation cases.
+    /// Whether the odds are corrected after the last step, so that 0.5 is the best threshold on the
+    /// validation cases.
     pub balance: Switch,
 }
 
@@ -104,9 +105,11 @@ pub struct Fitted {
     pub finished: bool,
 }
 
-/// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to start from, under the backbone's own names.
+/// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to
+/// start from, under the backbone's own names.
 ///
-/// # Errors    unreadable cases, a patch size the net cannot take, a failed loop
+/// # Errors
+/// unreadable cases, a patch size the net cannot take, a failed loop
 pub fn fit(
     cases: &[PathBuf],
     validation: &[PathBuf],
@@ -229,8 +232,9 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     sum
 }
 
-/// The net with its odds of "vessel" corrected, so that a probability of 0.5 is where the Dice over the validation cases is
-/// best. Training weighs the rare vessel voxels up, which makes the net's own odds too high. Unchanged without cases.
+/// The net with its odds of "vessel" corrected, so that a probability of 0.5 is where the Dice over
+/// the validation cases is best. Training weighs the rare vessel voxels up, which makes the net's
+/// own odds too high. Unchanged without cases.
 fn balanced(net: SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> Result<SegmentNet, FileError> {
     let mut odds = LogOdds::default();
     for folder in folders {
@@ -264,7 +268,8 @@ impl LogOdds {
         self.counts[(bin.max(0.0) as usize).min(Self::BINS - 1)][usize::from(is_vessel)] += 1;
     }
 
-    /// Log odds from which on voxels are to be taken for vessel: the highest Dice, of equal ones the nearest to 0.
+    /// Log odds from which on voxels are to be taken for vessel: the highest Dice, of equal ones
+    /// the nearest to 0.
     fn best_threshold(&self) -> f32 {
         let truth: u64 = self.counts.iter().map(|[_, vessel]| vessel).sum();
         let (mut found, mut both) = (0, 0);

@@ -18,11 +18,13 @@ use crate::{Switch, on_pool};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32. WaveFormer has windows of its own size.
+    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32.
+    /// WaveFormer has windows of its own size.
     pub window: usize,
     /// Share of a window that the next one covers again, 0 to 0.9.
     pub overlap: f64,
-    /// Whether a window is also seen mirrored left to right, and the two answers averaged; doubles the time.
+    /// Whether a window is also seen mirrored left to right, and the two answers averaged; doubles
+    /// the time.
     pub mirror: Switch,
 }
 
@@ -34,7 +36,8 @@ impl Default for SegmentConfig {
 
 /// Vessel, aneurysm and site of every voxel of a harmonised volume.
 ///
-/// Windows are blended by a Gaussian weight; a voxel's site is that of the window it lies deepest in.
+/// Windows are blended by a Gaussian weight; a voxel's site is that of the window it lies deepest
+/// in.
 pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &SegmentConfig) -> VesselMap {
     let maps = segment_image(net, &volume.image, config);
     let grid = volume.image.grid;
@@ -46,19 +49,22 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
     }
 }
 
-/// Voxels count from this probability on: a net takes much for arteries in the negative of a head, but is sure of little of it.
+/// Voxels count from this probability on: a net takes much for arteries in the negative of a head,
+/// but is sure of little of it.
 const SURE: f32 = 0.98;
-/// A way is clearly ahead after this many windows, with this many times the voxels of the other, and with this many. Set on 36 synthetic
-/// series with the embedded net: after two windows all had a ratio of 1.54 or more, in favour of the way that twelve showed too.
+/// A way is clearly ahead after this many windows, with this many times the voxels of the other,
+/// and with this many. Set on 36 synthetic series with the embedded net: after two windows all had
+/// a ratio of 1.54 or more, in favour of the way that twelve showed too.
 const LEAST_WINDOWS: usize = 2;
 const CLEAR_RATIO: f64 = 1.5;
 /// Fewer voxels tell nothing; the fewest of those series after two windows were 728.
 pub const CLEAR_VOXELS: usize = 400;
 
-/// Voxels that are surely artery in an image and in the image with its sign changed: tells whether arteries are bright or dark in it.
+/// Voxels that are surely artery in an image and in the image with its sign changed: tells whether
+/// arteries are bright or dark in it.
 ///
-/// As few windows as cover the volume, its middle first, until one way is clearly ahead. A voxel counts in every window that shows it, the
-/// border that goes on outside a small volume too.
+/// As few windows as cover the volume, its middle first, until one way is clearly ahead. A voxel
+/// counts in every window that shows it, the border that goes on outside a small volume too.
 pub fn artery_voxels_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
     on_pool(|| look_both_ways(net, image, config))
 }
@@ -240,7 +246,8 @@ fn run(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Swi
     decode(if mirror == Switch::On { averaged(logits, voxels, w) } else { logits }, voxels)
 }
 
-/// The input of the mirrored head: rows reversed, and the coordinate to the left with the other sign.
+/// The input of the mirrored head: rows reversed, and the coordinate to the left with the other
+/// sign.
 fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     let mut mirrored = channels.to_vec();
     mirrored.chunks_exact_mut(width).for_each(<[f32]>::reverse);
@@ -249,7 +256,8 @@ fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     mirrored
 }
 
-/// Mean of the logits of a window and of its mirror image behind them, whose rows run the other way and whose sites are on the other side.
+/// Mean of the logits of a window and of its mirror image behind them, whose rows run the other way
+/// and whose sites are on the other side.
 fn averaged(mut logits: Vec<f32>, voxels: usize, width: usize) -> Vec<f32> {
     let (plain, other) = logits.split_at_mut(CHANNELS * voxels);
     plain.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {

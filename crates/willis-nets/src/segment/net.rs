@@ -32,7 +32,8 @@ pub struct SegmentNetConfig {
     pub full_channels: usize,
     /// Channels at half resolution.
     pub half_channels: usize,
-    /// Residual blocks of the branch: so many at half resolution before and after the context joins, and at full resolution.
+    /// Residual blocks of the branch: so many at half resolution before and after the context
+    /// joins, and at full resolution.
     pub fine_blocks: usize,
     /// WaveFormer; its size is that of the windows.
     pub waveformer: WaveformerConfig,
@@ -79,7 +80,8 @@ impl SegmentNetConfig {
 
     /// A net with initial parameters; every voxel starts as probable background.
     ///
-    /// # Panics    if the configuration is not sound (programmer error)
+    /// # Panics
+    /// if the configuration is not sound (programmer error)
     pub fn init(&self, init: &mut Init) -> SegmentNet {
         assert!(self.is_sound(), "no vessel net has these sizes: {self:?}");
         let mut net = match (self.kind, self.fine_branch) {
@@ -105,9 +107,11 @@ impl SegmentNetConfig {
         (self.kind == Backbone::Waveformer).then_some(self.waveformer.size[0])
     }
 
-    /// Random initial weights but for those of a pre-trained encoder, which may have been made for other input channels.
+    /// Random initial weights but for those of a pre-trained encoder, which may have been made for
+    /// other input channels.
     ///
-    /// # Errors    the encoder has other parameters than this net's
+    /// # Errors
+    /// the encoder has other parameters than this net's
     pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
         let net = self.init(&mut Init::new(seed, &Device::flex()));
         let weights = match self.kind {
@@ -128,8 +132,9 @@ impl SegmentNetConfig {
         }
     }
 
-    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the next one's, and the last one's
-    /// `decay` times that of the rest of the net (Clark et al., arXiv:2003.10555).
+    /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the
+    /// next one's, and the last one's `decay` times that of the rest of the net (Clark et al.,
+    /// arXiv:2003.10555).
     pub fn encoder_rates(&self, decay: f64) -> BTreeMap<String, f64> {
         // A stage's norm goes with its last block.
         let segformer3d = |(stage, depth): (usize, usize)| {
@@ -160,7 +165,8 @@ impl SegmentNetConfig {
 
 /// Channels of the input: intensity, then the world coordinates x, y, z over [`COORDINATE_MM`].
 pub const IN_CHANNELS: usize = 4;
-/// World coordinates are given to the net relative to the volume's centre, in units of this many mm.
+/// World coordinates are given to the net relative to the volume's centre, in units of this many
+/// mm.
 pub const COORDINATE_MM: f64 = 50.0;
 
 /// The net.
@@ -180,7 +186,8 @@ pub enum SegmentNet {
 impl SegmentNet {
     /// The net of a weights file, on the CPU.
     ///
-    /// # Errors    no safetensors file, no configuration in its metadata, or weights that do not fit it
+    /// # Errors
+    /// no safetensors file, no configuration in its metadata, or weights that do not fit it
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let weights = Weights::from_bytes(bytes)?;
         let config: SegmentNetConfig = weights.config()?;
@@ -192,15 +199,18 @@ impl SegmentNet {
 
     /// The net with other parameters, given under the backbone's own names.
     ///
-    /// # Errors    weights of another net or configuration
+    /// # Errors
+    /// weights of another net or configuration
     pub fn with_weights(self, weights: Weights) -> Result<Self, WeightsError> {
         let variant = self.variant();
         weights.renamed(&[("", variant)]).apply(self)
     }
 
-    /// [`Self::with_weights`], which may be of a net with fewer residual blocks: the others stay as they are.
+    /// [`Self::with_weights`], which may be of a net with fewer residual blocks: the others stay as
+    /// they are.
     ///
-    /// # Errors    weights of another net or configuration
+    /// # Errors
+    /// weights of another net or configuration
     pub fn grown_from(self, mut weights: Weights) -> Result<Self, WeightsError> {
         for (name, shape, values) in self.weights().iter().filter(|(name, ..)| name.contains("_blocks.")) {
             if weights.get(name).is_none() {
@@ -269,8 +279,9 @@ impl SegmentNet {
         self.devices().into_iter().next().expect("parameters live somewhere")
     }
 
-    /// x `[B, 4, D, H, W]`, every axis a multiple of 32 and as long as [`Self::window`] says -> logits `[B, 15, D, H, W]`: background,
-    /// the thirteen sites in the order of their mask values, aneurysm.
+    /// x `[B, 4, D, H, W]`, every axis a multiple of 32 and as long as [`Self::window`] says ->
+    /// logits `[B, 15, D, H, W]`: background, the thirteen sites in the order of their mask values,
+    /// aneurysm.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         match self {
             Self::Branched(net) => net.forward(x),

@@ -37,7 +37,8 @@ pub struct SampleConfig {
 pub enum AneurysmDraw {
     /// A case, then one of its aneurysm voxels: frequent sites and large sacs are seen most.
     ByCase,
-    /// A site, then one of the aneurysms there: every site is seen as often, and small sacs as often as large ones.
+    /// A site, then one of the aneurysms there: every site is seen as often, and small sacs as
+    /// often as large ones.
     BySite,
 }
 
@@ -70,13 +71,15 @@ const LIST_LEN: usize = 2048;
 
 /// Reads a case folder.
 ///
-/// # Errors    no readable case there
+/// # Errors
+/// no readable case there
 pub fn prepare(folder: &Path) -> Result<PreparedCase, FileError> {
     Ok(PreparedCase::new(&willis_core::files::case::load(folder)?))
 }
 
 impl PreparedCase {
-    /// Packs a case and finds its tubes: the skeleton of all vessels, dilated twice, cut to the labels.
+    /// Packs a case and finds its tubes: the skeleton of all vessels, dilated twice, cut to the
+    /// labels.
     pub fn new(case: &TrainingCase) -> Self {
         let shape = case.image.grid.shape;
         let vessel: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
@@ -276,7 +279,8 @@ impl Patch {
         Self { size, channels: vec![0.0; IN_CHANNELS * voxels], sites: bytes(), aneurysm: bytes(), tube: bytes() }
     }
 
-    /// Weight of each aneurysm voxel, 0 elsewhere: an aneurysm of fewer than `full` voxels weighs as much as one of `full`.
+    /// Weight of each aneurysm voxel, 0 elsewhere: an aneurysm of fewer than `full` voxels weighs
+    /// as much as one of `full`.
     pub(super) fn aneurysm_weights(&self, full: f64) -> Vec<f32> {
         let sacs = label(&self.aneurysm, [self.size; 3], Connectivity::TwentySix);
         let weights: Vec<f32> = sacs.sizes.iter().map(|&size| (full / size as f64).max(1.0) as f32).collect();

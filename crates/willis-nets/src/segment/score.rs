@@ -42,7 +42,8 @@ pub struct Agreement {
 impl Agreement {
     /// Of a case and the map made of it.
     ///
-    /// # Panics    if the map has another shape than the case (programmer error)
+    /// # Panics
+    /// if the map has another shape than the case (programmer error)
     pub fn of(maps: &VesselMap, case: &TrainingCase) -> Self {
         let mut counts = Self::default();
         assert_eq!(maps.vessel.grid.shape, case.sites.grid.shape, "the map is of another case");
@@ -126,7 +127,8 @@ mod tests {
     #[test]
     fn scores_of_half_a_vessel() {
         let mut case = case(24);
-        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1 mm.
+        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1
+        // mm.
         for (reach, thin) in [(4, false), (1, true)] {
             let shape = case.sites.grid.shape;
             let (mut found_vessel, mut vessel) = (Vec::new(), 0u64);

@@ -1,4 +1,5 @@
-//! SparK around SegFormer3D's or WaveFormer's encoder, with a light decoder that adds the stages on its way up.
+//! SparK around SegFormer3D's or WaveFormer's encoder, with a light decoder that adds the stages on
+//! its way up.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
@@ -77,7 +78,8 @@ impl LightConfig {
 
     /// A net with initial parameters.
     ///
-    /// # Panics    if the decoder's width is no multiple of 32 (programmer error)
+    /// # Panics
+    /// if the decoder's width is no multiple of 32 (programmer error)
     pub fn init(&self, init: &mut Init) -> Light {
         let (dims, width, steps) = (self.dims(), self.decoder_width, self.steps());
         assert!(width > 0 && width.is_multiple_of(32), "decoder of {width} channels");
@@ -124,7 +126,8 @@ pub struct Light {
 }
 
 impl Light {
-    /// What the encoder makes of the seen cells, finest stage first, `[B, C, D, H, W]` each; of everything without `active`.
+    /// What the encoder makes of the seen cells, finest stage first, `[B, C, D, H, W]` each; of
+    /// everything without `active`.
     pub fn encode(&self, x: Tensor<5>, active: Option<&Active>) -> Vec<Tensor<5>> {
         let x = match active {
             Some(active) => active.keep(x),
@@ -138,7 +141,8 @@ impl Light {
         }
     }
 
-    /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32, and of the encoder's size for WaveFormer.
+    /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32, and of the encoder's size
+    /// for WaveFormer.
     pub fn forward(&self, x: Tensor<5>, active: &Active, encoding: Encoding) -> Painted {
         let stages = match encoding {
             Encoding::Sparse => self.encode(x, Some(active)),
@@ -242,7 +246,8 @@ pub(crate) mod tests {
     #[test]
     fn nothing_masked_influences_anything_seen() {
         let device = Device::flex();
-        // Cells as large as SegFormer3D's third stage's voxels (its fourth is coarser), as its fourth's, and larger.
+        // Cells as large as SegFormer3D's third stage's voxels (its fourth is coarser), as its
+        // fourth's, and larger.
         for (config, cell, height) in [(tiny(), 16, 64), (tiny(), 32, 64), (tiny_waveformer(), 16, 32)] {
             // Norms start without a shift; random parameters show a leak through one.
             let net = golden::fill(config.init(&mut Init::new(3, &device)), &[]);

@@ -1,7 +1,8 @@
-//! SparK: an encoder sees some cells of a volume, tokens fill the rest, and a decoder paints what was masked.
+//! SparK: an encoder sees some cells of a volume, tokens fill the rest, and a decoder paints what
+//! was masked.
 //!
-//! Two forms: [`S3d`] paints with the segmentation decoder of the residual-encoder U-Net; [`Light`] puts a light decoder behind
-//! SegFormer3D's or WaveFormer's encoder.
+//! Two forms: [`S3d`] paints with the segmentation decoder of the residual-encoder U-Net; [`Light`]
+//! puts a light decoder behind SegFormer3D's or WaveFormer's encoder.
 //!
 //! Source: Tian et al., ICLR 2023, arXiv:2301.03580; Wald et al., CVPR 2025, arXiv:2410.23132.
 
@@ -15,13 +16,15 @@ pub use s3d::{InputMask, S3d};
 
 use crate::sparse::{Active, plain_standardise};
 
-/// Cells whose standard deviation is below this part of the volume's are of one colour: scaled to unit variance they would be noise.
+/// Cells whose standard deviation is below this part of the volume's are of one colour: scaled to
+/// unit variance they would be noise.
 const FLAT: f64 = 0.05;
 const EPS: f64 = 1e-6;
 
 /// Mean squared error over the masked voxels of a volume standardised as a whole (S3D's target).
 ///
-/// # Shapes    reconstruction and x `[B, C, D, H, W]` -> `[1]`
+/// # Shapes
+/// reconstruction and x `[B, C, D, H, W]` -> `[1]`
 pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) -> Tensor<1> {
     let target = plain_standardise(x);
     let all = Tensor::ones(target.dims(), &target.device().inner());
@@ -30,10 +33,11 @@ pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) ->
     error.sum() / hidden.sum().clamp_min(1.0)
 }
 
-/// Mean squared error over the masked cells, each standardised on its own with the unbiased variance (SparK's target); cells of one
-/// colour do not count.
+/// Mean squared error over the masked cells, each standardised on its own with the unbiased
+/// variance (SparK's target); cells of one colour do not count.
 ///
-/// # Shapes    reconstruction and x `[B, 1, D, H, W]`, cells of `cell³` voxels -> `[1]`
+/// # Shapes
+/// reconstruction and x `[B, 1, D, H, W]`, cells of `cell³` voxels -> `[1]`
 pub fn masked_cell_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
     let all = Tensor::ones(x.dims(), &x.device().inner());
     let hidden = cells(all.clone() - active.keep(all), cell).narrow(1, 0, 1);
@@ -50,7 +54,8 @@ pub fn masked_cell_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Activ
 
 /// A painting of standardised cells in the units of x, to be looked at.
 ///
-/// # Shapes    painting and x `[B, 1, D, H, W]` -> the same
+/// # Shapes
+/// painting and x `[B, 1, D, H, W]` -> the same
 pub fn repainted(painting: Tensor<5>, x: Tensor<5>, cell: usize) -> Tensor<5> {
     let [b, c, d, h, w] = x.dims();
     let (mean, variance) = moments(cells(x, cell));

@@ -1,5 +1,5 @@
-//! S3D, SparK's form for 3D images: a convolutional encoder sees a quarter of a volume's cells, tokens fill the rest, and the
-//! segmentation decoder paints the whole.
+//! S3D, SparK's form for 3D images: a convolutional encoder sees a quarter of a volume's cells,
+//! tokens fill the rest, and the segmentation decoder paints the whole.
 //!
 //! Source: Wald et al., CVPR 2025, arXiv:2410.23132.
 
@@ -16,7 +16,8 @@ use crate::sparse::Active;
 pub enum InputMask {
     /// It is: nothing masked can influence anything seen.
     On,
-    /// It is not, as in the published trainer, whose first convolution sees one voxel across each border.
+    /// It is not, as in the published trainer, whose first convolution sees one voxel across each
+    /// border.
     Off,
 }
 
@@ -106,7 +107,8 @@ mod tests {
     fn filled(net: S3d, config: &ResEncConfig) -> S3d {
         let names = S3d::official_names(config);
         let names: Vec<(&str, &str)> = names.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        // The prefix "net." has no counterpart to be found by on the way back, so values are made by name in place.
+        // The prefix "net." has no counterpart to be found by on the way back, so values are made
+        // by name in place.
         let official = |ours: &str| {
             let found = names.iter().find_map(|(a, b)| Some(format!("{b}{}", ours.strip_prefix(a)?)));
             found.unwrap_or_else(|| ours.to_string())

@@ -1,8 +1,9 @@
-//! The one training loop of all nets: AdamW with warm-up and cosine decay, clipping by global norm, moving average of
-//! the weights, checkpoints that resume exactly.
+//! The one training loop of all nets: AdamW with warm-up and cosine decay, clipping by global norm,
+//! moving average of the weights, checkpoints that resume exactly.
 //!
-//! Everything random in a step comes from a generator made of the seed and the step's number, so that a checkpoint needs
-//! no generator state and an interrupted run ends in the same bytes as an unbroken one.
+//! Everything random in a step comes from a generator made of the seed and the step's number, so
+//! that a checkpoint needs no generator state and an interrupted run ends in the same bytes as an
+//! unbroken one.
 
 mod checkpoint;
 mod optimiser;
@@ -53,13 +54,15 @@ pub struct TrainConfig {
     pub accumulate: usize,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: f64,
-    /// Learning rates of parameters whose path starts so, as fractions of the full one, which the others have; 0 freezes.
+    /// Learning rates of parameters whose path starts so, as fractions of the full one, which the
+    /// others have; 0 freezes.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub rates: BTreeMap<String, f64>,
 }
 
 impl TrainConfig {
-    /// Fraction of the learning rate for a parameter: that of the longest path in `rates` it starts with.
+    /// Fraction of the learning rate for a parameter: that of the longest path in `rates` it starts
+    /// with.
     fn rate_of(&self, name: &str) -> f64 {
         let fitting = self.rates.iter().filter(|(path, _)| name.starts_with(path.as_str()));
         fitting.max_by_key(|(path, _)| path.len()).map_or(1.0, |(_, &rate)| rate)
@@ -166,10 +169,11 @@ pub const LOG: &str = "log.csv";
 
 /// Trains a net, or goes on with the run in `run_dir`.
 ///
-/// `sample(step, rng)` makes a batch, one ahead on a thread of its own; `loss(net, batch)` gives its loss. The folder
-/// gets `checkpoint.safetensors` and `log.csv`.
+/// `sample(step, rng)` makes a batch, one ahead on a thread of its own; `loss(net, batch)` gives
+/// its loss. The folder gets `checkpoint.safetensors` and `log.csv`.
 ///
-/// # Errors    files, another configuration's checkpoint, a loss that is not finite
+/// # Errors
+/// files, another configuration's checkpoint, a loss that is not finite
 pub fn train<M: Module + Sync, B: Send>(
     net: M,
     config: &TrainConfig,
@@ -204,7 +208,8 @@ pub fn train<M: Module + Sync, B: Send>(
             let mut sum = Weights::default();
             let (mut value, mut terms) = (0.0, Vec::new());
             for _ in 0..accumulate {
-                // Received here, not on the pool: a pool of one thread must stay free to make the batch.
+                // Received here, not on the pool: a pool of one thread must stay free to make the
+                // batch.
                 let batch = receiver.recv().expect("the sampling thread makes a batch for every step or panics");
                 let (part, gradient);
                 (part, terms, gradient) = on_pool(|| {
@@ -248,7 +253,8 @@ pub fn train<M: Module + Sync, B: Send>(
 
 /// Writes a net's weights as they are shipped: 16 bit, with a line for each key.
 ///
-/// # Errors    the file cannot be written
+/// # Errors
+/// the file cannot be written
 pub fn export<M: Module>(net: &M, path: &Path, metadata: &[(&str, &str)]) -> Result<(), WeightsError> {
     let mut weights = Weights::of(net);
     weights.metadata = metadata.iter().map(|&(k, v)| (k.to_string(), v.to_string())).collect();

@@ -1,5 +1,5 @@
-//! AdamW, clipping and the moving average, on named host values: the same arithmetic on every device, and a state that is
-//! a file's content.
+//! AdamW, clipping and the moving average, on named host values: the same arithmetic on every
+//! device, and a state that is a file's content.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
@@ -15,7 +15,8 @@ const EPS: f64 = 1e-8;
 impl State {
     /// One step: clip, AdamW, moving average.
     ///
-    /// Parameters without a gradient stay as they are. Source: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
+    /// Parameters without a gradient stay as they are. Source: Loshchilov and Hutter, ICLR 2019,
+    /// arXiv:1711.05101.
     pub(super) fn update(&mut self, gradient: Weights, learning_rate: f64, config: &TrainConfig) {
         let square: f64 = gradient.iter().flat_map(|(_, _, g)| g).map(|&g| f64::from(g).powi(2)).sum();
         let clip = (config.clip_norm / square.sqrt().max(f64::MIN_POSITIVE)).min(1.0);

@@ -8,7 +8,8 @@ use crate::layers::{Init, Linear};
 use crate::ops;
 use crate::sparse::Active;
 
-/// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and finite where a window has no others.
+/// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and
+/// finite where a window has no others.
 const UNSEEN: f64 = 1e9;
 
 /// Sizes of [`WindowAttention`].
@@ -54,8 +55,8 @@ impl WindowAttentionConfig {
 }
 
 impl WindowAttention {
-    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `active` no token looks at one that may not be
-    /// seen; what it gives for those has no meaning.
+    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `active`
+    /// no token looks at one that may not be seen; what it gives for those has no meaning.
     pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
         let [b, d, h, w, c] = x.dims();
         let [wd, wh, ww] = self.window;
@@ -75,7 +76,8 @@ impl WindowAttention {
         }
     }
 
-    /// x `[windows, T, C]` -> the same shape; `seen` `[windows, T, 1]` is 0 for tokens that are not looked at.
+    /// x `[windows, T, C]` -> the same shape; `seen` `[windows, T, 1]` is 0 for tokens that are not
+    /// looked at.
     fn attend(&self, x: Tensor<3>, seen: Option<Tensor<3>>) -> Tensor<3> {
         let [n, tokens, c] = x.dims();
         let width = c / self.heads;

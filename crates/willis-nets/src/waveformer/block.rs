@@ -119,7 +119,8 @@ fn enlarge(x: Tensor<5>, size: [usize; 3], active: Option<&Active>) -> Tensor<5>
     }
 }
 
-/// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise; the residual on its input is the caller's.
+/// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise; the residual on its input is the
+/// caller's.
 #[derive(Module, Debug)]
 struct FeedForward {
     pwconv: Conv3d,

@@ -1,4 +1,5 @@
-//! Three parallel decoders that undo the wavelet transforms of the first three stages, and the residual blocks around them.
+//! Three parallel decoders that undo the wavelet transforms of the first three stages, and the
+//! residual blocks around them.
 //!
 //! Letters: C channels of the first stage, R side of the image.
 
@@ -142,8 +143,8 @@ impl WaveletDecoder {
         }
     }
 
-    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the skip's shape. Without sub-bands the
-    /// bottleneck is interpolated.
+    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the
+    /// skip's shape. Without sub-bands the bottleneck is interpolated.
     pub fn forward(&self, bottleneck: Tensor<5>, details: Vec<Details>, skip: Tensor<5>) -> Tensor<5> {
         let low = self.conv_lf_block.forward(bottleneck);
         if details.is_empty() {
@@ -244,7 +245,8 @@ impl Decoder {
         Self { skips, calibration, wavelet, up, full: FullResolution::new(c, init) }
     }
 
-    /// Outputs of the four stages and the image's own features `[B, C, R, ...]` -> `[B, C, R, ...]`.
+    /// Outputs of the four stages and the image's own features `[B, C, R, ...]` ->
+    /// `[B, C, R, ...]`.
     pub fn forward(&self, stages: [StageOutput; 4], image: Tensor<5>) -> Tensor<5> {
         let [first, second, third, fourth] = stages;
         let bottleneck = self.calibration.forward(fourth.features);

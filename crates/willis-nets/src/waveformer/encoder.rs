@@ -42,8 +42,8 @@ pub struct WaveformerConfig {
     pub ffn_ratio: usize,
     /// Whether attention runs on every scale of a stage, or only on the coarsest.
     pub multi_scale: bool,
-    /// Whether the scales are Haar low-pass parts, whose details the decoder uses; without, they are means of blocks, and the decoder
-    /// interpolates (the ablation "wavelet level 0").
+    /// Whether the scales are Haar low-pass parts, whose details the decoder uses; without, they
+    /// are means of blocks, and the decoder interpolates (the ablation "wavelet level 0").
     pub wavelets: bool,
     /// Which blocks' details the decoder uses.
     pub details: DetailSource,
@@ -175,7 +175,8 @@ struct PatchEmbed {
 }
 
 impl WaveformerEncoder {
-    /// Outputs of the four stages, finest first; with `active` only of the cells that may be seen, and zero elsewhere.
+    /// Outputs of the four stages, finest first; with `active` only of the cells that may be seen,
+    /// and zero elsewhere.
     ///
     /// # Shapes
     /// image `[B, in, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`

@@ -2,8 +2,9 @@
 
 use burn::tensor::Tensor;
 
-/// The seven detail sub-bands of one level, in the order aad, ada, add, daa, dad, dda, ddd; the first letter is the depth
-/// axis, `a` the sum and `d` the difference of neighbours. Each `[B, D/2, H/2, W/2, C]`.
+/// The seven detail sub-bands of one level, in the order aad, ada, add, daa, dad, dda, ddd; the
+/// first letter is the depth axis, `a` the sum and `d` the difference of neighbours. Each
+/// `[B, D/2, H/2, W/2, C]`.
 pub type Details = [Tensor<5>; 7];
 
 /// Low-pass part of one level: the sum of each 2x2x2 block over `√8`.

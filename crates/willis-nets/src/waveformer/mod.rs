@@ -1,9 +1,12 @@
-//! WaveFormer: windowed attention on Haar low-pass scales, with the detail sub-bands kept for a decoder.
+//! WaveFormer: windowed attention on Haar low-pass scales, with the detail sub-bands kept for a
+//! decoder.
 //!
-//! Letters: B batch, C channels, D H W axes, T tokens of a window. Tokens are channels last, `[B, D, H, W, C]`.
+//! Letters: B batch, C channels, D H W axes, T tokens of a window. Tokens are channels last,
+//! `[B, D, H, W, C]`.
 //!
-//! Source: Al Hasan et al., MICCAI 2025, arXiv 2503.23764, and the behaviour of the authors' code; its three slips can be
-//! matched or mended ([`Quirks`]). We differ: side lengths may differ per axis, drop path is left out.
+//! Source: Al Hasan et al., MICCAI 2025, arXiv 2503.23764, and the behaviour of the authors' code;
+//! its three slips can be matched or mended ([`Quirks`]). We differ: side lengths may differ per
+//! axis, drop path is left out.
 
 mod attention;
 mod block;
@@ -22,7 +25,8 @@ use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::ConvOptions;
 use decoder::{Decoder, ResBlock};
 
-/// Parameter path prefixes here and in the official state dict, where they differ; the first that fits counts.
+/// Parameter path prefixes here and in the official state dict, where they differ; the first that
+/// fits counts.
 pub const OFFICIAL_NAMES: [(&str, &str); 39] = [
     ("image.conv1.", "encoder1.layer.conv1.conv."),
     ("image.conv2.", "encoder1.layer.conv2.conv."),

@@ -60,7 +60,8 @@ struct Variants {
 }
 
 impl Variants {
-    /// Frequencies follow the usual autopsy and MRA series of the circle of Willis; a complete, symmetric circle is the minority.
+    /// Frequencies follow the usual autopsy and MRA series of the circle of Willis; a complete,
+    /// symmetric circle is the minority.
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let mut calibre = HashMap::new();
         for left in [false, true] {
@@ -151,7 +152,8 @@ impl Atlas {
     }
 }
 
-/// One artery: spline, wander at right angles that vanishes at both ends, deformation, tapering radius.
+/// One artery: spline, wander at right angles that vanishes at both ends, deformation, tapering
+/// radius.
 fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Artery {
     let side = if left { 1.0 } else { -1.0 };
     let control = bend(plan, side, tortuosity, rng);
@@ -185,7 +187,8 @@ fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp
     Artery { name: plan.name, left, site: plan.territory.site(left), points, radii }
 }
 
-/// Control points with the bends of one patient: inner points move, most of all those of the carotid siphon.
+/// Control points with the bends of one patient: inner points move, most of all those of the
+/// carotid siphon.
 fn bend(plan: &ArteryPlan, side: f64, tortuosity: f64, rng: &mut ChaCha8Rng) -> Vec<Vec3> {
     let path: Vec<Vec3> = plan.path.iter().map(|p| vec3(p[0] * side, p[1], p[2])).collect();
     let siphon = plan.name.starts_with("ica");
@@ -224,7 +227,8 @@ fn attach_branches(arteries: &mut [Artery]) {
     }
 }
 
-/// Distal twigs: short random branches with radii by Murray's law (the cubes of the children sum to the parent's).
+/// Distal twigs: short random branches with radii by Murray's law (the cubes of the children sum to
+/// the parent's).
 fn extra_branches(arteries: &mut Vec<Artery>, rng: &mut ChaCha8Rng) {
     const BEARERS: [&str; 8] =
         ["m3_superior", "m3_inferior", "m3_frontal", "m3_temporal", "pericallosal", "p3", "m2_superior", "m2_inferior"];

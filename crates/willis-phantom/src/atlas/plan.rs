@@ -1,7 +1,8 @@
-//! The mean arteries: control points, calibres and the walls aneurysms grow from. No randomness here.
+//! The mean arteries: control points, calibres and the walls aneurysms grow from. No randomness
+//! here.
 //!
-//! Coordinates are `[lateral, posterior, superior]` in mm from the centre of the circle of Willis; lateral is positive on
-//! the vessel's own side, so that one table serves both sides.
+//! Coordinates are `[lateral, posterior, superior]` in mm from the centre of the circle of Willis;
+//! lateral is positive on the vessel's own side, so that one table serves both sides.
 
 use willis_core::Site;
 
@@ -384,7 +385,8 @@ const fn wall(territory: Territory, weight: f64, artery: &'static str, along: [f
     WallPlan { territory, weight, artery, along, towards }
 }
 
-/// Typical walls. Shares follow the usual surgical series (ophthalmic, choroidal, terminus; bifurcation of the MCA; ...).
+/// Typical walls. Shares follow the usual surgical series (ophthalmic, choroidal, terminus;
+/// bifurcation of the MCA; ...).
 pub(crate) const WALLS: &[WallPlan] = &[
     wall(Territory::InfraIca, 0.75, "ica_infra", [0.76, 0.96], [0.5, -0.3, -0.2]),
     wall(Territory::InfraIca, 0.15, "ica_infra", [0.70, 0.98], [0.0; 3]),

@@ -1,6 +1,7 @@
 //! One slice as a DICOM instance: CT or MR Image Storage, explicit VR little endian, uncompressed.
 //!
-//! Holds the tags that the challenge keeps in its hidden test set, the empty ones that DICOM demands, and age and sex.
+//! Holds the tags that the challenge keeps in its hidden test set, the empty ones that DICOM
+//! demands, and age and sex.
 
 use std::path::Path;
 
@@ -47,7 +48,8 @@ impl ImagePlane {
 /// Writes slice `slice` of a series to a file.
 ///
 /// # Errors
-/// `SkewedPlane` and `SliceSize` when DICOM cannot hold the slice; `Dicom` when the file cannot be written.
+/// `SkewedPlane` and `SliceSize` when DICOM cannot hold the slice; `Dicom` when the file cannot be
+/// written.
 pub fn write_slice(path: &Path, series: &SeriesToWrite, uids: &SeriesUids, slice: usize) -> Result<(), CohortError> {
     let data = data_set(series, uids, slice)?;
     let failed = |reason: String| CohortError::Dicom { path: path.to_path_buf(), reason };

@@ -1,4 +1,5 @@
-//! Data sets in the layout of the RSNA 2025 challenge: written from phantoms, read for training and evaluation.
+//! Data sets in the layout of the RSNA 2025 challenge: written from phantoms, read for training and
+//! evaluation.
 //!
 //! ```text
 //! train.csv                                one row per series: age, sex, modality, fourteen labels
@@ -6,11 +7,12 @@
 //! series/<series uid>/<instance uid>.dcm   one slice per file
 //! segmentations/<series uid>_cowseg.nii.gz      site of each arterial voxel, as mask value
 //! segmentations/<series uid>_aneurysm.nii.gz    1 inside an aneurysm sac
-//! truth/<series uid>.json                  lesions in patient millimetres (not part of the challenge's layout)
+//! truth/<series uid>.json  lesions in patient millimetres (not part of the challenge's layout)
 //! cohort.json                              seed and mix (neither)
 //! ```
 //!
-//! The heads themselves are made elsewhere in this crate; nothing here draws a random number except identifiers.
+//! The heads themselves are made elsewhere in this crate; nothing here draws a random number except
+//! identifiers.
 
 pub mod dicom;
 pub mod read;

@@ -77,10 +77,12 @@ pub fn truth_path(root: &Path, uid: &str) -> PathBuf {
     root.join("truth").join(format!("{uid}.json"))
 }
 
-/// Writes slices, label maps and truth of one series into a cohort's folder; the tables are not touched.
+/// Writes slices, label maps and truth of one series into a cohort's folder; the tables are not
+/// touched.
 ///
 /// # Errors
-/// `SkewedPlane`, `SliceSize` and `LesionOutside` before anything is written; else the file that failed.
+/// `SkewedPlane`, `SliceSize` and `LesionOutside` before anything is written; else the file that
+/// failed.
 pub fn write_series(root: &Path, series: &SeriesToWrite, uids: &SeriesUids) -> Result<SeriesTruth, CohortError> {
     let uid = uids.series();
     let truth = SeriesTruth {

@@ -27,19 +27,20 @@ impl<'a> From<&'a Phantom> for SeriesToWrite<'a> {
     }
 }
 
-/// Seed and mix of a data set: the content of `cohort.json`, by which a second run knows its own folder.
+/// Seed and mix of a data set: the content of `cohort.json`, by which a second run knows its own
+/// folder.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Recipe {
     seed: u64,
     mix: String,
 }
 
-/// Makes a data set of `n` series: the same seed and mix give the same bytes, whole series that are there already are
-/// kept, and the tables come last. `progress` hears how many series are done.
+/// Makes a data set of `n` series: the same seed and mix give the same bytes, whole series that are
+/// there already are kept, and the tables come last. `progress` hears how many series are done.
 ///
 /// # Errors
-/// `OtherCohort` when the folder holds a data set of another seed or mix; else a file that cannot be written, or the
-/// truth of an earlier series that cannot be read.
+/// `OtherCohort` when the folder holds a data set of another seed or mix; else a file that cannot
+/// be written, or the truth of an earlier series that cannot be read.
 pub fn synthesise_cohort(
     root: &Path,
     n: usize,

@@ -51,8 +51,8 @@ pub fn write_tables(root: &Path, truths: &[SeriesTruth]) -> Result<(), CohortErr
 /// Rows of a table of series; columns may stand in any order, further ones are ignored.
 ///
 /// # Errors
-/// `MissingColumn`, `BadValue` for a label that is not 0 or 1, an age, sex or modality that is none, or a UID that is
-/// unfit as a file name or appears twice.
+/// `MissingColumn`, `BadValue` for a label that is not 0 or 1, an age, sex or modality that is
+/// none, or a UID that is unfit as a file name or appears twice.
 pub fn read_series_table(path: &Path) -> Result<Vec<SeriesRow>, CohortError> {
     let table = Table::open(path)?;
     let columns = anatomy::column_names().map(|name| table.column(name)).collect::<Result<Vec<_>, _>>()?;
@@ -130,7 +130,8 @@ fn format_coordinates(lesion: &Localizer) -> String {
     format!("{{'x': {:.2}, 'y': {:.2}{frame}}}", lesion.x, lesion.y)
 }
 
-/// Column, row and frame of a Python dictionary with the keys `x`, `y` and, in multi-frame files, `f`.
+/// Column, row and frame of a Python dictionary with the keys `x`, `y` and, in multi-frame files,
+/// `f`.
 fn parse_coordinates(text: &str) -> Option<(f64, f64, Option<usize>)> {
     let inner = text.trim().strip_prefix('{')?.strip_suffix('}')?;
     let (mut x, mut y, mut frame) = (None, None, None);

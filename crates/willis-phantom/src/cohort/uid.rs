@@ -15,8 +15,8 @@ enum Kind {
 
 /// The identifiers of one series, all derived from `(seed, index)`.
 ///
-/// UIDs have the form `2.25.<decimal>` of a version 4 UUID (DICOM PS3.5 B.2), so that sorting file names does not sort
-/// the slices, as in real exports.
+/// UIDs have the form `2.25.<decimal>` of a version 4 UUID (DICOM PS3.5 B.2), so that sorting file
+/// names does not sort the slices, as in real exports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeriesUids {
     /// Seed of the cohort.

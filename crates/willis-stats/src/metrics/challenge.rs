@@ -19,9 +19,11 @@ pub const WEIGHTS: [f64; COLUMN_COUNT] = {
 pub struct ChallengeScore {
     /// Area by column; `None` where a class is missing.
     pub auc: [Option<f64>; COLUMN_COUNT],
-    /// The challenge's score; `None` when any column is undefined, as the challenge's own metric refuses then.
+    /// The challenge's score; `None` when any column is undefined, as the challenge's own metric
+    /// refuses then.
     pub score: Option<f64>,
-    /// The same mean over the defined columns, weights made to sum to one; not comparable with published scores.
+    /// The same mean over the defined columns, weights made to sum to one; not comparable with
+    /// published scores.
     pub score_of_defined: Option<f64>,
 }
 
@@ -32,7 +34,8 @@ impl ChallengeScore {
     }
 }
 
-/// Scores predictions; one row per series, columns in the challenge's order with "aneurysm present" last.
+/// Scores predictions; one row per series, columns in the challenge's order with "aneurysm present"
+/// last.
 ///
 /// `score = (13 · AUC_present + Σ AUC_site) / 26`.
 ///
@@ -84,10 +87,10 @@ mod tests {
 
     #[test]
     fn hand_worked_score() {
-        // Every column scores the series 0.9, 0.2, 0.6, 0.1.
-        // Odd sites (6): one positive on top, area 1. Even sites (7) and "present": positives 0.9 and 0.2 against 0.6
-        // and 0.1, three of four pairs won, area 3/4. Score (13 · 0.75 + 7 · 0.75 + 6 · 1) / 26 = 21 / 26.
-        // Dividing by 14, or taking the first column for "present", gives other numbers.
+        // Every column scores the series 0.9, 0.2, 0.6, 0.1. Odd sites (6): one positive on top,
+        // area 1. Even sites (7) and "present": positives 0.9 and 0.2 against 0.6 and 0.1, three of
+        // four pairs won, area 3/4. Score (13 · 0.75 + 7 · 0.75 + 6 · 1) / 26 = 21 / 26. Dividing
+        // by 14, or taking the first column for "present", gives other numbers.
         let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
         let score = challenge_score(&predictions, &labels());
         assert!((score.score.unwrap() - 21.0 / 26.0).abs() < 1e-15);

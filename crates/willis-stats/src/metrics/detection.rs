@@ -18,7 +18,8 @@ pub struct Froc {
     pub lesions: usize,
     /// Number of series.
     pub series: usize,
-    /// False positives per series and sensitivity at each threshold, from the highest threshold down.
+    /// False positives per series and sensitivity at each threshold, from the highest threshold
+    /// down.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -40,8 +41,8 @@ impl Froc {
 /// A candidate counts as a lesion inside the sac, or within this distance of its centre, mm.
 pub const TOLERANCE_MM: f64 = 3.0;
 
-/// Matches candidates with lesions: a candidate hits the nearest lesion whose centre is no further away than its
-/// radius or `tolerance_mm`, whichever is larger.
+/// Matches candidates with lesions: a candidate hits the nearest lesion whose centre is no further
+/// away than its radius or `tolerance_mm`, whichever is larger.
 pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f64) -> SeriesDetections {
     let hit = |candidate: &Candidate| {
         let within = |(index, lesion): (usize, &Lesion)| {
@@ -57,8 +58,9 @@ pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f6
 
 /// Sensitivity against false positives per scan over all thresholds.
 ///
-/// A lesion counts once, with its best candidate; further candidates inside a found lesion are neither true nor false.
-/// Equal scores share a threshold. `None` without any lesion, or when a score is not a number.
+/// A lesion counts once, with its best candidate; further candidates inside a found lesion are
+/// neither true nor false. Equal scores share a threshold. `None` without any lesion, or when a
+/// score is not a number.
 pub fn froc(series: &[SeriesDetections]) -> Option<Froc> {
     let lesions: usize = series.iter().map(|s| s.lesions).sum();
     let mut events: Vec<(f64, Option<(usize, usize)>)> = series
@@ -87,7 +89,8 @@ pub fn froc(series: &[SeriesDetections]) -> Option<Froc> {
     Some(Froc { lesions, series: series.len(), points })
 }
 
-/// Share of all lesions that the `k` best candidates of their series hit; `None` without any lesion.
+/// Share of all lesions that the `k` best candidates of their series hit; `None` without any
+/// lesion.
 ///
 /// Candidates of equal score count in the order given.
 pub fn recall_at(series: &[SeriesDetections], k: usize) -> Option<f64> {

@@ -13,8 +13,8 @@ pub fn dice(a: &[u8], b: &[u8]) -> Option<f64> {
 
 /// Centreline Dice of a predicted and a true vessel mask, given the skeleton of each.
 ///
-/// The harmonic mean of the share of the predicted skeleton inside the true mask (precision) and of the true skeleton
-/// inside the predicted mask (sensitivity). `None` when a skeleton is empty.
+/// The harmonic mean of the share of the predicted skeleton inside the true mask (precision) and of
+/// the true skeleton inside the predicted mask (sensitivity). `None` when a skeleton is empty.
 ///
 /// # Panics
 /// if the masks differ in size (programmer error).

@@ -44,7 +44,8 @@ pub fn reliability(probabilities: &[f64], labels: &[bool], bins: usize) -> Vec<R
     sums.into_iter().map(bin).collect()
 }
 
-/// Expected calibration error: mean of |predicted − observed| over the bins of [`reliability`], weighted by count.
+/// Expected calibration error: mean of |predicted − observed| over the bins of [`reliability`],
+/// weighted by count.
 ///
 /// `None` without predictions.
 ///

@@ -41,7 +41,8 @@ pub fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {
     (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
 }
 
-/// Average precision: precision at each distinct score, weighted with the recall gained there; not interpolated.
+/// Average precision: precision at each distinct score, weighted with the recall gained there; not
+/// interpolated.
 ///
 /// `None` without positives or when a score is not a number.
 ///

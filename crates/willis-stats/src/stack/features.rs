@@ -1,7 +1,7 @@
 //! Candidates to rows of features: one per candidate, one per site, and one for "aneurysm present".
 //!
-//! What was not measured is missing (NaN), never 0. A probability of a candidate that does not exist is 0, which is
-//! known, not missing.
+//! What was not measured is missing (NaN), never 0. A probability of a candidate that does not
+//! exist is 0, which is known, not missing.
 
 use willis_core::{Candidate, Modality, SITE_COUNT, Site};
 
@@ -56,8 +56,9 @@ pub fn candidate_columns() -> Vec<String> {
     own.chain(EVIDENCE.map(String::from)).chain(kinds).chain(modality_columns()).collect()
 }
 
-/// One row per candidate: its probabilities by classifier, aneurysm channel and graph; how far its class logit and its
-/// aneurysm channel lie above the best of the other candidates; its evidence; kind of artery; modality.
+/// One row per candidate: its probabilities by classifier, aneurysm channel and graph; how far its
+/// class logit and its aneurysm channel lie above the best of the other candidates; its evidence;
+/// kind of artery; modality.
 pub fn candidate_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
     let class_logit = |c: &Candidate| c.evidence.class_logit;
     let aneurysm_peak = |c: &Candidate| c.evidence.aneurysm_peak;
@@ -100,8 +101,9 @@ pub fn present_columns() -> Vec<String> {
 /// Thirteen rows, one per site in column order.
 ///
 /// With `p_c` the candidate's probability and `q_c` its share for the site: the chance that any
-/// candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the best and second `p_c q_c`; the chance of any anywhere; the
-/// evidence of the candidate with the best `p_c q_c`; kind of artery; modality.
+/// candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the best and second `p_c q_c`; the chance
+/// of any anywhere; the evidence of the candidate with the best `p_c q_c`; kind of artery;
+/// modality.
 pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
     let anywhere = any(candidates.iter().map(probability));
     let row = |site: Site| {
@@ -117,9 +119,11 @@ pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table 
     Table::new(site_columns().len(), Site::ALL.into_iter().flat_map(row).collect())
 }
 
-/// One row: the chance of any aneurysm, the probabilities of the three best candidates, the evidence of the best, modality.
+/// One row: the chance of any aneurysm, the probabilities of the three best candidates, the
+/// evidence of the best, modality.
 ///
-/// The evidence of the others is in their probabilities; there are too few series to learn from it once more.
+/// The evidence of the others is in their probabilities; there are too few series to learn from it
+/// once more.
 pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Table {
     let mut order: Vec<&Candidate> = candidates.iter().collect();
     order.sort_by(|a, b| probability(b).total_cmp(&probability(a)));
@@ -130,8 +134,8 @@ pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Tabl
     Table::new(present_columns().len(), row)
 }
 
-/// Share of a candidate that belongs to a site: half by the expert's site probabilities, half to the site that anatomy names;
-/// by one of them where the other is missing; else one thirteenth.
+/// Share of a candidate that belongs to a site: half by the expert's site probabilities, half to
+/// the site that anatomy names; by one of them where the other is missing; else one thirteenth.
 fn site_share(candidate: &Candidate, site: Site) -> f64 {
     match (&candidate.evidence.site_probabilities, candidate.site) {
         (Some(shares), Some(named)) => {

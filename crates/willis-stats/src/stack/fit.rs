@@ -17,15 +17,17 @@ use crate::table::Table;
 
 /// Fits the stack.
 ///
-/// Folds keep patients whole and balance "aneurysm present"; they choose the number of trees and give the out-of-fold
-/// scores on which the calibration is fitted. Sites and series learn from out-of-fold probabilities of the candidates,
-/// in the same folds. The boosters that serve are fitted on all series.
+/// Folds keep patients whole and balance "aneurysm present"; they choose the number of trees and
+/// give the out-of-fold scores on which the calibration is fitted. Sites and series learn from
+/// out-of-fold probabilities of the candidates, in the same folds. The boosters that serve are
+/// fitted on all series.
 ///
 /// # Panics
 /// if a case does not say of each candidate whether it is an aneurysm (programmer error).
 ///
 /// # Errors
-/// `Folds` with fewer than two patients or series of each class, `Calibration` when a class is missing, `Boost`.
+/// `Folds` with fewer than two patients or series of each class, `Calibration` when a class is
+/// missing, `Boost`.
 pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackError> {
     let present: Vec<bool> = cases.iter().map(|case| case.present).collect();
     let sites: Vec<bool> = cases.iter().flat_map(|case| case.sites).collect();
@@ -162,8 +164,8 @@ impl Task<'_> {
     }
 }
 
-/// The wanted number of folds, or as many as the rarer class and the patients allow; at least two, so that asking for
-/// the impossible is an error.
+/// The wanted number of folds, or as many as the rarer class and the patients allow; at least two,
+/// so that asking for the impossible is an error.
 fn feasible_folds(present: &[bool], patients: &[&str], wanted: usize) -> usize {
     let positives = present.iter().filter(|y| **y).count();
     let distinct = patients.iter().collect::<std::collections::BTreeSet<_>>().len();

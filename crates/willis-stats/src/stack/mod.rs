@@ -1,9 +1,11 @@
 //! The last stage: evidence of all candidates to fourteen calibrated probabilities.
 //!
-//! Three gradient boosters: one over candidates, whose probability ranks them; then, over those probabilities, one for
-//! (series, site) rows shared by all sites and one over series for "aneurysm present".
-//! Each is averaged, in log odds, with a logistic regression over the same features, which is also the baseline of every
-//! comparison, and calibrated on its own out-of-fold scores. The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the series.
+//! Three gradient boosters: one over candidates, whose probability ranks them; then, over those
+//! probabilities, one for (series, site) rows shared by all sites and one over series for "aneurysm
+//! present". Each is averaged, in log odds, with a logistic regression over the same features,
+//! which is also the baseline of every comparison, and calibrated on its own out-of-fold scores.
+//! The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the
+//! series.
 
 pub mod features;
 mod fit;
@@ -40,7 +42,8 @@ pub struct StackCase {
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StackConfig {
-    /// Folds for the number of trees and the calibration; fewer are used when patients or positives are fewer.
+    /// Folds for the number of trees and the calibration; fewer are used when patients or positives
+    /// are fewer.
     pub folds: usize,
     /// How trees are grown.
     pub boosting: BoostConfig,

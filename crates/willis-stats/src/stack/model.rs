@@ -73,10 +73,12 @@ pub(super) fn ranked(mut candidates: Candidates, probabilities: &[f64]) -> Candi
     candidates
 }
 
-/// Calibrated probabilities of a series from its candidates as [`rank`] gives them: the sites in column order, and "aneurysm present".
+/// Calibrated probabilities of a series from its candidates as [`rank`] gives them: the sites in
+/// column order, and "aneurysm present".
 ///
 /// # Errors
-/// `Boost` when the boosters do not fit this program's features, which loading has already ruled out.
+/// `Boost` when the boosters do not fit this program's features, which loading has already ruled
+/// out.
 pub fn predict(
     model: &StackModel,
     candidates: &[Candidate],
@@ -108,7 +110,8 @@ impl StackModel {
         self.present.prevalence
     }
 
-    /// Probabilities for a place where the share of series with an aneurysm is another, between 0 and 1.
+    /// Probabilities for a place where the share of series with an aneurysm is another, between 0
+    /// and 1.
     ///
     /// The odds of a site are taken to change by the same factor as the odds of any aneurysm.
     pub fn at_prevalence(&self, prediction: ([f64; SITE_COUNT], f64), prevalence: f64) -> ([f64; SITE_COUNT], f64) {
@@ -116,7 +119,8 @@ impl StackModel {
         (prediction.0.map(shift), shift(prediction.1))
     }
 
-    /// The model as one JSON document; `candidate.booster`, `site.booster` and `present.booster` are XGBoost models.
+    /// The model as one JSON document; `candidate.booster`, `site.booster` and `present.booster`
+    /// are XGBoost models.
     ///
     /// # Errors
     /// `Boost` or `Json` when a number has no JSON form.
@@ -134,8 +138,8 @@ impl StackModel {
     /// A model from its JSON document.
     ///
     /// # Errors
-    /// `Json` when the bytes are something else, `Incompatible` when layout or features are another version's, `Boost`
-    /// when a booster inside is damaged.
+    /// `Json` when the bytes are something else, `Incompatible` when layout or features are another
+    /// version's, `Boost` when a booster inside is damaged.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StackError> {
         let document: Document = serde_json::from_slice(bytes)?;
         if document.schema != SCHEMA {

@@ -1,4 +1,5 @@
-//! `willis demo`: a phantom patient, scanned, written as DICOM, and taken down the same line as any other series.
+//! `willis demo`: a phantom patient, scanned, written as DICOM, and taken down the same line as any
+//! other series.
 
 use anyhow::Context;
 use willis_core::Modality;

@@ -1,5 +1,5 @@
-//! `willis evaluate`: predictions against the truth. Every figure has a percentile bootstrap interval over series;
-//! a figure that is undefined is `n/a`.
+//! `willis evaluate`: predictions against the truth. Every figure has a percentile bootstrap
+//! interval over series; a figure that is undefined is `n/a`.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Vessel maps of training cases, predicted once by a given vessel net and kept beside the cases with 16 bits a value.
+//! Vessel maps of training cases, predicted once by a given vessel net and kept beside the cases
+//! with 16 bits a value.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -34,7 +34,8 @@ fn backbone(name: &str) -> anyhow::Result<Backbone> {
     Backbone::from_name(name).with_context(|| format!("there is no net {name}; there are {}", names.join(", ")))
 }
 
-/// The published configuration with what a JSON file says differently, and whether the file gives the size.
+/// The published configuration with what a JSON file says differently, and whether the file gives
+/// the size.
 fn configured(backbone: Backbone, file: Option<&Path>) -> anyhow::Result<(NetConfig, bool)> {
     let Some(path) = file else { return Ok((backbone.published(), false)) };
     let named = || path.display().to_string();

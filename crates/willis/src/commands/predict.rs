@@ -1,5 +1,5 @@
-//! `willis predict`: one series, several, or a whole RSNA-layout data set. Finished series are skipped, so a killed
-//! run goes on where it stopped.
+//! `willis predict`: one series, several, or a whole RSNA-layout data set. Finished series are
+//! skipped, so a killed run goes on where it stopped.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -176,7 +176,8 @@ fn several(
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
-/// One row per predicted series, in the order of the inputs: SeriesInstanceUID and the fourteen columns.
+/// One row per predicted series, in the order of the inputs: SeriesInstanceUID and the fourteen
+/// columns.
 fn write_table(path: &Path, jobs: &[Job]) -> anyhow::Result<()> {
     let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(["SeriesInstanceUID"].into_iter().chain(column_names()))?;

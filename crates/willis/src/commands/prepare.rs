@@ -1,5 +1,5 @@
-//! Training cases from a data set: each series read and harmonised once, its masks on the same grid, kept in a cache
-//! folder inside the data set whose name is the hash of what made it.
+//! Training cases from a data set: each series read and harmonised once, its masks on the same
+//! grid, kept in a cache folder inside the data set whose name is the hash of what made it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -30,7 +30,8 @@ pub struct PreparedCase {
     pub folder: PathBuf,
 }
 
-/// Fold of each series, all 0 for one fold: grouped by patient (one series per patient in this layout), stratified by modality and presence.
+/// Fold of each series, all 0 for one fold: grouped by patient (one series per patient in this
+/// layout), stratified by modality and presence.
 pub fn fold_of_series(cohort: &Cohort, folds: usize) -> anyhow::Result<Vec<usize>> {
     if folds == 1 {
         return Ok(vec![0; cohort.series.len()]);
@@ -40,7 +41,8 @@ pub fn fold_of_series(cohort: &Cohort, folds: usize) -> anyhow::Result<Vec<usize
     Ok(stratified_group_k_fold(&strata, &patients, folds)?)
 }
 
-/// Prepares every series that is not in the cache yet. A series that cannot be read is named and left out.
+/// Prepares every series that is not in the cache yet. A series that cannot be read is named and
+/// left out.
 pub fn prepare(
     cohort: &Cohort,
     config: &Config,

@@ -87,8 +87,8 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of series, kept in `cache` under the hash
-/// of their path and of what made them.
+/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of
+/// series, kept in `cache` under the hash of their path and of what made them.
 fn volumes(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
     if is_data_set(data) {
         let cases = prepare(&cohort::read(data)?, config, 1, progress)?;
@@ -130,7 +130,8 @@ fn prepare_one(input: &Path, config: &Config, folder: &Path) -> anyhow::Result<(
     Ok(())
 }
 
-/// Adds a row to the table of epochs, in place of later ones that a killed run left, and writes the picture.
+/// Adds a row to the table of epochs, in place of later ones that a killed run left, and writes the
+/// picture.
 fn report(epoch: &Epoch, run: &Path) -> anyhow::Result<()> {
     let path = run.join(EPOCHS);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
@@ -149,7 +150,8 @@ fn report(epoch: &Epoch, run: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The three slices side by side, four pixels a voxel; black is two deviations below the cube's mean, white three above.
+/// The three slices side by side, four pixels a voxel; black is two deviations below the cube's
+/// mean, white three above.
 fn picture(panel: &Panel) -> GrayImage {
     const ZOOM: u32 = 4;
     const GAP: u32 = 8;

@@ -2,7 +2,8 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Makes the bars, or hidden ones when the user wants quiet; without a terminal indicatif draws nothing.
+/// Makes the bars, or hidden ones when the user wants quiet; without a terminal indicatif draws
+/// nothing.
 pub struct Progress {
     quiet: bool,
 }

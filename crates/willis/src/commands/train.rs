@@ -1,4 +1,5 @@
-//! `willis train`: each learned stage from a data set, resumable; the weights appear in the run folder when all steps are done.
+//! `willis train`: each learned stage from a data set, resumable; the weights appear in the run
+//! folder when all steps are done.
 
 mod classifier;
 mod scores;
@@ -43,7 +44,8 @@ pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcom
     Ok(Outcome::Done)
 }
 
-/// What a training starts from: configuration with the arguments laid over it, and the prepared cases.
+/// What a training starts from: configuration with the arguments laid over it, and the prepared
+/// cases.
 struct Start {
     config: Config,
     cases: Vec<PreparedCase>,
@@ -161,7 +163,8 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     Ok(())
 }
 
-/// How the stack does on the series it was fitted on, each predicted by the fold that left it out; with 95 % intervals.
+/// How the stack does on the series it was fitted on, each predicted by the fold that left it out;
+/// with 95 % intervals.
 fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) {
     let line = |name: &str, figure: &(dyn Fn(&[usize]) -> Option<f64> + Sync)| {
         Figure::of(cases.len(), figure).print(name);

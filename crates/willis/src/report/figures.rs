@@ -1,4 +1,5 @@
-//! Pictures of a report: projections, slice triptychs and the drawn vessel graph. Nothing is computed here, only drawn.
+//! Pictures of a report: projections, slice triptychs and the drawn vessel graph. Nothing is
+//! computed here, only drawn.
 
 use std::fmt::Write as _;
 use std::io::Cursor;
@@ -105,8 +106,8 @@ impl Planes {
     }
 }
 
-/// Grey anatomy in the background, arteries glowing through it: the maximum of the vessel probability along each ray
-/// over the mean intensity.
+/// Grey anatomy in the background, arteries glowing through it: the maximum of the vessel
+/// probability along each ray over the mean intensity.
 pub fn projection(map: &VesselMap, view: View) -> Picture {
     let planes = Planes::of(view, &map.vessel);
     let (columns, rows, depth) = planes.size();

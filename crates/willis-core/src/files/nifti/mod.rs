@@ -1,8 +1,8 @@
 //! NIfTI-1 and NIfTI-2 in one file, plain or gzipped. The only place where RAS and LPS meet.
 //!
-//! Read: both byte orders, all integer and real types, `scl_slope`, sform before qform before pixel sizes, the first
-//! volume of a series of volumes. Not read: header and image in two files (`.hdr`/`.img`), complex and colour voxels.
-//! Not-a-number voxels are kept.
+//! Read: both byte orders, all integer and real types, `scl_slope`, sform before qform before pixel
+//! sizes, the first volume of a series of volumes. Not read: header and image in two files
+//! (`.hdr`/`.img`), complex and colour voxels. Not-a-number voxels are kept.
 //!
 //! # Source
 //! nifti1.h and nifti2.h of nifti.nimh.nih.gov.
@@ -31,8 +31,8 @@ const FORMAT: &str = "NIfTI";
 /// An image from a NIfTI file, scaled as the header says, on a grid in LPS mm.
 ///
 /// # Errors
-/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is damaged or of a kind
-/// that is not read.
+/// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is
+/// damaged or of a kind that is not read.
 pub fn read(path: &Path) -> Result<Image<f32>, FileError> {
     read_with_notes(path).map(|(image, _)| image)
 }
@@ -67,7 +67,8 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
     }
 }
 
-/// Write an image; gzipped when the name ends in `.gz`. NIfTI-2 when a side is above 32767 voxels, else NIfTI-1.
+/// Write an image; gzipped when the name ends in `.gz`. NIfTI-2 when a side is above 32767 voxels,
+/// else NIfTI-1.
 ///
 /// The place is stored in single precision by NIfTI-1.
 ///

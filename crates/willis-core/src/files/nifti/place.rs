@@ -18,7 +18,8 @@ pub(super) struct Place {
     pub units: i32,
 }
 
-/// The affine in LPS mm: sform, else qform, else the voxel sizes alone; what is senseless is passed over with a finding.
+/// The affine in LPS mm: sform, else qform, else the voxel sizes alone; what is senseless is passed
+/// over with a finding.
 pub(super) fn to_lps(place: &Place, findings: &mut Vec<Finding>) -> Affine {
     let sizes = checked_sizes(place.sizes, findings);
     let sform = place.sform.filter(is_usable);

@@ -146,8 +146,8 @@ impl Kernel for Gather<'_> {
             for pair in 0..part.pairs {
                 let [z, y] = part.corner(pair);
                 let rows = [0, 1].map(|dy| [0, 1].map(|dz| self.row(channel, z + dz, y + dy)));
-                // SAFETY: the assertions bound every read, `row` every write, and each part has rows of its own; the
-                // instruction set is dispatch's choice.
+                // SAFETY: the assertions bound every read, `row` every write, and each part has
+                // rows of its own; the instruction set is dispatch's choice.
                 unsafe {
                     let from = lines.as_ptr().add(index * line + pair * pitch);
                     let bias = V::splat(bias);

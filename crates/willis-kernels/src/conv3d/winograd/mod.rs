@@ -1,6 +1,7 @@
-//! Convolutions of 3×3×3 voxels at stride 1 with 16 products of lines where the taps take 36: two rows in two planes
-//! are computed together, from sums and differences of the 4×4 lines that they read (Winograd's F(2×2, 3×3) along z
-//! and y; Lavin and Gray 2016, section 4.1). Along x, where the lanes lie, the taps stay as they are.
+//! Convolutions of 3×3×3 voxels at stride 1 with 16 products of lines where the taps take 36: two
+//! rows in two planes are computed together, from sums and differences of the 4×4 lines that they
+//! read (Winograd's F(2×2, 3×3) along z and y; Lavin and Gray 2016, section 4.1). Along x, where
+//! the lanes lie, the taps stay as they are.
 
 mod correlate;
 mod reduce;
@@ -13,16 +14,19 @@ use crate::simd::{Kernel, Lanes, dispatch, prefetch};
 
 /// Products of lines that make two rows in two planes.
 const PRODUCTS: usize = 16;
-/// Most floats of the transformed lines of a task: they should stay in the second-level cache of one core.
+/// Most floats of the transformed lines of a task: they should stay in the second-level cache of
+/// one core.
 const TASK_FLOATS: usize = 240 * 1024;
 /// Shortest lines: as long as the widest register.
 const MIN_WIDTH: usize = STEP;
-/// Fewest channels on either side: with fewer, sums and differences cost more than the products they save.
+/// Fewest channels on either side: with fewer, sums and differences cost more than the products
+/// they save.
 const MIN_CHANNELS: usize = 8;
-/// Tasks to make at least. A constant, so that the partition does not depend on the number of threads.
+/// Tasks to make at least. A constant, so that the partition does not depend on the number of
+/// threads.
 const MIN_TASKS: usize = 8;
-/// Floats behind the lines of a channel and of a product: room for whole registers to read on, and no two products fall
-/// on the same lines of a cache.
+/// Floats behind the lines of a channel and of a product: room for whole registers to read on, and
+/// no two products fall on the same lines of a cache.
 const GAP: usize = 24;
 
 /// How pairs of rows in pairs of planes read their sources, and how many a task takes.
@@ -56,8 +60,8 @@ impl Part {
 }
 
 impl Tiling {
-    /// `None` where the taps are others or lines short. A task transforms `channels` sources, and `together` channels
-    /// share its cache; there are `problems` times the parts.
+    /// `None` where the taps are others or lines short. A task transforms `channels` sources, and
+    /// `together` channels share its cache; there are `problems` times the parts.
     fn of(axes: &[Axis; 3], channels: usize, together: usize, problems: usize) -> Option<Self> {
         let [z, y, x] = [axes[0].neighbours()?, axes[1].neighbours()?, axes[2].neighbours()?];
         let source = [0, 1, 2].map(|axis: usize| axes[axis].source);
@@ -94,7 +98,8 @@ impl Tiling {
         starts.map(|(planes, first)| Part { planes, first, pairs: self.pairs.min(pairs - first) }).collect()
     }
 
-    /// Fills `spread` with the transformed lines `[product][channel][pair of rows][x]` of the `source` channels' part.
+    /// Fills `spread` with the transformed lines `[product][channel][pair of rows][x]` of the
+    /// `source` channels' part.
     fn spread(&self, source: &[f32], part: Part, zeros: &[f32], spread: &mut Vec<f32>) {
         spread.resize(PRODUCTS * self.product() + SLACK, 0.0);
         let channels = source.len() / self.source.iter().product::<usize>();
@@ -110,7 +115,8 @@ impl Tiling {
     }
 }
 
-/// Pairs of rows of a task: those that waste the fewest positions among what fits the cache and leaves enough tasks.
+/// Pairs of rows of a task: those that waste the fewest positions among what fits the cache and
+/// leaves enough tasks.
 fn pairs_of_task(target: [usize; 3], channels: usize, problems: usize) -> usize {
     let [planes, all] = [target[0].div_ceil(2), target[1].div_ceil(2)];
     let positions = |pairs: usize| (pairs * (target[2] + 2)).next_multiple_of(STEP);
@@ -134,7 +140,8 @@ unsafe fn differences<V: Lanes>([a, b, c, d]: [V; 4]) -> [V; 4] {
     unsafe { [a.sub(c), b.add(c), c.sub(b), b.sub(d)] }
 }
 
-/// The sixteen products' left sides from the 4×4 lines that each pair of rows in a pair of planes reads.
+/// The sixteen products' left sides from the 4×4 lines that each pair of rows in a pair of planes
+/// reads.
 struct Spread<'a> {
     tiling: &'a Tiling,
     source: &'a [f32],
@@ -165,11 +172,13 @@ impl Kernel for Spread<'_> {
                         *line = tiling.line(source, zeros, channel, z + z_in, y + y_in);
                     }
                 }
-                // The next channel's; those of the first two rows were asked for with the pair before.
+                // The next channel's; those of the first two rows were asked for with the pair
+                // before.
                 for lines in &lines[if pair == 0 { 0 } else { 2 }..] {
                     lines.iter().for_each(|line| prefetch(line.as_ptr().wrapping_add(volume), width));
                 }
-                // SAFETY: the assertions bound every write, `line` every read; the instruction set is dispatch's choice.
+                // SAFETY: the assertions bound every write, `line` every read; the instruction set
+                // is dispatch's choice.
                 unsafe {
                     let to = to.as_mut_ptr().add(channel * tiling.channel() + pair * pitch);
                     for index in 0..PRODUCTS {

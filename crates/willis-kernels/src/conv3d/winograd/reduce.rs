@@ -1,5 +1,6 @@
-//! The gradient of the weights: the forward pass is linear in the transformed weights, so their gradient is a sum of
-//! products of the transformed lines with transformed rows of the output's gradient, `G^T [(A dy A^T) (B^T x B)] G`.
+//! The gradient of the weights: the forward pass is linear in the transformed weights, so their
+//! gradient is a sum of products of the transformed lines with transformed rows of the output's
+//! gradient, `G^T [(A dy A^T) (B^T x B)] G`.
 
 use std::ops::Range;
 
@@ -154,7 +155,8 @@ unsafe fn scattered<V: Lanes>([a, b]: [V; 2]) -> [V; 4] {
     unsafe { [a, a.add(b), a.sub(b), V::splat(0.0).sub(b)] }
 }
 
-/// The sixteen products' right sides, `[product][target][pair of rows][x]`, from the rows of the output's gradient.
+/// The sixteen products' right sides, `[product][target][pair of rows][x]`, from the rows of the
+/// output's gradient.
 struct Scatter<'a> {
     tiling: &'a Tiling,
     dy: &'a [f32],
@@ -184,7 +186,8 @@ impl Kernel for Scatter<'_> {
                     (z < depth && y < height).then(|| &dy[((target * depth + z) * height + y) * width..][..width])
                 };
                 let rows = [[row(z, y), row(z + 1, y)], [row(z, y + 1), row(z + 1, y + 1)]];
-                // SAFETY: the assertions bound every write, the slices every read; the instruction set is dispatch's choice.
+                // SAFETY: the assertions bound every write, the slices every read; the instruction
+                // set is dispatch's choice.
                 unsafe {
                     let to = to.as_mut_ptr().add(target * pitch + pair * tiling.pitch());
                     for x in starts(width, V::N) {

@@ -1,4 +1,5 @@
-//! `willis train classifier`: the expert classifier, and how it does on series that it has not seen.
+//! `willis train classifier`: the expert classifier, and how it does on series that it has not
+//! seen.
 
 use anyhow::Context;
 use willis_core::{Candidates, SITE_COUNT, Site, TrainingCase, VesselMap};
@@ -100,7 +101,8 @@ struct Answers {
 impl Answers {
     fn of(net: &ExamineNet, case: &TrainingCase, map: &VesselMap, proposed: Candidates, config: &Config) -> Self {
         let (mut probabilities, mut is_lesion, mut site_is_right) = (Vec::new(), Vec::new(), Vec::new());
-        // Each candidate alone and where it was proposed, so that every classifier is asked the same questions.
+        // Each candidate alone and where it was proposed, so that every classifier is asked the
+        // same questions.
         for candidate in &proposed {
             let inside = case.lesions.iter().find(|lesion| {
                 let reach = lesion.diameter_mm.unwrap_or(0.0) / 2.0 + MARGIN_MM;

@@ -1,4 +1,5 @@
-//! How a freshly trained net does on the series of the left-out fold: printed, and `scores.json` in the run's folder.
+//! How a freshly trained net does on the series of the left-out fold: printed, and `scores.json` in
+//! the run's folder.
 
 use std::path::Path;
 

@@ -67,7 +67,8 @@ fn recipe(args: &VesselsArgs, config: &Config) -> SegmentTraining {
 struct CaseScores {
     agreement: Agreement,
     cldice: Option<f64>,
-    /// Voxels of the true skeleton farther than [`MISSED_MM`] from the traced graph, and all of them.
+    /// Voxels of the true skeleton farther than [`MISSED_MM`] from the traced graph, and all of
+    /// them.
     missed: [usize; 2],
     seconds: f64,
 }

@@ -5,7 +5,7 @@ use divan::{Bencher, black_box, counter::ItemsCount};
 use willis_kernels::attention::{self, AttentionShape};
 use willis_kernels::conv3d::{Conv3dShape, forward, input_gradient, weight_gradient};
 use willis_kernels::norm::{RowStats, instance_norm, layer_norm, layer_norm_backward};
-use willis_kernels::pool::{PoolShape, max_forward};
+use willis_kernels::pooling::{PoolShape, max_forward};
 use willis_kernels::resize::{Interpolation, resize};
 use willis_kernels::{activation, components, distance, linear, thinning};
 

@@ -9,13 +9,15 @@ pub mod attention;
 pub mod conv3d;
 pub mod linear;
 pub mod norm;
-pub mod pool;
+pub mod pooling;
 pub mod resize;
-pub mod swap;
+pub mod transpose;
 
 pub mod components;
 pub mod distance;
 pub mod thinning;
+
+pub mod runtime;
 
 mod matrix;
 mod panels;

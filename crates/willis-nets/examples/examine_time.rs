@@ -3,11 +3,11 @@
 
 use mimalloc::MiMalloc;
 use std::time::Instant;
-use willis_nets::memory::LargeBlocks;
+use willis_kernels::runtime::allocator::LargeBlocks;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
-use willis_nets::Switch;
+use willis_core::Switch;
 use willis_nets::examine::net::{IN_CHANNELS, SIDE};
 use willis_nets::examine::{Backbone, CONDITIONS, ExamineNetConfig};
 

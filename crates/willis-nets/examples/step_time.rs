@@ -3,7 +3,7 @@
 
 use mimalloc::MiMalloc;
 use std::time::Instant;
-use willis_nets::memory::LargeBlocks;
+use willis_kernels::runtime::allocator::LargeBlocks;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -45,7 +45,7 @@ fn main() {
 fn time(name: &str, mut run: impl FnMut() + Send) {
     let once = |run: &mut (dyn FnMut() + Send)| {
         let start = Instant::now();
-        willis_nets::on_pool(&mut *run);
+        willis_kernels::runtime::keep_threads_awake(&mut *run);
         start.elapsed().as_secs_f64()
     };
     let best = (0..4).map(|_| once(&mut run)).fold(f64::INFINITY, f64::min);

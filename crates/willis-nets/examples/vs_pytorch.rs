@@ -5,12 +5,12 @@
 use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
-use willis_nets::memory::{IDLE_BYTES, LargeBlocks, TRAINING_IDLE_BYTES};
+use willis_kernels::runtime::allocator::{IDLE_BYTES, LargeBlocks, TRAINING_IDLE_BYTES};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
-use willis_nets::catalogue::{Backbone, NetConfig, QuirksName};
+use willis_nets::backbones::published::{Backbone, NetConfig, QuirksName};
 use willis_nets::ops::{self, ConvOptions, Corners};
 use willis_nets::weights::Precision;
 
@@ -64,7 +64,7 @@ fn main() {
         // timed with what `train` does.
         let is_net = matches!(request.operation, Operation::Net { .. });
         ALLOCATOR.keep_idle(if is_net { IDLE_BYTES } else { TRAINING_IDLE_BYTES });
-        let rounds = willis_nets::on_pool(|| request.operation.run(&request));
+        let rounds = willis_kernels::runtime::keep_threads_awake(|| request.operation.run(&request));
         println!("{}", serde_json::to_string(&rounds).expect("numbers are valid JSON"));
         std::io::stdout().flush().expect("writable stdout");
     }

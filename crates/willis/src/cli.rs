@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use willis_nets::catalogue::Backbone;
+use willis_nets::backbones::published::Backbone;
 
 /// Finds intracranial aneurysms in CT and MR series. Research use only; not a medical device.
 #[derive(Debug, Parser)]
@@ -45,7 +45,7 @@ pub enum Command {
     Cohort(CohortCommand),
     /// Pre-train a backbone on volumes without labels.
     #[command(
-        after_help = "Example:\n  willis pretrain --data phantoms -o runs/spark --steps 5000\n  willis train vessels --data phantoms -o runs/vessels --encoder runs/spark/backbone.safetensors\n\nDIR is an RSNA-layout data set or any folder of series (DICOM folders, .zip, .nii, .nii.gz, .mha). RUN gets\nbackbone.safetensors, log.csv, epochs.csv and a picture per epoch: image, what the encoder saw, what the net painted.\nA killed run goes on from its checkpoint."
+        after_help = "Example:\n  willis pretrain --data phantoms -o runs/spark --steps 5000\n  willis train segment --data phantoms -o runs/segment --encoder runs/spark/backbone.safetensors\n\nDIR is an RSNA-layout data set or any folder of series (DICOM folders, .zip, .nii, .nii.gz, .mha). RUN gets\nbackbone.safetensors, log.csv, epochs.csv and a picture per epoch: image, what the encoder saw, what the net painted.\nA killed run goes on from its checkpoint."
     )]
     Pretrain(PretrainArgs),
     /// Train a learned stage from a data set.
@@ -310,9 +310,9 @@ pub struct TrainArgs {
     pub config: Option<PathBuf>,
 }
 
-/// `willis train vessels`
+/// `willis train segment`
 #[derive(Debug, Args)]
-pub struct VesselsArgs {
+pub struct TrainSegmentArgs {
     /// Data and run folder.
     #[command(flatten)]
     pub train: TrainArgs,
@@ -332,13 +332,13 @@ pub struct VesselsArgs {
     pub layer_decay: f64,
 }
 
-/// `willis train classifier`
+/// `willis train examine`
 #[derive(Debug, Args)]
-pub struct ClassifierArgs {
+pub struct TrainExamineArgs {
     /// Data and run folder.
     #[command(flatten)]
     pub train: TrainArgs,
-    /// Folder with vessels.safetensors and graph.safetensors.
+    /// Folder with segment.safetensors and propose.safetensors.
     #[arg(long, value_name = "DIR")]
     pub models: PathBuf,
     /// Weights to start from, of a net of the same configuration; random ones when absent.
@@ -362,23 +362,23 @@ pub struct ClassifierArgs {
 pub enum TrainCommand {
     /// Vessel segmentation: which voxels are artery, of which site, which aneurysm.
     #[command(
-        after_help = "Examples:\n  willis train vessels --data phantoms -o runs/vessels --steps 9000\n  willis train vessels --data phantoms -o runs/waveformer --backbone waveformer\n  willis train vessels --data phantoms -o runs/tuned --encoder runs/spark/backbone.safetensors"
+        after_help = "Examples:\n  willis train segment --data phantoms -o runs/segment --steps 9000\n  willis train segment --data phantoms -o runs/waveformer --backbone waveformer\n  willis train segment --data phantoms -o runs/tuned --encoder runs/spark/backbone.safetensors"
     )]
-    Vessels(VesselsArgs),
+    Segment(TrainSegmentArgs),
     /// Graph node scorer: GATv2 over the traced centrelines.
-    Graph {
+    Propose {
         /// Data and run folder.
         #[command(flatten)]
         train: TrainArgs,
-        /// Folder with vessels.safetensors.
+        /// Folder with segment.safetensors.
         #[arg(long, value_name = "DIR")]
         models: PathBuf,
     },
     /// Expert classifier: WaveFormer, AKOrN and FiLM on a patch about each candidate.
     #[command(
-        after_help = "Example:\n  willis train classifier --data phantoms --models weights -o runs/classifier --steps 4000"
+        after_help = "Example:\n  willis train examine --data phantoms --models weights -o runs/classifier --steps 4000"
     )]
-    Classifier(ClassifierArgs),
+    Examine(TrainExamineArgs),
     /// Stacking: boosted trees over the evidence of the fold that no net was trained on; with
     /// --folds 1 --fold 0, over all series of a data set that no net was trained on.
     Stack {

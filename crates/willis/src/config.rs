@@ -34,7 +34,7 @@ pub struct Config {
     /// Expert classifier.
     pub examine: ExamineConfig,
     /// Stacking.
-    pub predict: PredictConfig,
+    pub stack: StackTable,
     /// Pre-training; no prediction depends on it.
     pub pretrain: PretrainConfig,
     /// Training of the learned stages; no prediction depends on it.
@@ -44,13 +44,13 @@ pub struct Config {
 /// What the calibrated probabilities refer to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct PredictConfig {
+pub struct StackTable {
     /// Share of series with an aneurysm where the predictions are used, between 0 and 1; the
     /// default is the challenge's.
     pub prevalence: f64,
 }
 
-impl Default for PredictConfig {
+impl Default for StackTable {
     fn default() -> Self {
         Self { prevalence: 0.43 }
     }
@@ -63,11 +63,11 @@ pub struct TrainTables {
     /// Cases of the left-out fold that the vessel net is scored on at the end.
     pub validation_cases: usize,
     /// Vessel net.
-    pub vessels: SegmentTraining,
+    pub segment: SegmentTraining,
     /// Graph node scorer.
-    pub graph: ProposeTraining,
+    pub propose: ProposeTraining,
     /// Expert classifier.
-    pub classifier: ExamineTraining,
+    pub examine: ExamineTraining,
     /// Stack.
     pub stack: StackConfig,
 }
@@ -76,9 +76,9 @@ impl Default for TrainTables {
     fn default() -> Self {
         Self {
             validation_cases: 8,
-            vessels: SegmentTraining::default(),
-            graph: ProposeTraining::default(),
-            classifier: ExamineTraining::default(),
+            segment: SegmentTraining::default(),
+            propose: ProposeTraining::default(),
+            examine: ExamineTraining::default(),
             stack: StackConfig::default(),
         }
     }
@@ -133,16 +133,16 @@ impl Config {
     fn check(&self) -> Result<(), String> {
         self.harmonise.validate().map_err(|e| e.to_string())?;
         self.trace.validate().map_err(|e| e.to_string())?;
-        self.train.vessels.loss.validate().map_err(|e| format!("train.vessels.loss.{e}"))?;
+        self.train.segment.loss.validate().map_err(|e| format!("train.segment.loss.{e}"))?;
         let linear_share = self.train.stack.linear_share;
         if !(0.0..=1.0).contains(&linear_share) {
             return Err(format!("train.stack.linear_share is {linear_share}; it must lie between 0 and 1"));
         }
-        let prevalence = self.predict.prevalence;
+        let prevalence = self.stack.prevalence;
         if prevalence > 0.0 && prevalence < 1.0 {
             return Ok(());
         }
-        Err(format!("predict.prevalence is {prevalence}; it must lie between 0 and 1, both excluded"))
+        Err(format!("stack.prevalence is {prevalence}; it must lie between 0 and 1, both excluded"))
     }
 
     /// Every key with its value, as TOML.
@@ -180,11 +180,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("odd.toml");
         for (table, key, value) in [
-            ("predict", "prevalence", "1.0"),
+            ("stack", "prevalence", "1.0"),
             ("trace", "radius_window", "4"),
             ("trace", "low_threshold", "0.9"),
-            ("train.vessels.loss", "focal", "-1.0"),
-            ("train.vessels.loss.tversky", "gamma", "0.0"),
+            ("train.segment.loss", "focal", "-1.0"),
+            ("train.segment.loss.tversky", "gamma", "0.0"),
         ] {
             std::fs::write(&path, format!("[{table}]\n{key} = {value}\n")).unwrap();
             let message = Config::load(Some(&path)).unwrap_err().to_string();

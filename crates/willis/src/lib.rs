@@ -8,7 +8,7 @@
 //! 4. **trace**: thinning and graph give centrelines with radii;
 //! 5. **propose**: GATv2 node scores and aneurysm peaks give candidates;
 //! 6. **examine**: WaveFormer, AKOrN and FiLM give evidence for each candidate;
-//! 7. **predict**: boosted trees over the evidence give fourteen calibrated probabilities;
+//! 7. **stack**: boosted trees over the evidence give fourteen calibrated probabilities;
 //! 8. **report**: JSON, NIfTI, Slicer markups and one HTML page.
 //!
 //! Research use only. Not a medical device.
@@ -17,7 +17,8 @@ pub mod cli;
 pub mod commands;
 pub mod config;
 pub mod line;
+pub mod models;
 pub mod outputs;
 pub mod report;
 pub mod run;
-pub mod weights;
+pub mod scoreboard;

@@ -14,9 +14,9 @@ use willis_nets::propose::{ProposeNet, propose};
 use willis_nets::segment::{CLEAR_VOXELS, artery_voxels_both_ways, segment};
 use willis_stats::stack::{self, StackError};
 
-use crate::config::{Config, PredictConfig};
+use crate::config::{Config, StackTable};
+use crate::models::Nets;
 use crate::run::{RunRecord, StageClock};
-use crate::weights::Nets;
 
 /// Everything the line made of one series.
 pub struct SeriesResult {
@@ -71,7 +71,7 @@ pub fn predict_path(
         code_version: env!("CARGO_PKG_VERSION").into(),
         config_sha256: config.sha256(),
         threads: rayon::current_num_threads(),
-        prevalence: config.predict.prevalence,
+        prevalence: config.stack.prevalence,
         models: nets.models.clone(),
         seconds: stages.iter().map(|s| s.seconds).sum(),
         stages,
@@ -102,9 +102,9 @@ fn predict_volume(
     let proposed = clock.time("propose", || candidates(&nets.propose, &map, &graph, config));
     on_stage("examine");
     let examined = clock.time("examine", || examine(&nets.examine, &map, proposed, &volume.meta, &config.examine));
-    on_stage("predict");
+    on_stage("stack");
     let (candidates, prediction) =
-        clock.time("predict", || conclude(&volume, &harmonised, &map, &graph, examined, nets, &config.predict))?;
+        clock.time("stack", || conclude(&volume, &harmonised, &map, &graph, examined, nets, &config.stack))?;
     Ok(SeriesResult { volume, harmonised, map, graph, candidates, prediction })
 }
 
@@ -148,7 +148,7 @@ fn conclude(
     graph: &VesselGraph,
     candidates: Candidates,
     nets: &Nets,
-    config: &PredictConfig,
+    config: &StackTable,
 ) -> Result<(Candidates, Prediction), StackError> {
     let candidates = stack::rank(&nets.stack, candidates, volume.meta.modality)?;
     let fourteen = stack::predict(&nets.stack, &candidates, volume.meta.modality)?;

@@ -4,7 +4,7 @@ use clap::Parser;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 use willis::cli::{Cli, Command};
-use willis_nets::memory::{LargeBlocks, TRAINING_IDLE_BYTES};
+use willis_kernels::runtime::allocator::{LargeBlocks, TRAINING_IDLE_BYTES};
 
 // Tensor-sized allocations fault pages in one by one with the system allocator.
 #[global_allocator]

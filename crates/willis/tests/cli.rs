@@ -195,7 +195,7 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     fs::write(&config, TINY_TRAINING).unwrap();
     let args = |run: &'static str| {
         let run = folder.path().join(run);
-        ["train", "vessels", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2", "--fold", "1"]
+        ["train", "segment", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2", "--fold", "1"]
             .into_iter()
             .chain(["--config", path(&config), "--quiet"])
             .map(String::from)
@@ -215,11 +215,11 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     }
     assert!(kills > 0, "the run was too fast to be killed");
     run(&args("broken"));
-    let weights = |run: &Path| fs::read(run.join("vessels.safetensors")).unwrap();
+    let weights = |run: &Path| fs::read(run.join("segment.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&broken), "the resumed training differs");
 
     // What a training wrote starts another one.
-    let from = whole.join("vessels.safetensors");
+    let from = whole.join("segment.safetensors");
     let mut next = args("next");
     next.extend(["--from".into(), path(&from).into()]);
     next[7] = "1".into();
@@ -262,9 +262,9 @@ fn a_pre_trained_encoder_starts_a_training() {
     };
     let backbone_of = |backbone: &str| at(&["spark", backbone].concat()).join("backbone.safetensors");
     for (arguments, backbone) in [
-        (&["vessels"][..], "segformer3d"),
-        (&["vessels", "--backbone", "waveformer"], "waveformer"),
-        (&["classifier", "--models", models], "waveformer"),
+        (&["segment"][..], "segformer3d"),
+        (&["segment", "--backbone", "waveformer"], "waveformer"),
+        (&["examine", "--models", models], "waveformer"),
     ] {
         let run = at(&arguments.concat().replace('/', ""));
         let output = train(arguments, &run, &backbone_of(backbone));
@@ -272,7 +272,7 @@ fn a_pre_trained_encoder_starts_a_training() {
         assert!(run.join("scores.json").exists());
     }
     // A vessel net is no encoder.
-    let output = train(&["vessels"], &at("refused"), &at("vessels").join("vessels.safetensors"));
+    let output = train(&["segment"], &at("refused"), &at("segment").join("segment.safetensors"));
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("is no encoder of this vessel net"), "{}", text(&output.stderr));
 }
@@ -292,15 +292,15 @@ size = [32, 32, 32]
 embed_dim = 8
 head_dim = 4
 
-[train.vessels.net.waveformer]
+[train.segment.net.waveformer]
 size = [32, 32, 32]
 embed_dim = 8
 head_dim = 4
 
-[train.classifier]
+[train.examine]
 batch = 2
 
-[train.classifier.net]
+[train.examine.net]
 embed_dim = 8
 
 [pretrain.segformer3d]
@@ -317,14 +317,14 @@ const TINY_TRAINING: &str = r#"
 [train]
 validation_cases = 0
 
-[train.vessels.train]
+[train.segment.train]
 checkpoint_seconds = 0.0
 
-[train.vessels.sample]
+[train.segment.sample]
 patch = 32
 batch = 1
 
-[train.vessels.net.backbone]
+[train.segment.net.backbone]
 num_classes = 15
 embed_dims = [8, 16, 16, 16]
 heads = [1, 2, 2, 2]

@@ -12,7 +12,7 @@ use super::augment::{AugmentConfig, Sample, augment};
 use super::condition::CONDITIONS;
 use super::data::{ExamineCase, Example};
 use super::net::{ExamineNet, ExamineNetConfig, IN_CHANNELS, SIDE};
-use crate::asl::AsymmetricLoss;
+use crate::loss::asl::AsymmetricLoss;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, Trained, train};
 use crate::weights::{Weights, WeightsError};
 
@@ -165,7 +165,7 @@ mod tests {
     use super::super::net::Backbone;
     use super::super::patch::tests::map;
     use super::*;
-    use crate::Switch;
+    use willis_core::Switch;
     use willis_core::{Candidate, Evidence, Lesion, Point, SeriesMeta, Site};
 
     fn case() -> ExamineCase {

@@ -9,7 +9,7 @@ use super::condition::{CONDITIONS, condition};
 use super::net::{ExamineNet, IN_CHANNELS, SIDE};
 use super::oscillators::Reading;
 use super::patch::{Patch, input, patch};
-use crate::on_pool;
+use willis_kernels::runtime::keep_threads_awake;
 
 /// How candidates are examined.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -72,7 +72,7 @@ pub fn examine(
         }
         let members: Vec<&willis_core::Candidate> = seen.iter().map(|&(i, _)| &group[i]).collect();
         let patches: Vec<&Patch> = seen.iter().map(|(_, patch)| patch).collect();
-        let answers = on_pool(|| answer(net, map, &members, &patches, meta));
+        let answers = keep_threads_awake(|| answer(net, map, &members, &patches, meta));
         for ((i, patch), answer) in seen.iter().zip(answers) {
             take(&mut group[*i], patch, &answer, map, config);
         }

@@ -13,13 +13,13 @@ use willis_core::SITE_COUNT;
 
 use super::condition::CONDITIONS;
 use super::oscillators::{Oscillators, OscillatorsConfig};
-use crate::Switch;
-use crate::film::{Film, FilmConfig};
+use crate::backbones::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
+use crate::layers::film::{Film, FilmConfig};
 use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
-use crate::pretrained::take_over;
-use crate::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
+use crate::weights::transfer::take_over;
 use crate::weights::{Weights, WeightsError};
+use willis_core::Switch;
 
 /// Side of a patch, voxels.
 pub const SIDE: usize = 48;

@@ -5,7 +5,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::net::{MID_SIDE, SIDE};
-use crate::akorn::{Frequency, Kuramoto, KuramotoConfig, order_parameter, seeded_state};
+use crate::layers::kuramoto::{Frequency, Kuramoto, KuramotoConfig, order_parameter, seeded_state};
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::ConvOptions;
 

@@ -4,6 +4,7 @@
 //! tensor operations. Here the value and its gradient by the logits are computed together and
 //! [`crate::ops::with_gradient`] hands the gradient to autodiff.
 
+pub mod asl;
 pub mod cldice;
 pub mod segmentation;
 pub mod tversky;

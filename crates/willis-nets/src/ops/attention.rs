@@ -5,8 +5,8 @@ use std::sync::OnceLock;
 use burn::tensor::Tensor;
 use willis_kernels::attention::{AttentionShape, backward, forward};
 
+use super::counter::count;
 use super::kernel::{Keeps, Kernel, apply2, filled, on_cpu};
-use super::work::count;
 
 /// `softmax(scale q k^T) v` per head.
 ///

@@ -6,8 +6,8 @@ use willis_kernels::conv3d::{
     transpose_weight_gradient, weight_gradient,
 };
 
+use super::counter::count;
 use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
-use super::work::count;
 
 /// Stride, padding and groups of a convolution; dilation is always one here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

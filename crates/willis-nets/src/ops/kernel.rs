@@ -13,7 +13,7 @@ use burn::backend::{Autodiff, Backend, Dispatch, Flex, backend_extension};
 use burn::tensor::{DType, Device, Tensor};
 
 use super::buffers;
-use super::remade::{Recipe, Saved};
+use super::recompute::{Recipe, Saved};
 
 /// A CPU kernel over `N` contiguous C-order f32 inputs whose shapes it was built for.
 pub(crate) trait Kernel<const N: usize>: Debug + Send + Sync + 'static {

@@ -3,8 +3,8 @@
 use burn::tensor::Tensor;
 use willis_kernels::linear as kernels;
 
+use super::counter::count;
 use super::kernel::{Kernel, apply3, filled, on_cpu};
-use super::work::count;
 
 /// `x W^T + b`.
 ///

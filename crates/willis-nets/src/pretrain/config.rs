@@ -2,13 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::Backbone;
-use crate::resenc::ResEncConfig;
-use crate::segformer3d::SegFormer3dConfig;
+use crate::backbones::published::Backbone;
+use crate::backbones::resenc::ResEncConfig;
+use crate::backbones::segformer3d::SegFormer3dConfig;
+use crate::backbones::waveformer::WaveformerConfig;
+use crate::pretrain::spark::{EncoderConfig, LightConfig};
 use crate::segment::IN_CHANNELS;
-use crate::spark::{EncoderConfig, LightConfig};
 use crate::train::{TrainConfig, TrainError};
-use crate::waveformer::WaveformerConfig;
 
 /// The objective.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

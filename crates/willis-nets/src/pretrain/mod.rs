@@ -3,9 +3,11 @@
 //! residual-encoder U-Net.
 
 mod config;
+pub mod mim;
 mod painter;
 mod probe;
 mod regions;
+pub mod spark;
 mod views;
 
 use std::path::Path;
@@ -15,8 +17,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use willis_core::Image;
 
-use crate::catalogue::Backbone;
-use crate::sparse::{Active, plain_standardise};
+use crate::backbones::published::Backbone;
+use crate::layers::visible::{Active, plain_standardise};
 use crate::train::{Loss, Progress, train};
 use crate::weights::Weights;
 use config::check;
@@ -193,13 +195,13 @@ impl Panel {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backbones::resenc::ResEncConfig;
+    use crate::backbones::segformer3d::SegFormer3dConfig;
+    use crate::backbones::waveformer::WaveformerConfig;
     use crate::layers::Init;
-    use crate::resenc::ResEncConfig;
-    use crate::segformer3d::SegFormer3dConfig;
-    use crate::spark::EncoderConfig;
-    use crate::spark::tests::{tiny, tiny_waveformer};
+    use crate::pretrain::spark::EncoderConfig;
+    use crate::pretrain::spark::tests::{tiny, tiny_waveformer};
     use crate::train::TrainConfig;
-    use crate::waveformer::WaveformerConfig;
     use willis_core::{Affine, Grid, Point, Shape, Spacing};
 
     /// A volume whose brightness waves faster towards one side.
@@ -275,7 +277,7 @@ mod tests {
         assert!(mean(&losses[30..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
         assert!(epochs.len() == 2 && !epochs[1].collapsed(), "{} epochs, spread {}", epochs.len(), epochs[1].spread);
         assert_eq!(done.weights.config::<SegFormer3dConfig>().unwrap(), backbone);
-        done.weights.apply(crate::segformer3d::Encoder::new(&backbone, &mut Init::new(9, &device))).unwrap();
+        done.weights.apply(crate::backbones::segformer3d::Encoder::new(&backbone, &mut Init::new(9, &device))).unwrap();
     }
 
     #[test]

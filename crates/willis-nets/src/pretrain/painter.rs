@@ -7,11 +7,11 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use super::regions::{RegionErrors, RegionHeads};
 use super::views::Parent;
 use super::{Method, PretrainConfig};
-use crate::catalogue::Backbone;
+use crate::backbones::published::Backbone;
+use crate::layers::visible::{Active, plain_standardise};
 use crate::layers::{Init, Linear};
 use crate::ops;
-use crate::spark::{Encoding, InputMask, Light, S3d, masked_cell_error, masked_error, repainted};
-use crate::sparse::{Active, plain_standardise};
+use crate::pretrain::spark::{Encoding, InputMask, Light, S3d, masked_cell_error, masked_error, repainted};
 use crate::weights::Weights;
 
 /// The net around what is pre-trained.

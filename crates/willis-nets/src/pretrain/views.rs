@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::{Image, VoxelPoint};
 
 use super::{Method, PretrainConfig};
-use crate::catalogue::Backbone;
+use crate::backbones::published::Backbone;
 use crate::segment::COORDINATE_MM;
 
 /// Cubes of one level, with equally many seen cells each.

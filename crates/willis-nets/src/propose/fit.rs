@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::data::GraphCase;
 use super::net::{ProposeNet, ProposeNetConfig};
-use crate::asl::AsymmetricLoss;
-use crate::gat::GraphTensors;
+use crate::layers::graph_attention::GraphTensors;
+use crate::loss::asl::AsymmetricLoss;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, Trained, train};
 
 /// How the node scorer is trained.

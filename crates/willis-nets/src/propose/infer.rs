@@ -6,7 +6,7 @@ use willis_core::{Candidate, Candidates, Evidence, Image, NodeTable, Point, SITE
 use super::net::ProposeNet;
 use super::peaks::{PeakBounds, Region, regions};
 use super::vessel::Vessel;
-use crate::Switch;
+use willis_core::Switch;
 
 /// How candidates are found.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use willis_core::NodeTable;
 
-use crate::gat::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
+use crate::layers::graph_attention::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
 use crate::layers::{Init, LayerNorm, Linear};
 use crate::weights::{Weights, WeightsError};
 

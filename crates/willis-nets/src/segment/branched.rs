@@ -5,10 +5,10 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::net::SegmentNetConfig;
+use crate::backbones::segformer3d::SegFormer3d;
 use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
 use crate::loss::segmentation::CHANNELS;
 use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
-use crate::segformer3d::SegFormer3d;
 
 /// The net.
 #[derive(Module, Debug)]

@@ -16,13 +16,13 @@ use super::augment::AugmentConfig;
 use super::infer::{SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
 use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
-use crate::Switch;
 use crate::layers::Init;
 use crate::loss::cldice::soft_cldice;
 use crate::loss::segmentation::{CLASSES, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::ops::with_gradient;
 use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
 use crate::weights::{Weights, WeightsError};
+use willis_core::Switch;
 
 /// The whole recipe.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -361,7 +361,7 @@ mod tests {
         };
         assert!(matches!(refused(&[], &config), FitError::NoCases));
         let mut other = config.clone();
-        other.net.kind = crate::catalogue::Backbone::Waveformer;
+        other.net.kind = crate::backbones::published::Backbone::Waveformer;
         other.net.waveformer.size = [64; 3];
         assert!(matches!(refused(&paths, &other), FitError::WindowSize { patch: 32, size: 64 }));
         other.net.waveformer.size = [64, 32, 64];

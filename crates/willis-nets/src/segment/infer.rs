@@ -12,7 +12,8 @@ use willis_kernels::activation::softmax_across;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
 use crate::loss::segmentation::CHANNELS;
-use crate::{Switch, on_pool};
+use willis_core::Switch;
+use willis_kernels::runtime::keep_threads_awake;
 
 /// How a volume is cut into windows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -66,7 +67,7 @@ pub const CLEAR_VOXELS: usize = 400;
 /// As few windows as cover the volume, its middle first, until one way is clearly ahead. A voxel
 /// counts in every window that shows it, the border that goes on outside a small volume too.
 pub fn artery_voxels_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
-    on_pool(|| look_both_ways(net, image, config))
+    keep_threads_awake(|| look_both_ways(net, image, config))
 }
 
 fn look_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
@@ -108,7 +109,7 @@ pub(super) struct Maps {
 }
 
 pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
-    on_pool(|| slide(net, image, config))
+    keep_threads_awake(|| slide(net, image, config))
 }
 
 /// The window slid over the volume, the answers blended.

@@ -7,16 +7,16 @@ use burn::tensor::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::branched::Branched;
-use crate::Switch;
-use crate::catalogue::Backbone;
+use crate::backbones::published::Backbone;
+use crate::backbones::resenc::{ResEnc, ResEncConfig};
+use crate::backbones::segformer3d::{SegFormer3d, SegFormer3dConfig};
+use crate::backbones::waveformer::{Waveformer, WaveformerConfig};
 use crate::layers::{Conv3d, Init};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
 use crate::ops::multiplications;
-use crate::pretrained::take_over;
-use crate::resenc::{ResEnc, ResEncConfig};
-use crate::segformer3d::{SegFormer3d, SegFormer3dConfig};
-use crate::waveformer::{Waveformer, WaveformerConfig};
+use crate::weights::transfer::take_over;
 use crate::weights::{Weights, WeightsError};
+use willis_core::Switch;
 
 /// Which vessel net, and the sizes of each; those of the others have no effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -295,7 +295,7 @@ impl SegmentNet {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::waveformer::Quirks;
+    use crate::backbones::waveformer::Quirks;
     use crate::weights::Precision;
 
     /// A net small enough for tests.

@@ -22,11 +22,11 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use crate::on_pool;
 use crate::weights::{Precision, Weights, WeightsError};
 use checkpoint::State;
 use optimiser::gradients;
 pub use schedule::learning_rate;
+use willis_kernels::runtime::keep_threads_awake;
 
 /// How a net is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -212,7 +212,7 @@ pub fn train<M: Module + Sync, B: Send>(
                 // batch.
                 let batch = receiver.recv().expect("the sampling thread makes a batch for every step or panics");
                 let (part, gradient);
-                (part, terms, gradient) = on_pool(|| {
+                (part, terms, gradient) = keep_threads_awake(|| {
                     let Loss { tensor, value, terms } = loss(&net, batch);
                     (value, terms, gradients(&net, &mut tensor.backward()))
                 });

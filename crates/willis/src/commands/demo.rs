@@ -10,8 +10,8 @@ use super::{Outcome, predict::print_summary, progress::Progress};
 use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::line::predict_path;
+use crate::models::Nets;
 use crate::outputs::{self, Detail};
-use crate::weights::Nets;
 
 /// Runs the command.
 pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {

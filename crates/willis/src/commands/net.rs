@@ -5,9 +5,9 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value, json};
 use willis_core::files::npy;
-use willis_nets::catalogue::{Backbone, NetConfig};
-use willis_nets::ops::multiplications;
-use willis_nets::{checkpoint, cpu};
+use willis_nets::backbones::published::state_dict;
+use willis_nets::backbones::published::{Backbone, NetConfig};
+use willis_nets::ops::{cpu, multiplications};
 
 use super::Outcome;
 use crate::cli::{Format, NetCommand};
@@ -73,7 +73,7 @@ fn infer(net: &str, weights: &Path, input: &Path, output: &Path, config: Option<
         input.display(),
         config.in_channels
     );
-    let net = backbone.build(&config, 0, &cpu())?.with_weights(checkpoint::read(weights)?);
+    let net = backbone.build(&config, 0, &cpu())?.with_weights(state_dict::read(weights)?);
     let (shape, logits) = net.with_context(|| weights.display().to_string())?.logits(shape, values);
     npy::write_f32(output, &shape, &logits)?;
     println!("{} {shape:?}", output.display());

@@ -13,9 +13,9 @@ use super::{Outcome, progress::Progress};
 use crate::cli::{Format, PredictArgs};
 use crate::config::Config;
 use crate::line::{SeriesResult, predict_path};
+use crate::models::Nets;
 use crate::outputs::{self, Detail};
 use crate::run::RunRecord;
-use crate::weights::Nets;
 
 /// One input and where its results go.
 struct Job {

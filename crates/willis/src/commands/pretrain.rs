@@ -9,7 +9,7 @@ use willis_core::files::{atomic::write_atomically, case, hash::sha256_hex};
 use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
-use willis_nets::cpu;
+use willis_nets::ops::cpu;
 use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;

@@ -125,7 +125,7 @@ fn probabilities(result: &SeriesResult, run: &RunRecord) -> Markup {
             }
             p.note {
                 "Calibrated on phantom series made by willis itself, for a population in which " (percent(run.prevalence))
-                " carry an aneurysm (predict.prevalence); in routine imaging aneurysms are far rarer (3 to 5 %), so these "
+                " carry an aneurysm (stack.prevalence); in routine imaging aneurysms are far rarer (3 to 5 %), so these "
                 "numbers rank series and sites, they are not the chance that this patient has an aneurysm."
             }
         }

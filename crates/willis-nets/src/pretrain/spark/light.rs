@@ -4,11 +4,11 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::backbones::segformer3d::{self, SegFormer3dConfig};
+use crate::backbones::waveformer::{WaveformerConfig, WaveformerEncoder};
+use crate::layers::visible::{Active, plain_standardise};
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
-use crate::segformer3d::{self, SegFormer3dConfig};
-use crate::sparse::{Active, plain_standardise};
-use crate::waveformer::{WaveformerConfig, WaveformerEncoder};
 use crate::weights::Weights;
 
 /// Sizes of a [`Light`] net.
@@ -217,8 +217,8 @@ impl UpBlock {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::backbones::waveformer::Quirks;
     use crate::golden;
-    use crate::waveformer::Quirks;
 
     /// A net small enough for tests.
     pub fn tiny() -> LightConfig {

@@ -13,7 +13,7 @@ const TASK_ROWS: usize = 32;
 /// x `[B, rows, columns]` -> y `[B, columns, rows]`
 /// # Panics
 /// If the lengths differ or are no whole matrices.
-pub fn swap(rows: usize, columns: usize, x: &[f32], y: &mut [f32]) {
+pub fn transpose(rows: usize, columns: usize, x: &[f32], y: &mut [f32]) {
     let size = rows * columns;
     assert!(size > 0 && x.len() == y.len() && x.len().is_multiple_of(size), "whole matrices of {rows} x {columns}");
     y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| {
@@ -40,7 +40,7 @@ mod tests {
         fn rows_become_columns(batch in 1usize..4, rows in 1usize..70, columns in 1usize..70) {
             let x: Vec<f32> = (0..batch * rows * columns).map(|i| i as f32).collect();
             let mut y = vec![-1.0; x.len()];
-            swap(rows, columns, &x, &mut y);
+            transpose(rows, columns, &x, &mut y);
             for (i, &value) in x.iter().enumerate() {
                 let (b, row, column) = (i / (rows * columns), i / columns % rows, i % columns);
                 prop_assert_eq!(y[(b * columns + column) * rows + row], value);

@@ -1,7 +1,7 @@
 //! Maximum and average over cubes of voxels.
 
 use burn::tensor::Tensor;
-use willis_kernels::pool::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
+use willis_kernels::pooling::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
 
 use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
 

@@ -1,7 +1,7 @@
 //! Volumes `[B, C, D, H, W]` as rows of channels and back.
 
 use burn::tensor::Tensor;
-use willis_kernels::swap::swap;
+use willis_kernels::transpose::transpose;
 
 use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
 
@@ -49,7 +49,7 @@ impl Kernel<1> for Swap {
     }
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
-        filled(x.len(), |y| swap(self.rows, self.columns, x, y))
+        filled(x.len(), |y| transpose(self.rows, self.columns, x, y))
     }
 
     fn keeps(&self) -> Keeps {
@@ -61,7 +61,7 @@ impl Kernel<1> for Swap {
     }
 
     fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0].then(|| filled(grad.len(), |dx| swap(self.columns, self.rows, grad, dx)))]
+        [needs[0].then(|| filled(grad.len(), |dx| transpose(self.columns, self.rows, grad, dx)))]
     }
 }
 

@@ -6,19 +6,19 @@ use std::path::Path;
 use anyhow::Context;
 use willis_core::ModelRef;
 use willis_core::files::hash::sha256_hex;
-use willis_nets::cpu;
 use willis_nets::examine::ExamineNet;
+use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
 use willis_nets::segment::SegmentNet;
 use willis_nets::weights::Weights;
 use willis_stats::stack::StackModel;
 
 /// File of the vessel net.
-pub const VESSELS: &str = "vessels.safetensors";
+pub const SEGMENT: &str = "segment.safetensors";
 /// File of the graph node scorer.
-pub const GRAPH: &str = "graph.safetensors";
+pub const PROPOSE: &str = "propose.safetensors";
 /// File of the expert classifier.
-pub const CLASSIFIER: &str = "classifier.safetensors";
+pub const EXAMINE: &str = "examine.safetensors";
 /// File of the stack.
 pub const STACK: &str = "stack.json";
 
@@ -42,13 +42,13 @@ impl Nets {
     /// # Errors
     /// when a file is missing or belongs to another net.
     pub fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
-        let (vessels, graph, classifier, stack) =
-            (bytes(folder, VESSELS)?, bytes(folder, GRAPH)?, bytes(folder, CLASSIFIER)?, bytes(folder, STACK)?);
-        let named = [(VESSELS, &vessels), (GRAPH, &graph), (CLASSIFIER, &classifier), (STACK, &stack)];
+        let (segment, propose, examine, stack) =
+            (bytes(folder, SEGMENT)?, bytes(folder, PROPOSE)?, bytes(folder, EXAMINE)?, bytes(folder, STACK)?);
+        let named = [(SEGMENT, &segment), (PROPOSE, &propose), (EXAMINE, &examine), (STACK, &stack)];
         Ok(Self {
-            segment: SegmentNet::from_bytes(&vessels).context(VESSELS)?,
-            propose: propose_net(&graph)?,
-            examine: examine_net(&classifier)?,
+            segment: SegmentNet::from_bytes(&segment).context(SEGMENT)?,
+            propose: propose_net(&propose)?,
+            examine: examine_net(&examine)?,
             stack: StackModel::from_json(&stack).context(STACK)?,
             models: named.map(|(name, bytes)| ModelRef { name: name.into(), sha256: sha256_hex(bytes) }).to_vec(),
         })
@@ -60,8 +60,8 @@ impl Nets {
 /// # Errors
 /// when the file is missing or belongs to another net.
 pub fn load_segment(folder: &Path) -> anyhow::Result<(SegmentNet, String)> {
-    let bytes = bytes(Some(folder), VESSELS)?;
-    Ok((SegmentNet::from_bytes(&bytes).context(VESSELS)?, sha256_hex(&bytes)))
+    let bytes = bytes(Some(folder), SEGMENT)?;
+    Ok((SegmentNet::from_bytes(&bytes).context(SEGMENT)?, sha256_hex(&bytes)))
 }
 
 /// The node scorer of a folder.
@@ -69,7 +69,7 @@ pub fn load_segment(folder: &Path) -> anyhow::Result<(SegmentNet, String)> {
 /// # Errors
 /// when the file is missing or belongs to another net.
 pub fn load_propose(folder: &Path) -> anyhow::Result<ProposeNet> {
-    propose_net(&bytes(Some(folder), GRAPH)?)
+    propose_net(&bytes(Some(folder), PROPOSE)?)
 }
 
 /// The expert classifier of a folder.
@@ -77,15 +77,15 @@ pub fn load_propose(folder: &Path) -> anyhow::Result<ProposeNet> {
 /// # Errors
 /// when the file is missing or belongs to another net.
 pub fn load_examine(folder: &Path) -> anyhow::Result<ExamineNet> {
-    examine_net(&bytes(Some(folder), CLASSIFIER)?)
+    examine_net(&bytes(Some(folder), EXAMINE)?)
 }
 
 fn propose_net(bytes: &[u8]) -> anyhow::Result<ProposeNet> {
-    ProposeNet::from_weights(Weights::from_bytes(bytes).context(GRAPH)?, &cpu()).context(GRAPH)
+    ProposeNet::from_weights(Weights::from_bytes(bytes).context(PROPOSE)?, &cpu()).context(PROPOSE)
 }
 
 fn examine_net(bytes: &[u8]) -> anyhow::Result<ExamineNet> {
-    ExamineNet::from_bytes(bytes).context(CLASSIFIER)
+    ExamineNet::from_bytes(bytes).context(EXAMINE)
 }
 
 fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>> {
@@ -98,9 +98,9 @@ fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>
 
 fn embedded(name: &str) -> &'static [u8] {
     match name {
-        VESSELS => include_bytes!("../../../models/vessels.safetensors"),
-        GRAPH => include_bytes!("../../../models/graph.safetensors"),
-        CLASSIFIER => include_bytes!("../../../models/classifier.safetensors"),
+        SEGMENT => include_bytes!("../../../models/segment.safetensors"),
+        PROPOSE => include_bytes!("../../../models/propose.safetensors"),
+        EXAMINE => include_bytes!("../../../models/examine.safetensors"),
         _ => include_bytes!("../../../models/stack.json"),
     }
 }

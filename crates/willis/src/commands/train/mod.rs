@@ -1,9 +1,8 @@
 //! `willis train`: each learned stage from a data set, resumable; the weights appear in the run
 //! folder when all steps are done.
 
-mod classifier;
-mod scores;
-mod vessels;
+mod examine;
+mod segment;
 
 use std::path::Path;
 
@@ -12,9 +11,8 @@ use indicatif::ProgressBar;
 use willis_core::SITE_COUNT;
 use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
-use willis_nets::cpu;
-use willis_nets::examine;
-use willis_nets::propose::{self, GraphCase};
+use willis_nets::ops::cpu;
+use willis_nets::propose::{self as propose_stage, GraphCase};
 use willis_nets::train::{Progress as Step, TrainConfig, export};
 use willis_phantom::cohort;
 use willis_stats::metrics::detection::TOLERANCE_MM;
@@ -27,8 +25,8 @@ use super::{Outcome, progress::Progress};
 use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
-use crate::weights::{self, GRAPH, STACK};
-use scores::Figure;
+use crate::models::{self, PROPOSE, STACK};
+use crate::scoreboard::Figure;
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
 const MARGIN_MM: f64 = 1.0;
@@ -36,9 +34,9 @@ const MARGIN_MM: f64 = 1.0;
 /// Runs one of the trainings.
 pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcome> {
     match command {
-        TrainCommand::Vessels(args) => vessels::run(args, progress)?,
-        TrainCommand::Graph { train, models } => graph(train, models, progress)?,
-        TrainCommand::Classifier(args) => classifier::run(args, progress)?,
+        TrainCommand::Segment(args) => segment::run(args, progress)?,
+        TrainCommand::Propose { train, models } => propose(train, models, progress)?,
+        TrainCommand::Examine(args) => examine::run(args, progress)?,
         TrainCommand::Stack { train, models } => stack(train, models, progress)?,
     }
     Ok(Outcome::Done)
@@ -98,9 +96,9 @@ fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
     }
 }
 
-fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
+fn propose(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
-    let (net, sha256) = weights::load_segment(models)?;
+    let (net, sha256) = models::load_segment(models)?;
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
     let bar = progress.bar("trace", start.kept(args).count() as u64);
     let mut cases = Vec::new();
@@ -113,13 +111,13 @@ fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let mut recipe = start.config.train.graph.clone();
+    let mut recipe = start.config.train.propose.clone();
     recipe.train = overlaid(&recipe.train, args);
     let bar = progress.bar("graph", recipe.train.steps as u64);
-    let fitted = propose::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
+    let fitted = propose_stage::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
     if fitted.finished {
-        export(&fitted.net, &args.output.join(GRAPH), &[])?;
+        export(&fitted.net, &args.output.join(PROPOSE), &[])?;
     }
     println!("{} of {} steps on {} graphs", fitted.step, recipe.train.steps, cases.len());
     Ok(())
@@ -127,8 +125,8 @@ fn graph(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
 
 fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(args, progress)?;
-    let (net, sha256) = weights::load_segment(models)?;
-    let (scorer, examiner) = (weights::load_propose(models)?, weights::load_examine(models)?);
+    let (net, sha256) = models::load_segment(models)?;
+    let (scorer, examiner) = (models::load_propose(models)?, models::load_examine(models)?);
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
     let chosen: Vec<_> = start.left_out(args.fold).take(args.cases.unwrap_or(usize::MAX)).collect();
     let bar = progress.bar("evidence", chosen.len() as u64);
@@ -136,7 +134,7 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     for prepared in chosen {
         let (case, map) = maker.map(prepared)?;
         let proposed = candidates(&scorer, &map, &trace(&map, &start.config.trace), &start.config);
-        let candidates = examine::examine(&examiner, &map, proposed, &case.meta, &start.config.examine);
+        let candidates = willis_nets::examine::examine(&examiner, &map, proposed, &case.meta, &start.config.examine);
         let mut sites = [false; SITE_COUNT];
         case.lesions.iter().for_each(|lesion| sites[lesion.site.column()] = true);
         let present = !case.lesions.is_empty();

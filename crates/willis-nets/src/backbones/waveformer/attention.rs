@@ -4,9 +4,9 @@ use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{RelativeIndex, WindowReverse};
+use crate::layers::visible::Active;
 use crate::layers::{Init, Linear};
 use crate::ops;
-use crate::sparse::Active;
 
 /// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and
 /// finite where a window has no others.

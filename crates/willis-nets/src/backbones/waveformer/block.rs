@@ -6,9 +6,9 @@ use burn::tensor::{Int, Tensor};
 use super::attention::{WindowAttention, WindowAttentionConfig};
 use super::haar::{self, Details};
 use super::{MergeOffsets, Quirks};
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
 use crate::ops::{self, ConvOptions, Corners};
-use crate::sparse::Active;
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone)]

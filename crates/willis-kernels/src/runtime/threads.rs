@@ -16,7 +16,7 @@ const ROUNDS: usize = 2000;
 static BUSY: AtomicBool = AtomicBool::new(false);
 
 /// Runs work on a thread of rayon's pool.
-pub fn on_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+pub fn keep_threads_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| {
         let _watch = Watch::begin();
         work()
@@ -103,7 +103,9 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let nested = on_pool(|| (0..8).into_par_iter().map(|_| on_pool(|| sum(1000))).sum::<u64>());
+                        let nested = keep_threads_awake(|| {
+                            (0..8).into_par_iter().map(|_| keep_threads_awake(|| sum(1000))).sum::<u64>()
+                        });
                         assert_eq!(nested, 8 * expected);
                     }
                 });
@@ -114,8 +116,8 @@ mod tests {
     #[test]
     fn the_watch_ends_with_a_panic() {
         for _ in 0..2 {
-            assert!(std::panic::catch_unwind(|| on_pool(|| panic!("on purpose"))).is_err());
+            assert!(std::panic::catch_unwind(|| keep_threads_awake(|| panic!("on purpose"))).is_err());
         }
-        assert_eq!(on_pool(|| 3), 3);
+        assert_eq!(keep_threads_awake(|| 3), 3);
     }
 }

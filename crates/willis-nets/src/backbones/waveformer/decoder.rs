@@ -9,9 +9,9 @@ use burn::tensor::activation::sigmoid;
 
 use super::encoder::{StageOutput, WaveformerConfig};
 use super::haar::{self, Details};
+use crate::layers::visible::plain_standardise as standardise;
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, Linear, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions, Corners, leaky_relu};
-use crate::sparse::plain_standardise as standardise;
 
 fn pointwise(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
     Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), bias, init)

@@ -1,5 +1,7 @@
 //! Parameters of a net by path, and their safetensors files.
 
+pub mod transfer;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
@@ -50,7 +52,7 @@ pub enum WeightsError {
     #[error("the weights do not fit the net; check the configuration\n{mismatch}")]
     Mismatch {
         /// All of them.
-        mismatch: crate::checkpoint::Mismatch,
+        mismatch: crate::backbones::published::state_dict::Mismatch,
     },
     /// The net computes something else with these parameters than when they were trained.
     #[error(

@@ -6,10 +6,10 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
+use crate::backbones::resenc::{ResEnc, ResEncConfig};
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::ConvOptions;
-use crate::resenc::{ResEnc, ResEncConfig};
-use crate::sparse::Active;
 
 /// Whether the encoder's input is masked too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

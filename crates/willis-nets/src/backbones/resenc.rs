@@ -7,9 +7,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
 use crate::ops::{self, ConvOptions};
-use crate::sparse::Active;
 use crate::weights::Weights;
 
 const SLOPE: f64 = 0.01;

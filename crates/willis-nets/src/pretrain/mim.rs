@@ -9,9 +9,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
 use crate::ops::{self, ConvOptions};
-use crate::sparse::Active;
 
 /// Side of the cube that every level is presented as, voxels.
 pub const SIDE: usize = 96;

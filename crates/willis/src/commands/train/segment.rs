@@ -1,4 +1,4 @@
-//! `willis train vessels`: the vessel net, and how it does on series that it has not seen.
+//! `willis train segment`: the vessel net, and how it does on series that it has not seen.
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -8,24 +8,24 @@ use willis_core::files::case;
 use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
 use willis_imaging::trace::trace;
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
-use willis_nets::cpu;
+use willis_nets::ops::cpu;
 use willis_nets::segment::{self, Agreement, SegmentNet, SegmentTraining, fit, segment};
 use willis_nets::weights::{Precision, Weights};
 use willis_stats::metrics;
 
-use super::scores::{Figure, Scores};
 use super::{PreparedCase, Start, checked_decay, overlaid, show};
-use crate::cli::VesselsArgs;
+use crate::cli::TrainSegmentArgs;
 use crate::commands::maps::harmonised;
 use crate::commands::progress::Progress;
 use crate::config::Config;
-use crate::weights::VESSELS;
+use crate::models::SEGMENT;
+use crate::scoreboard::{Figure, Scores};
 
 /// A true centreline farther than this from every traced one is missed, mm.
 const MISSED_MM: f64 = 2.0;
 
 /// Trains and prints how the net does.
-pub fn run(args: &VesselsArgs, progress: &Progress) -> anyhow::Result<()> {
+pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(&args.train, progress)?;
     let mut recipe = recipe(args, &start.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
@@ -49,13 +49,13 @@ pub fn run(args: &VesselsArgs, progress: &Progress) -> anyhow::Result<()> {
     }
     let mut weights = fitted.net.weights();
     weights.metadata.insert("config".into(), serde_json::to_string(&recipe.net)?);
-    weights.save(&args.train.output.join(VESSELS), Precision::F16)?;
+    weights.save(&args.train.output.join(SEGMENT), Precision::F16)?;
     scores(&fitted.net, &recipe, &start.config, &validation, progress)?.report(&args.train.output)
 }
 
 /// The configured recipe with the arguments laid over it.
-fn recipe(args: &VesselsArgs, config: &Config) -> SegmentTraining {
-    let mut recipe = config.train.vessels.clone();
+fn recipe(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining {
+    let mut recipe = config.train.segment.clone();
     recipe.train = overlaid(&recipe.train, &args.train);
     if let Some(backbone) = args.backbone {
         recipe.net.kind = backbone.into();

@@ -4,9 +4,9 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{AttentionScale, SegFormer3dConfig};
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
 use crate::ops::{self, ConvOptions};
-use crate::sparse::Active;
 
 /// Attention in stage s sees keys reduced by this factor along every axis.
 const REDUCTION: [usize; 4] = [4, 2, 1, 1];

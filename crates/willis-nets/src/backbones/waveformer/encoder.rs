@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Quirks;
 use super::block::{Block, BlockConfig, PatchMerging, kept};
 use super::haar::{self, Details};
+use crate::layers::visible::Active;
 use crate::layers::{Bias, Conv3d, Init};
 use crate::ops::{self, ConvOptions};
-use crate::sparse::Active;
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];

@@ -1,6 +1,6 @@
 //! What a pre-trained encoder hands over to a net that is not quite the one it was trained in.
 
-use crate::checkpoint::Mismatch;
+use crate::backbones::published::state_dict::Mismatch;
 use crate::weights::{Weights, WeightsError};
 
 /// The weights of a net with those of an encoder in place of its own, which lie under `inside`.

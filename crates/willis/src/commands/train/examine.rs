@@ -1,27 +1,27 @@
-//! `willis train classifier`: the expert classifier, and how it does on series that it has not
+//! `willis train examine`: the expert classifier, and how it does on series that it has not
 //! seen.
 
 use anyhow::Context;
-use willis_core::{Candidates, SITE_COUNT, Site, TrainingCase, VesselMap};
+use willis_core::{Candidates, SITE_COUNT, Site, Switch, TrainingCase, VesselMap};
 use willis_imaging::trace::trace;
 use willis_nets::examine::{self, Backbone, ExamineCase, ExamineNet, ExamineTraining};
+use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
 use willis_nets::train::export;
 use willis_nets::weights::Weights;
-use willis_nets::{Switch, cpu};
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detections, recall_at};
 
-use super::scores::{Figure, Scores};
 use super::{MARGIN_MM, MapMaker, PreparedCase, Start, checked_decay, overlaid, show};
-use crate::cli::ClassifierArgs;
+use crate::cli::TrainExamineArgs;
 use crate::commands::progress::Progress;
 use crate::config::Config;
 use crate::line::candidates;
-use crate::weights::{self, CLASSIFIER};
+use crate::models::{self, EXAMINE};
+use crate::scoreboard::{Figure, Scores};
 
 /// Trains and prints how the net does.
-pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
+pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
     let start = Start::new(&args.train, progress)?;
     let mut recipe = recipe(args, &start.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
@@ -33,8 +33,8 @@ pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
         let fits = || format!("{} is no encoder of this classifier; see `willis pretrain --help`", path.display());
         initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
     }
-    let (net, sha256) = weights::load_segment(&args.models)?;
-    let scorer = weights::load_propose(&args.models)?;
+    let (net, sha256) = models::load_segment(&args.models)?;
+    let scorer = models::load_propose(&args.models)?;
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
     let bar = progress.bar("propose", start.kept(&args.train).count() as u64);
     let mut cases: Vec<ExamineCase> = Vec::new();
@@ -53,7 +53,7 @@ pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
     }
     let config = serde_json::to_string(&recipe.net)?;
     let metadata = [("config", config.as_str()), ("revision", ExamineNet::REVISION)];
-    export(&fitted.net, &args.train.output.join(CLASSIFIER), &metadata)?;
+    export(&fitted.net, &args.train.output.join(EXAMINE), &metadata)?;
     let left_out: Vec<_> = start.left_out(args.train.fold).take(start.config.train.validation_cases).collect();
     let bar = progress.bar("scores", left_out.len() as u64);
     let mut answers = Vec::new();
@@ -67,8 +67,8 @@ pub fn run(args: &ClassifierArgs, progress: &Progress) -> anyhow::Result<()> {
 }
 
 /// The configured recipe with the arguments laid over it.
-fn recipe(args: &ClassifierArgs, config: &Config) -> ExamineTraining {
-    let mut recipe = config.train.classifier.clone();
+fn recipe(args: &TrainExamineArgs, config: &Config) -> ExamineTraining {
+    let mut recipe = config.train.examine.clone();
     recipe.train = overlaid(&recipe.train, &args.train);
     if args.plain {
         recipe.net.backbone = Backbone::Plain;

@@ -14,7 +14,7 @@ use burn::tensor::Tensor;
 pub use light::{EncoderConfig, Encoding, Light, LightConfig, Painted};
 pub use s3d::{InputMask, S3d};
 
-use crate::sparse::{Active, plain_standardise};
+use crate::layers::visible::{Active, plain_standardise};
 
 /// Cells whose standard deviation is below this part of the volume's are of one colour: scaled to
 /// unit variance they would be noise.

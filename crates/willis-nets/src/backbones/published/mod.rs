@@ -1,15 +1,17 @@
 //! The backbones by name, with published configurations and official state dicts: what `willis net`
 //! runs.
 
+pub mod state_dict;
+
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::checkpoint::Mismatch;
+use crate::backbones::published::state_dict::Mismatch;
+use crate::backbones::resenc::{self, ResEnc, ResEncConfig};
+use crate::backbones::segformer3d::{self, AttentionScale, SegFormer3d, SegFormer3dConfig};
+use crate::backbones::waveformer::{self, Quirks, Waveformer, WaveformerConfig};
 use crate::layers::Init;
-use crate::resenc::{self, ResEnc, ResEncConfig};
-use crate::segformer3d::{self, AttentionScale, SegFormer3d, SegFormer3dConfig};
-use crate::waveformer::{self, Quirks, Waveformer, WaveformerConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// A backbone.
@@ -191,7 +193,7 @@ impl Net {
     /// if the values do not fill the shape, or the shape is not one the net takes (programmer
     /// error)
     pub fn logits(&self, shape: [usize; 5], values: Vec<f32>) -> ([usize; 5], Vec<f32>) {
-        let x = Tensor::from_data(TensorData::new(values, shape), &crate::cpu());
+        let x = Tensor::from_data(TensorData::new(values, shape), &crate::ops::cpu());
         let logits = self.forward(x);
         (logits.dims(), logits.into_data().convert::<f32>().try_to_vec().expect("data was just converted to f32"))
     }

@@ -62,6 +62,9 @@ pub struct Volume {
 pub struct HarmonisedVolume {
     /// Normalised intensities.
     pub image: Image<f32>,
+    /// What is known of the series at this point of the line; a later stage may correct a guessed
+    /// modality, the metadata of [`Self::source`] stays as read.
+    pub meta: SeriesMeta,
     /// The series it came from.
     pub source: Arc<Volume>,
     /// Everything guessed while harmonising.

@@ -19,6 +19,7 @@ pub mod config;
 pub mod line;
 pub mod models;
 pub mod outputs;
+pub mod polarity;
 pub mod report;
 pub mod run;
 pub mod scoreboard;

@@ -116,7 +116,7 @@ pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<Harmo
     if config.invert_t2 && volume.meta.modality == Some(Modality::T2) {
         image.voxels.iter_mut().for_each(|v| *v = -*v);
     }
-    Ok(HarmonisedVolume { image, source: Arc::clone(volume), findings })
+    Ok(HarmonisedVolume { image, meta: volume.meta.clone(), source: Arc::clone(volume), findings })
 }
 
 impl HarmoniseConfig {

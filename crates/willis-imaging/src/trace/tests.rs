@@ -27,7 +27,8 @@ fn from_segment(p: Point, a: Point, b: Point) -> f64 {
 fn map_of(vessel: Image<f32>, aneurysm: Image<f32>, site: Image<u8>) -> VesselMap {
     let image = vessel.clone();
     let volume = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: Vec::new() };
-    let source = HarmonisedVolume { image, source: Arc::new(volume), findings: Vec::new() };
+    let source =
+        HarmonisedVolume { image, meta: SeriesMeta::default(), source: Arc::new(volume), findings: Vec::new() };
     VesselMap { vessel, aneurysm, site, source: Arc::new(source) }
 }
 

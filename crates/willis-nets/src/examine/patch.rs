@@ -102,12 +102,13 @@ pub(super) mod tests {
             f32::from(balls.iter().any(|(centre, radius)| p.distance_mm(*centre) <= *radius))
         };
         let image = Image::new(grid, (0..grid.shape.len()).map(value).collect());
-        let source = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: vec![] };
+        let meta = SeriesMeta::default();
+        let source = Volume { image: image.clone(), meta: meta.clone(), findings: vec![] };
         VesselMap {
             vessel: image.clone(),
             aneurysm: image.clone(),
             site: Image::filled(grid, 0),
-            source: Arc::new(HarmonisedVolume { image, source: Arc::new(source), findings: vec![] }),
+            source: Arc::new(HarmonisedVolume { image, meta, source: Arc::new(source), findings: vec![] }),
         }
     }
 

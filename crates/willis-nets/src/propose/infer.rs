@@ -267,12 +267,13 @@ mod tests {
         let tube = |p: &Point| (p.y - 8.0).hypot(p.z - 8.0) <= 1.0;
         let ball = |p: &Point| balls.iter().filter(|b| p.distance_mm(b.0) <= b.1).map(|b| b.2).fold(0.0, f32::max);
         let image = Image::filled(grid, 0.0f32);
-        let source = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: vec![] };
+        let meta = SeriesMeta::default();
+        let source = Volume { image: image.clone(), meta: meta.clone(), findings: vec![] };
         VesselMap {
             vessel: Image::new(grid, points().map(|p| f32::from(tube(&p)).max(ball(&p))).collect()),
             aneurysm: Image::new(grid, points().map(|p| ball(&p)).collect()),
             site: Image::new(grid, points().map(|p| if tube(&p) { Site::Acom.mask_value() } else { 0 }).collect()),
-            source: Arc::new(HarmonisedVolume { image, source: Arc::new(source), findings: vec![] }),
+            source: Arc::new(HarmonisedVolume { image, meta, source: Arc::new(source), findings: vec![] }),
         }
     }
 

@@ -121,7 +121,8 @@ mod tests {
 
     fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
         let source = Volume { image: case.image.clone(), meta: case.meta.clone(), findings: Vec::new() };
-        Arc::new(HarmonisedVolume { image: case.image.clone(), source: Arc::new(source), findings: Vec::new() })
+        let (image, meta) = (case.image.clone(), case.meta.clone());
+        Arc::new(HarmonisedVolume { image, meta, source: Arc::new(source), findings: Vec::new() })
     }
 
     #[test]

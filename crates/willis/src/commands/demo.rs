@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::line::predict_path;
 use crate::models::Nets;
 use crate::outputs::{self, Detail};
+use crate::run::Stage;
 
 /// Runs the command.
 pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
@@ -26,7 +27,8 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let series = args.output.join("dicom");
     write_instances(&series, &SeriesToWrite::from(&phantom), &SeriesUids::new(args.seed, 0))?;
 
-    let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage))?;
+    let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage.name()))?;
+    spinner.set_message(Stage::Report.name());
     outputs::write(&args.output, &result, &run, Detail::Full)?;
     spinner.finish_and_clear();
 

@@ -50,7 +50,8 @@ pub fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
     let nowhere =
         Grid::new(Shape::new(1, 1, 1), Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0)));
     let source = Volume { image: Image::filled(nowhere, 0.0), meta: case.meta.clone(), findings: Vec::new() };
-    Arc::new(HarmonisedVolume { image: case.image.clone(), source: Arc::new(source), findings: Vec::new() })
+    let (image, meta) = (case.image.clone(), case.meta.clone());
+    Arc::new(HarmonisedVolume { image, meta, source: Arc::new(source), findings: Vec::new() })
 }
 
 fn write(path: &Path, map: &VesselMap) -> anyhow::Result<()> {

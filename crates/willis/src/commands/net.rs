@@ -11,7 +11,7 @@ use willis_nets::ops::{cpu, multiplications};
 
 use super::Outcome;
 use crate::cli::{Format, NetCommand};
-use crate::run::StageClock;
+use crate::run::measure;
 
 /// Runs one of the net commands.
 pub fn run(command: &NetCommand) -> anyhow::Result<Outcome> {
@@ -93,9 +93,7 @@ fn describe(net: &str, size: Option<usize>, config: Option<&Path>, format: Forma
     let parameters: usize = layers.iter().filter(|(name, _)| is_parameter(name)).map(|(_, shape)| count(shape)).sum();
 
     let shape = [1, config.in_channels, config.size, config.size, config.size];
-    let mut clock = StageClock::default();
-    let (_, work) = clock.time("forward", || multiplications(|| net.logits(shape, vec![0.5; count(&shape)])));
-    let forward = clock.into_stages().remove(0);
+    let ((_, work), forward) = measure(|| multiplications(|| net.logits(shape, vec![0.5; count(&shape)])));
     if format == Format::Json {
         let layers: Vec<Value> = layers.iter().map(|(name, shape)| json!({ "name": name, "shape": shape })).collect();
         let description = json!({

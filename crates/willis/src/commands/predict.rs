@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::line::{SeriesResult, predict_path};
 use crate::models::Nets;
 use crate::outputs::{self, Detail};
-use crate::run::RunRecord;
+use crate::run::{RunRecord, Stage};
 
 /// One input and where its results go.
 struct Job {
@@ -100,10 +100,11 @@ fn single(job: &Job, args: &PredictArgs, config: &Config, nets: &Nets, progress:
     let detail = if args.tables_only { Detail::Tables } else { Detail::Full };
     let spinner = progress.spinner("predict");
     spinner.enable_steady_tick(std::time::Duration::from_millis(120));
-    let outcome = predict_path(&job.input, nets, config, &|stage| spinner.set_message(stage));
-    spinner.finish_and_clear();
+    let outcome = predict_path(&job.input, nets, config, &|stage| spinner.set_message(stage.name()));
     let (result, run) = outcome.with_context(|| job.input.display().to_string())?;
+    spinner.set_message(Stage::Report.name());
     outputs::write(&job.folder, &result, &run, detail)?;
+    spinner.finish_and_clear();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&result.prediction)?),
         Format::Text => print_summary(&result, &run, &job.folder, detail),

@@ -228,7 +228,7 @@ fn provenance(result: &SeriesResult, run: &RunRecord) -> Markup {
             div.scroll { table.plain {
                 thead { tr { th { "stage" } th { "seconds" } th { "peak memory, MiB" } } }
                 @for stage in &run.stages {
-                    tr { td { (stage.name) } td { (format!("{:.2}", stage.seconds)) } td { (stage.peak_mib.map_or("n/a".into(), |m| m.to_string())) } }
+                    tr { td { (stage.name) } td { (format!("{:.2}", stage.cost.seconds)) } td { (stage.cost.peak_mib.map_or("n/a".into(), |m| m.to_string())) } }
                 }
             } }
             p.warning { (RESEARCH_ONLY) }

@@ -1,5 +1,6 @@
-//! Deterministic algorithms on series: reading, harmonising, tracing. No tensors, no nets.
+//! Deterministic algorithms on series: reading, harmonising, tracing, detecting without learning. No tensors, no nets.
 
+pub mod detect;
 pub mod harmonise;
 pub mod ingest;
 pub mod resample;

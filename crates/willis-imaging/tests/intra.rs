@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use willis_core::{Candidates, Image, NodeKind, Point, files};
-use willis_imaging::trace::{TraceConfig, blob, excess, graph_from_mask};
+use willis_imaging::detect::{blob, excess};
+use willis_imaging::trace::{TraceConfig, graph_from_mask};
 
 /// A true aneurysm of a case.
 struct Truth {

@@ -21,8 +21,8 @@ use willis::models::Nets;
 use willis::outputs::{self, Detail};
 use willis_core::files::nifti;
 use willis_core::{Candidate, Image, Modality, Point};
-use willis_imaging::trace::blob::{self, BlobConfig};
-use willis_imaging::trace::excess::{self, ExcessConfig};
+use willis_imaging::detect::blob::{self, BlobConfig};
+use willis_imaging::detect::excess::{self, ExcessConfig};
 
 #[derive(Parser)]
 struct Args {

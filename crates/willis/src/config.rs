@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use willis_core::files::hash::sha256_hex;
+use willis_imaging::detect::blob::BlobConfig;
 use willis_imaging::harmonise::HarmoniseConfig;
 use willis_imaging::ingest::IngestConfig;
 use willis_imaging::trace::TraceConfig;
-use willis_imaging::trace::blob::BlobConfig;
 use willis_nets::examine::{ExamineConfig, ExamineTraining};
 use willis_nets::pretrain::PretrainConfig;
 use willis_nets::propose::{ProposeConfig, ProposeTraining};

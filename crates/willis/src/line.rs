@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use willis_core::{Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
+use willis_imaging::detect::blob;
 use willis_imaging::harmonise::{HarmoniseError, harmonise};
 use willis_imaging::ingest::{IngestError, ingest};
-use willis_imaging::trace::{blob, nodes::node_table, trace};
+use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::examine::examine;
 use willis_nets::propose::{ProposeNet, propose};
 use willis_nets::segment::segment;

@@ -4,15 +4,13 @@
 //! skeleton, measure radii by the distance transform, drop spurs. Lengths are physical, rings are
 //! kept, parallel branches are kept.
 
-pub mod blob;
-pub mod excess;
 pub mod nodes;
 
 mod ball;
 mod branches;
 mod lumen;
 mod prune;
-mod samples;
+pub(crate) mod samples;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};

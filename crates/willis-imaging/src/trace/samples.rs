@@ -8,7 +8,7 @@ use willis_core::{CentrelinePoint, NodeKind, Point, VesselGraph};
 use super::median;
 
 /// A branch by arc length.
-pub(super) struct Curve<'a> {
+pub(crate) struct Curve<'a> {
     points: &'a [CentrelinePoint],
     /// Arc length at each point, mm.
     at: Vec<f64>,
@@ -76,14 +76,14 @@ impl<'a> Curve<'a> {
 }
 
 /// Unit vector from one point to another; `None` when they coincide.
-pub(super) fn direction(a: Point, b: Point) -> Option<[f64; 3]> {
+pub(crate) fn direction(a: Point, b: Point) -> Option<[f64; 3]> {
     let d = a.distance_mm(b);
     (d > 0.0).then(|| [(b.x - a.x) / d, (b.y - a.y) / d, (b.z - a.z) / d])
 }
 
 /// Where a sample lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Home {
+pub(crate) struct Home {
     /// Kind of the graph node at the sample; `None` between nodes.
     pub kind: Option<NodeKind>,
     /// Branch and arc length on it, mm; of a node its longest branch, `None` for a lone node.
@@ -92,7 +92,7 @@ pub(super) struct Home {
 
 /// Samples of all branches: first the graph's nodes in order, then the inner samples branch by
 /// branch.
-pub(super) struct Samples<'a> {
+pub(crate) struct Samples<'a> {
     pub curves: Vec<Curve<'a>>,
     pub points: Vec<CentrelinePoint>,
     pub homes: Vec<Home>,

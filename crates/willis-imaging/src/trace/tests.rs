@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use super::*;
+use crate::detect::excess;
 use proptest::prelude::*;
 use willis_core::{Affine, HarmonisedVolume, Point, SeriesMeta, Shape, Spacing, Volume};
 

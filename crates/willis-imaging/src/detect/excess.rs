@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use willis_core::{Candidate, Candidates, Evidence, Point, Site, VesselGraph};
 
-use super::samples::Samples;
+use crate::trace::samples::Samples;
 
 /// How radius excess becomes candidates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

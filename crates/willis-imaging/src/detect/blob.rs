@@ -109,7 +109,7 @@ fn peaks_at(image: &Image<f32>, radius_mm: f64, min_score: f32) -> Vec<Peak> {
     let sigma = radius_mm / 3f64.sqrt();
     let spacing = image.grid.spacing().zyx();
     let factors = spacing.map(|s| ((sigma / (SIGMA_VOXELS * s)) as usize).max(1));
-    let mut level = Level::reduce(image, factors);
+    let mut level = ScaleLevel::reduce(image, factors);
     // A box of n voxels has variance (n² - 1) / 12: the reduction has blurred that much already.
     for (axis, spacing) in spacing.into_iter().enumerate() {
         let done = ((factors[axis] * factors[axis] - 1) as f64 / 12.0).sqrt() * spacing;
@@ -125,13 +125,13 @@ fn peaks_at(image: &Image<f32>, radius_mm: f64, min_score: f32) -> Vec<Peak> {
 }
 
 /// The image at a coarser spacing.
-struct Level {
+struct ScaleLevel {
     voxels: Vec<f32>,
     shape: [usize; 3],
     spacing_mm: [f64; 3],
 }
 
-impl Level {
+impl ScaleLevel {
     /// Means over blocks of voxels; the last, incomplete blocks are means of what they have.
     fn reduce(image: &Image<f32>, factors: [usize; 3]) -> Self {
         let full = image.grid.shape;

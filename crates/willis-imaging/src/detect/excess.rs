@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 use willis_core::{Candidate, Candidates, Evidence, Point, Site, VesselGraph};
 
-use crate::trace::samples::Samples;
+use crate::trace::samples::CentrelineSamples;
 
 /// How radius excess becomes candidates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,7 +34,7 @@ impl Default for ExcessConfig {
 /// too short as well. The probability is `e / (1 + e)` for an excess `e`: it orders candidates and
 /// is not calibrated.
 pub fn candidates(graph: &VesselGraph, config: &ExcessConfig) -> Candidates {
-    let samples = Samples::new(graph, config.step_mm);
+    let samples = CentrelineSamples::new(graph, config.step_mm);
     let to_junction = samples.distance_to_junction_mm();
     let excess: Vec<f64> = (0..samples.points.len())
         .map(|i| samples.window_excess(i, config.window_mm).or_else(|| samples.branch_excess(i)).unwrap_or(1.0))
@@ -78,7 +78,7 @@ fn nearest_site(graph: &VesselGraph, point: Point) -> Option<Site> {
 
 /// Distance to the nearest vessel whose centreline lies outside the candidate's ball, to its wall,
 /// mm.
-fn distance_outside(samples: &Samples, centre: Point, radius_mm: f64) -> Option<f64> {
+fn distance_outside(samples: &CentrelineSamples, centre: Point, radius_mm: f64) -> Option<f64> {
     let distances = samples.points.iter().map(|p| (p.point.distance_mm(centre), p.radius_mm));
     distances.filter(|(d, _)| *d > radius_mm).map(|(d, r)| (d - r).max(0.0)).min_by(f64::total_cmp)
 }

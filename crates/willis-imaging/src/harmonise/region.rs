@@ -50,7 +50,7 @@ impl Default for RoiConfig {
 
 /// A box along the patient's axes; its corners are voxel centres, LPS mm.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Region {
+pub struct WorldBox {
     /// Corner towards Right, Anterior, Inferior.
     pub low: Point,
     /// Corner towards Left, Posterior, Superior.
@@ -58,7 +58,7 @@ pub struct Region {
 }
 
 /// The smallest box that holds every voxel centre of a grid.
-pub fn scan_box(grid: &Grid) -> Region {
+pub fn scan_box(grid: &Grid) -> WorldBox {
     let ends = |n: usize| [0.0, n as f64 - 1.0];
     let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
     for z in ends(grid.shape.z) {
@@ -70,10 +70,10 @@ pub fn scan_box(grid: &Grid) -> Region {
             }
         }
     }
-    Region { low: Point::new(low[0], low[1], low[2]), high: Point::new(high[0], high[1], high[2]) }
+    WorldBox { low: Point::new(low[0], low[1], low[2]), high: Point::new(high[0], high[1], high[2]) }
 }
 
-impl Region {
+impl WorldBox {
     /// Grid of a spacing along the patient's axes, centred in the box.
     ///
     /// # Errors
@@ -99,7 +99,7 @@ impl Region {
 /// From side to side and from front to back it is centred on the upper head; from the top of the
 /// head it lies `below_vertex_mm` down, or starts at the top of the scan when that cuts the head.
 /// It never leaves the scan.
-pub fn place(scan: &Region, grid: &Grid, mask: &[u8], config: &RoiConfig, findings: &mut Vec<Finding>) -> Region {
+pub fn place(scan: &WorldBox, grid: &Grid, mask: &[u8], config: &RoiConfig, findings: &mut Vec<Finding>) -> WorldBox {
     let spacing = grid.spacing();
     let slice_mm2 = spacing.x * spacing.y;
     let shape = grid.shape;
@@ -128,7 +128,7 @@ pub fn place(scan: &Region, grid: &Grid, mask: &[u8], config: &RoiConfig, findin
     let centre_y = grid.affine.0[1][1] * midpoint(&rows) + grid.affine.0[1][3];
     let x = fit(centre_x - size.x / 2.0, size.x, scan.low.x, scan.high.x);
     let y = fit(centre_y - size.y / 2.0, size.y, scan.low.y, scan.high.y);
-    let region = Region { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) };
+    let region = WorldBox { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) };
     let place = match (scan.high.z - scan.low.z <= size.z, cut) {
         (true, _) => "the whole scan from top to bottom".to_string(),
         (false, true) => "from the top of the scan, which cuts the head".to_string(),
@@ -140,12 +140,12 @@ pub fn place(scan: &Region, grid: &Grid, mask: &[u8], config: &RoiConfig, findin
     region
 }
 
-fn middle(scan: &Region, config: &RoiConfig) -> Region {
+fn middle(scan: &WorldBox, config: &RoiConfig) -> WorldBox {
     let centred = |low: f64, high: f64, size: f64| fit((low + high - size) / 2.0, size, low, high);
     let x = centred(scan.low.x, scan.high.x, config.size_mm.x);
     let y = centred(scan.low.y, scan.high.y, config.size_mm.y);
     let z = centred(scan.low.z, scan.high.z, config.size_mm.z);
-    Region { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) }
+    WorldBox { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) }
 }
 
 /// An interval of a length that starts at `start` if it can, moved into `low..high`; all of that
@@ -192,9 +192,9 @@ mod tests {
 
     #[test]
     fn absurd_extents_are_refused() {
-        let far = Region { low: Point::new(0.0, 0.0, 0.0), high: Point::new(1e9, 1e9, 1e9) };
+        let far = WorldBox { low: Point::new(0.0, 0.0, 0.0), high: Point::new(1e9, 1e9, 1e9) };
         assert!(matches!(far.grid(Spacing::isotropic(0.6)), Err(HarmoniseError::TooLarge { .. })));
-        let endless = Region { low: Point::new(0.0, 0.0, 0.0), high: Point::new(f64::NAN, 1.0, 1.0) };
+        let endless = WorldBox { low: Point::new(0.0, 0.0, 0.0), high: Point::new(f64::NAN, 1.0, 1.0) };
         assert!(endless.grid(Spacing::isotropic(0.6)).is_err());
     }
 }

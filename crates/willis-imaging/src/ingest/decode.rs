@@ -13,8 +13,8 @@ use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::header::{Colour, PixelFormat, Slice};
-use super::layout::{Layout, Pixels};
 use super::rle;
+use super::structure::{DicomStructure, Pixels};
 
 /// Why a frame cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,13 +33,13 @@ pub(super) enum DecodeError {
 
 /// Decodes one frame into `out` (rows x columns values, after slope and intercept).
 pub(super) fn decode_frame(
-    layout: &Layout,
+    structure: &DicomStructure,
     format: &PixelFormat,
     slice: &Slice,
     frames: usize,
     out: &mut [f32],
 ) -> Result<(), DecodeError> {
-    let bytes = frame_bytes(layout, format, slice.frame, frames)?;
+    let bytes = frame_bytes(structure, format, slice.frame, frames)?;
     if (bytes.data.len() as u64) < format.frame_bytes() {
         let got = bytes.data.len() as u64;
         return Err(DecodeError::Short { frame: slice.frame, expected: format.frame_bytes(), got });
@@ -48,7 +48,7 @@ pub(super) fn decode_frame(
 }
 
 /// Uncompressed samples of one frame.
-struct Samples<'a> {
+struct FrameSamples<'a> {
     data: Cow<'a, [u8]>,
     big_endian: bool,
     planar: bool,
@@ -57,24 +57,29 @@ struct Samples<'a> {
 }
 
 fn frame_bytes<'a>(
-    layout: &'a Layout,
+    structure: &'a DicomStructure,
     format: &PixelFormat,
     frame: usize,
     frames: usize,
-) -> Result<Samples<'a>, DecodeError> {
+) -> Result<FrameSamples<'a>, DecodeError> {
     let size = format.frame_bytes() as usize;
     let native = |range: &Range<usize>| {
         let start = frame.saturating_mul(size).saturating_add(range.start).min(range.end);
-        Cow::Borrowed(&layout.dataset[start..start.saturating_add(size).min(range.end)])
+        Cow::Borrowed(&structure.dataset[start..start.saturating_add(size).min(range.end)])
     };
-    let samples =
-        |data, float, big_endian| Samples { data, big_endian, planar: format.planar, float, colour: format.colour };
-    match &layout.pixels {
+    let samples = |data, float, big_endian| FrameSamples {
+        data,
+        big_endian,
+        planar: format.planar,
+        float,
+        colour: format.colour,
+    };
+    match &structure.pixels {
         Pixels::Absent => Err(DecodeError::Damaged { reason: "no pixel data".into() }),
-        Pixels::Float { range, .. } => Ok(samples(native(range), true, layout.encoding.big_endian)),
+        Pixels::Float { range, .. } => Ok(samples(native(range), true, structure.encoding.big_endian)),
         Pixels::Native { range, words } => {
             let mut data = native(range);
-            let big_endian = layout.encoding.big_endian;
+            let big_endian = structure.encoding.big_endian;
             // Bytes written as big-endian words lie swapped in pairs.
             if big_endian && *words && format.bits_allocated == 8 {
                 data.to_mut().chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
@@ -82,8 +87,8 @@ fn frame_bytes<'a>(
             Ok(samples(data, false, big_endian))
         }
         Pixels::Encapsulated { offsets, fragments } => {
-            let stream = frame_stream(&layout.dataset, offsets, fragments, frame, frames)?;
-            encapsulated(&layout.syntax, stream, format)
+            let stream = frame_stream(&structure.dataset, offsets, fragments, frame, frames)?;
+            encapsulated(&structure.syntax, stream, format)
         }
     }
 }
@@ -118,11 +123,21 @@ fn frame_stream<'a>(
     Ok(Cow::Owned(own.into_iter().flat_map(|r| &data[r.clone()]).copied().collect()))
 }
 
-fn encapsulated<'a>(syntax: &str, stream: Cow<'a, [u8]>, format: &PixelFormat) -> Result<Samples<'a>, DecodeError> {
+fn encapsulated<'a>(
+    syntax: &str,
+    stream: Cow<'a, [u8]>,
+    format: &PixelFormat,
+) -> Result<FrameSamples<'a>, DecodeError> {
     if syntax == uids::RLE_LOSSLESS {
         let data = rle::decode(&stream, format).map_err(|reason| DecodeError::Damaged { reason: reason.into() })?;
         // RLE stores the planes one after the other.
-        return Ok(Samples { data: data.into(), big_endian: false, planar: true, float: false, colour: format.colour });
+        return Ok(FrameSamples {
+            data: data.into(),
+            big_endian: false,
+            planar: true,
+            float: false,
+            colour: format.colour,
+        });
     }
     let unsupported = || DecodeError::UnsupportedSyntax { name: syntax_name(syntax) };
     let known = TransferSyntaxRegistry.get(syntax).ok_or_else(unsupported)?;
@@ -134,12 +149,12 @@ fn encapsulated<'a>(syntax: &str, stream: Cow<'a, [u8]>, format: &PixelFormat) -
             super::contain(|| reader.decode_frame(&source, 0, &mut data))
                 .map_err(|reason| DecodeError::Damaged { reason })?
                 .map_err(|error| DecodeError::Damaged { reason: innermost(&error) })?;
-            Ok(Samples { data: data.into(), big_endian: false, planar: false, float: false, colour })
+            Ok(FrameSamples { data: data.into(), big_endian: false, planar: false, float: false, colour })
         }
         // Encapsulated uncompressed.
         Codec::None => {
             let (planar, colour) = (format.planar, format.colour);
-            Ok(Samples { data: stream, big_endian: false, planar, float: false, colour })
+            Ok(FrameSamples { data: stream, big_endian: false, planar, float: false, colour })
         }
         _ => Err(unsupported()),
     }
@@ -205,7 +220,12 @@ impl PixelDataObject for OneFrame<'_> {
 }
 
 /// Turns samples into values.
-fn write_values(samples: &Samples, format: &PixelFormat, slice: &Slice, out: &mut [f32]) -> Result<(), DecodeError> {
+fn write_values(
+    samples: &FrameSamples,
+    format: &PixelFormat,
+    slice: &Slice,
+    out: &mut [f32],
+) -> Result<(), DecodeError> {
     if samples.colour == Colour::Unsupported {
         return Err(DecodeError::UnsupportedPixels { what: "palette colour".into() });
     }
@@ -213,7 +233,7 @@ fn write_values(samples: &Samples, format: &PixelFormat, slice: &Slice, out: &mu
     // A signed value may be stored without the copies of its sign bit above `bits`.
     let wrap =
         |v: i64| if format.signed && bits < 63 && v >= 1 << (bits - 1) && v < 1 << bits { v - (1 << bits) } else { v };
-    let order = Order { big_endian: samples.big_endian, planar: samples.planar, samples: format.samples };
+    let order = SampleOrder { big_endian: samples.big_endian, planar: samples.planar, samples: format.samples };
     let data = &samples.data[..];
     macro_rules! convert {
         ($kind:ty, $value:expr) => {{
@@ -247,14 +267,14 @@ fn write_values(samples: &Samples, format: &PixelFormat, slice: &Slice, out: &mu
     Ok(())
 }
 
-/// Order of the samples of a frame.
-struct Order {
+/// SampleOrder of the samples of a frame.
+struct SampleOrder {
     big_endian: bool,
     planar: bool,
     samples: usize,
 }
 
-impl Order {
+impl SampleOrder {
     /// Brightness of every pixel: the sample itself, luminance of RGB (ITU-R BT.601), or the Y of
     /// YBR.
     fn each<const N: usize>(&self, data: &[u8], colour: Colour, out: &mut [f32], read: impl Fn([u8; N]) -> f64) {
@@ -296,7 +316,7 @@ mod tests {
 
     fn values(data: &[u8], format: &PixelFormat, slope: f64, intercept: f64) -> Vec<f32> {
         let samples =
-            Samples { data: data.into(), big_endian: false, planar: false, float: false, colour: format.colour };
+            FrameSamples { data: data.into(), big_endian: false, planar: false, float: false, colour: format.colour };
         let mut out = vec![0.0; 2];
         write_values(&samples, format, &Slice { slope, intercept, ..Slice::default() }, &mut out).unwrap();
         out

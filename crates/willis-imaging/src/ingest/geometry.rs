@@ -18,7 +18,7 @@ const GUESSED_HEIGHT_MM: f64 = 150.0;
 
 /// How slices become a volume.
 #[derive(Debug, Clone)]
-pub(super) struct Placement {
+pub(super) struct StackGeometry {
     /// Indices of the input slices, from the first slice of the volume to the last; dropped slices
     /// are absent.
     pub order: Vec<usize>,
@@ -39,7 +39,7 @@ pub(super) struct Placement {
 /// that are multiples of the median gap are missing slices; those and other uneven gaps are closed
 /// by linear interpolation onto an even grid. Slices beyond a gap of more than 5.5 median gaps are
 /// dropped when they are the smaller part.
-pub(super) fn place(slices: &[Slice]) -> Placement {
+pub(super) fn place(slices: &[Slice]) -> StackGeometry {
     let mut findings = Vec::new();
     let first = &slices[0];
     let orientation = first.orientation.unwrap_or_else(|| {
@@ -67,12 +67,12 @@ pub(super) fn place(slices: &[Slice]) -> Placement {
     report_tilt(step, normal, &mut findings);
     let origin = bottom.position;
     let affine = Affine([0, 1, 2].map(|i| [row[i] * column_mm, column[i] * row_mm, step[i], origin[i]]));
-    Placement { order: stack.iter().map(|s| s.slice).collect(), affine, resample, findings }
+    StackGeometry { order: stack.iter().map(|s| s.slice).collect(), affine, resample, findings }
 }
 
 /// One slice of the stack under construction.
 #[derive(Debug, Clone, Copy)]
-struct Placed {
+struct StackedSlice {
     slice: usize,
     position: [f64; 3],
     /// Distance along the normal, mm.
@@ -81,18 +81,18 @@ struct Placed {
 
 /// Slices by height: from positions, else from slice locations, else from instance numbers and a
 /// guessed step.
-fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<Placed> {
-    let by_position = || -> Option<Vec<Placed>> {
+fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<StackedSlice> {
+    let by_position = || -> Option<Vec<StackedSlice>> {
         let placed: Option<Vec<_>> = slices
             .iter()
             .enumerate()
-            .map(|(slice, s)| s.position.map(|p| Placed { slice, position: p, height: dot(p, normal) }))
+            .map(|(slice, s)| s.position.map(|p| StackedSlice { slice, position: p, height: dot(p, normal) }))
             .collect();
         placed.filter(|p| spread(p.iter().map(|p| p.height)) > 0.01)
     };
     // A position that all slices share is at least the place of the first.
     let origin = slices[0].position.unwrap_or_default();
-    let by_location = || -> Option<Vec<Placed>> {
+    let by_location = || -> Option<Vec<StackedSlice>> {
         let heights: Option<Vec<f64>> = slices.iter().map(|s| s.slice_location).collect();
         let heights = heights.filter(|h| spread(h.iter().copied()) > 0.01)?;
         Some(on_normal(origin, heights, normal))
@@ -106,7 +106,7 @@ fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>)
     stack
 }
 
-fn by_number(slices: &[Slice], origin: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<Placed> {
+fn by_number(slices: &[Slice], origin: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<StackedSlice> {
     let step = slices.iter().find_map(|s| s.slice_step_mm).unwrap_or_else(|| {
         let mm = (GUESSED_HEIGHT_MM / slices.len() as f64).clamp(0.4, 5.0);
         let message = format!("no slice spacing in the header; {mm:.3} mm is assumed from a height of 150 mm");
@@ -122,12 +122,12 @@ fn by_number(slices: &[Slice], origin: [f64; 3], normal: [f64; 3], findings: &mu
     on_normal(origin, heights, normal)
 }
 
-fn on_normal(origin: [f64; 3], heights: Vec<f64>, normal: [f64; 3]) -> Vec<Placed> {
-    let place = |(slice, height)| Placed { slice, position: add(origin, scale(normal, height)), height };
+fn on_normal(origin: [f64; 3], heights: Vec<f64>, normal: [f64; 3]) -> Vec<StackedSlice> {
+    let place = |(slice, height)| StackedSlice { slice, position: add(origin, scale(normal, height)), height };
     heights.into_iter().enumerate().map(place).collect()
 }
 
-fn drop_duplicates(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
+fn drop_duplicates(stack: &mut Vec<StackedSlice>, findings: &mut Vec<Finding>) {
     let before = stack.len();
     let tolerance = (median_gap(stack) * 0.1).clamp(1e-3, 0.05);
     stack.dedup_by(|later, kept| later.height - kept.height < tolerance);
@@ -138,9 +138,10 @@ fn drop_duplicates(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
     }
 }
 
-fn drop_strays(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
+fn drop_strays(stack: &mut Vec<StackedSlice>, findings: &mut Vec<Finding>) {
     let limit = STRAY_GAP * median_gap(stack);
-    let runs: Vec<Vec<Placed>> = stack.chunk_by(|a, b| b.height - a.height <= limit).map(<[Placed]>::to_vec).collect();
+    let runs: Vec<Vec<StackedSlice>> =
+        stack.chunk_by(|a, b| b.height - a.height <= limit).map(<[StackedSlice]>::to_vec).collect();
     // The longest run; the lowest of equals.
     let Some(longest) = runs.into_iter().rev().max_by_key(Vec::len) else { return };
     if longest.len() < stack.len() && longest.len() > 1 {
@@ -151,7 +152,7 @@ fn drop_strays(stack: &mut Vec<Placed>, findings: &mut Vec<Finding>) {
 }
 
 /// Fractional positions in the stack of an evenly spaced grid, when the stack is not even itself.
-fn even_grid(stack: &[Placed], findings: &mut Vec<Finding>) -> Option<Vec<f64>> {
+fn even_grid(stack: &[StackedSlice], findings: &mut Vec<Finding>) -> Option<Vec<f64>> {
     let median = median_gap(stack);
     let gaps: Vec<f64> = stack.windows(2).map(|w| w[1].height - w[0].height).collect();
     // Positions in headers are rounded, often to 0.1 mm on thin slices.
@@ -203,7 +204,7 @@ fn report_tilt(step: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) {
     }
 }
 
-fn median_gap(stack: &[Placed]) -> f64 {
+fn median_gap(stack: &[StackedSlice]) -> f64 {
     let mut gaps: Vec<f64> = stack.windows(2).map(|w| w[1].height - w[0].height).filter(|&g| g > 1e-3).collect();
     gaps.sort_by(f64::total_cmp);
     gaps.get(gaps.len() / 2).copied().unwrap_or(1.0)
@@ -255,7 +256,7 @@ mod tests {
         }
     }
 
-    fn codes(placement: &Placement) -> Vec<&str> {
+    fn codes(placement: &StackGeometry) -> Vec<&str> {
         placement.findings.iter().map(|f| f.code.as_str()).collect()
     }
 

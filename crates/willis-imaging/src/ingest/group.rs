@@ -11,7 +11,7 @@ use super::header::{Instance, Slice};
 
 /// A slice and the file it comes from.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
+pub(super) struct SeriesSlice {
     /// Index of the instance.
     pub instance: usize,
     pub slice: Slice,
@@ -77,17 +77,17 @@ pub(super) fn choose_series(
 }
 
 /// All slices of the given instances.
-pub(super) fn members(instances: &[Instance], chosen: &[usize]) -> Vec<Member> {
+pub(super) fn members(instances: &[Instance], chosen: &[usize]) -> Vec<SeriesSlice> {
     let slices = |&instance: &usize| {
-        instances[instance].slices.iter().map(move |slice| Member { instance, slice: slice.clone() })
+        instances[instance].slices.iter().map(move |slice| SeriesSlice { instance, slice: slice.clone() })
     };
     chosen.iter().flat_map(slices).collect()
 }
 
 /// The slices of the most frequent configuration: size, spacing and orientation.
-pub(super) fn majority(members: Vec<Member>, findings: &mut Vec<Finding>) -> Vec<Member> {
+pub(super) fn majority(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -> Vec<SeriesSlice> {
     let total = members.len();
-    let mut groups: Vec<Vec<Member>> = Vec::new();
+    let mut groups: Vec<Vec<SeriesSlice>> = Vec::new();
     for member in members {
         match groups.iter_mut().find(|g| same_configuration(&g[0].slice, &member.slice)) {
             Some(group) => group.push(member),
@@ -128,7 +128,7 @@ fn same_configuration(a: &Slice, b: &Slice) -> bool {
 /// that would leave places empty is not used. Magnitude images come before phase, real, imaginary
 /// and field maps. What is still double after that is resolved by taking the first slice of each
 /// place.
-pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) -> Vec<Member> {
+pub(super) fn one_time_point(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -> Vec<SeriesSlice> {
     let total = members.len();
     let places = distinct_places(&members);
     if places < 2 || total < places * 2 - places / 2 {
@@ -146,11 +146,11 @@ pub(super) fn one_time_point(members: Vec<Member>, findings: &mut Vec<Finding>) 
         if kept.len() <= places {
             break;
         }
-        let mut groups: BTreeMap<String, Vec<Member>> = BTreeMap::new();
+        let mut groups: BTreeMap<String, Vec<SeriesSlice>> = BTreeMap::new();
         for member in &kept {
             groups.entry(key(&member.slice)).or_default().push(member.clone());
         }
-        let complete = |group: &[Member]| distinct_places(group);
+        let complete = |group: &[SeriesSlice]| distinct_places(group);
         let best =
             groups.into_values().reduce(|best, next| if complete(&next) > complete(&best) { next } else { best });
         if let Some(best) = best.filter(|best| distinct_places(best) * 10 >= places * 9) {
@@ -182,7 +182,7 @@ fn place_of(slice: &Slice) -> Option<i64> {
     slice.position.map(|p| (dot(p, normal_of(slice)) * 100.0).round() as i64)
 }
 
-fn distinct_places(members: &[Member]) -> usize {
+fn distinct_places(members: &[SeriesSlice]) -> usize {
     let mut places: Vec<_> = members.iter().filter_map(|m| place_of(&m.slice)).collect();
     places.sort_unstable();
     // Rounding may put one place on two neighbouring hundredths.
@@ -190,7 +190,7 @@ fn distinct_places(members: &[Member]) -> usize {
     places.len()
 }
 
-fn first_of_each_place(mut members: Vec<Member>) -> Vec<Member> {
+fn first_of_each_place(mut members: Vec<SeriesSlice>) -> Vec<SeriesSlice> {
     members.sort_by_key(|m| place_of(&m.slice));
     members.dedup_by(|b, a| match (place_of(&a.slice), place_of(&b.slice)) {
         (Some(a), Some(b)) => b - a <= 1,
@@ -203,7 +203,7 @@ fn first_of_each_place(mut members: Vec<Member>) -> Vec<Member> {
 mod tests {
     use super::*;
 
-    fn member(z: f64, echo: i64) -> Member {
+    fn member(z: f64, echo: i64) -> SeriesSlice {
         let mut slice = Slice {
             rows: 2,
             columns: 2,
@@ -213,7 +213,7 @@ mod tests {
             ..Slice::default()
         };
         slice.time.echo_time = Some(echo);
-        Member { instance: 0, slice }
+        SeriesSlice { instance: 0, slice }
     }
 
     #[test]

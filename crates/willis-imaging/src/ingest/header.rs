@@ -10,7 +10,7 @@ use dicom_object::mem::InMemElement;
 use dicom_transfer_syntax_registry::entries;
 use willis_core::Sex;
 
-use super::layout::{Encoding, Layout, Pixels};
+use super::structure::{DataSetEncoding, DicomStructure, Pixels};
 
 /// One file with pixel data.
 #[derive(Debug, Clone)]
@@ -113,19 +113,19 @@ pub(super) enum HeaderError {
 
 impl Instance {
     /// Reads the header of a file.
-    pub fn of(layout: &Layout) -> Result<Self, HeaderError> {
-        if layout.pixels == Pixels::Absent {
+    pub fn of(structure: &DicomStructure) -> Result<Self, HeaderError> {
+        if structure.pixels == Pixels::Absent {
             return Err(HeaderError::NoPixels);
         }
-        let obj = parse(layout.header(), layout.encoding)?;
-        let pixels = pixel_format(&obj, &layout.pixels)?;
-        let frames = frame_count(&obj, &pixels, &layout.pixels)?;
+        let obj = parse(structure.header(), structure.encoding)?;
+        let pixels = pixel_format(&obj, &structure.pixels)?;
+        let frames = frame_count(&obj, &pixels, &structure.pixels)?;
         let shared = item(&obj, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         let per_frame = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items());
         let slices = (0..frames)
             .map(|frame| {
                 let own = per_frame.and_then(|items| items.get(frame));
-                slice(&Groups { top: &obj, shared, own }, frame, frames, &pixels)
+                slice(&FunctionalGroups { top: &obj, shared, own }, frame, frames, &pixels)
             })
             .collect();
         Ok(Self {
@@ -145,7 +145,7 @@ impl PixelFormat {
     }
 }
 
-fn parse(header: &[u8], encoding: Encoding) -> Result<InMemDicomObject, HeaderError> {
+fn parse(header: &[u8], encoding: DataSetEncoding) -> Result<InMemDicomObject, HeaderError> {
     let syntax = match (encoding.explicit, encoding.big_endian) {
         (false, _) => entries::IMPLICIT_VR_LITTLE_ENDIAN.erased(),
         (true, false) => entries::EXPLICIT_VR_LITTLE_ENDIAN.erased(),
@@ -217,20 +217,20 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
 }
 
 /// The three places where an attribute of a frame may be, nearest first.
-struct Groups<'a> {
+struct FunctionalGroups<'a> {
     own: Option<&'a InMemDicomObject>,
     shared: Option<&'a InMemDicomObject>,
     top: &'a InMemDicomObject,
 }
 
-impl Groups<'_> {
+impl FunctionalGroups<'_> {
     fn find<T>(&self, group: Tag, get: impl Fn(&InMemDicomObject) -> Option<T>) -> Option<T> {
         let inside = |set: Option<&InMemDicomObject>| set.and_then(|s| item(s, group)).and_then(&get);
         inside(self.own).or_else(|| inside(self.shared)).or_else(|| get(self.top))
     }
 }
 
-fn slice(groups: &Groups, frame: usize, frames: usize, pixels: &PixelFormat) -> Slice {
+fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelFormat) -> Slice {
     let transformation = |tag| groups.find(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |s| number(s, tag));
     let content = |tag| groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| integer(s, tag));
     let measures = |tag| groups.find(tags::PIXEL_MEASURES_SEQUENCE, |s| number(s, tag));

@@ -5,7 +5,7 @@
 //! finding; an input from which no volume can be made is an error. Findings and errors never carry
 //! names or identifiers of a patient.
 //!
-//! In reading order: `source` finds bytes, `layout` checks them and locates the parts, `header`
+//! In reading order: `source` finds bytes, `structure` checks them and locates the parts, `header`
 //! reads attributes, `group` picks the slices, `geometry` places them, `decode` turns pixels into
 //! values, `series` joins it all.
 
@@ -13,11 +13,12 @@ mod decode;
 mod geometry;
 mod group;
 mod header;
-mod layout;
+
 mod modality;
 mod rle;
 mod series;
 mod source;
+mod structure;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use willis_core::files::{FileError, hash, mha, nifti};
 use willis_core::{Finding, Modality, Sex, Volume};
 
-use source::Format;
+use source::FileFormat;
 
 /// What the user knows better than the file, and how much a file may ask for.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -213,8 +214,8 @@ pub fn series_in(path: &Path) -> Result<Vec<SeriesListing>, IngestError> {
 }
 
 enum Input {
-    Dicom(Vec<source::Source>, Vec<Finding>),
-    Image(Format),
+    Dicom(Vec<source::InputFile>, Vec<Finding>),
+    Image(FileFormat),
 }
 
 /// Finds out what the path is.
@@ -225,10 +226,10 @@ fn open(path: &Path, config: &IngestConfig) -> Result<Input, IngestError> {
         source::folder(path, config, &mut findings)?
     } else {
         match source::format_of(path).map_err(io)? {
-            Format::Zip => source::archive(path, config, &mut findings)?,
-            Format::Dicom => vec![source::Source::File(path.into())],
-            format @ (Format::Nifti | Format::MetaImage) => return Ok(Input::Image(format)),
-            Format::Other => {
+            FileFormat::Zip => source::archive(path, config, &mut findings)?,
+            FileFormat::Dicom => vec![source::InputFile::File(path.into())],
+            format @ (FileFormat::Nifti | FileFormat::MetaImage) => return Ok(Input::Image(format)),
+            FileFormat::Other => {
                 let name = path.to_string_lossy().to_lowercase();
                 let hint = match () {
                     () if name.ends_with(".tar.gz") || name.ends_with(".tgz") => {
@@ -248,9 +249,9 @@ fn open(path: &Path, config: &IngestConfig) -> Result<Input, IngestError> {
 }
 
 /// Reads one image file; its name is its content's hash.
-fn read_image_file(path: &Path, format: Format, config: &IngestConfig) -> Result<Volume, IngestError> {
+fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Result<Volume, IngestError> {
     let (image, findings) = match format {
-        Format::MetaImage => mha::read_with_notes(path)?,
+        FileFormat::MetaImage => mha::read_with_notes(path)?,
         _ => nifti::read_with_notes(path)?,
     };
     if image.grid.shape.z < 2 {

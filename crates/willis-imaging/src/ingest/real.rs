@@ -9,7 +9,7 @@ use willis_core::{Image, Modality, Shape, Volume};
 
 use super::decode::decode_frame;
 use super::header::Instance;
-use super::layout::Layout;
+use super::structure::DicomStructure;
 use super::{IngestConfig, ingest};
 
 fn data(name: &str) -> Option<PathBuf> {
@@ -45,10 +45,10 @@ fn unpack(archive: &Path) -> tempfile::TempDir {
 
 fn first_frame(path: &Path) -> Result<Vec<f32>, String> {
     let bytes = std::fs::read(path).unwrap();
-    let layout = Layout::of(&bytes, 1 << 28).map_err(|e| e.to_string())?;
-    let instance = Instance::of(&layout).map_err(|e| e.to_string())?;
+    let structure = DicomStructure::of(&bytes, 1 << 28).map_err(|e| e.to_string())?;
+    let instance = Instance::of(&structure).map_err(|e| e.to_string())?;
     let mut out = vec![0.0; instance.pixels.rows * instance.pixels.columns];
-    decode_frame(&layout, &instance.pixels, &instance.slices[0], instance.slices.len(), &mut out)
+    decode_frame(&structure, &instance.pixels, &instance.slices[0], instance.slices.len(), &mut out)
         .map_err(|e| e.to_string())?;
     Ok(out)
 }

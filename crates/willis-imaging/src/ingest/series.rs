@@ -8,24 +8,24 @@ use rayon::prelude::*;
 use willis_core::{Finding, Grid, Image, SeriesMeta, Shape, Volume};
 
 use super::decode::decode_frame;
-use super::geometry::{Placement, place};
-use super::group::{Member, choose_series, majority, members, one_time_point};
+use super::geometry::{StackGeometry, place};
+use super::group::{SeriesSlice, choose_series, majority, members, one_time_point};
 use super::header::{Colour, Hints, Instance};
-use super::layout::Layout;
 use super::modality::{Basis, modality};
-use super::source::Source;
+use super::source::InputFile;
+use super::structure::DicomStructure;
 use super::{IngestConfig, IngestError};
 
 /// Reads all headers; sources that hold no image are dropped, with a finding. Sources and instances
 /// correspond.
 pub(super) fn read_headers(
     path: &Path,
-    sources: Vec<Source>,
+    sources: Vec<InputFile>,
     config: &IngestConfig,
     findings: &mut Vec<Finding>,
-) -> Result<(Vec<Source>, Vec<Instance>), IngestError> {
+) -> Result<(Vec<InputFile>, Vec<Instance>), IngestError> {
     let files = sources.len();
-    let read: Vec<(Source, Result<Instance, String>)> = sources
+    let read: Vec<(InputFile, Result<Instance, String>)> = sources
         .into_par_iter()
         .map(|source| {
             let instance = read_header(&source, config);
@@ -57,15 +57,15 @@ pub(super) fn read_headers(
     Ok(usable)
 }
 
-fn read_header(source: &Source, config: &IngestConfig) -> Result<Instance, String> {
+fn read_header(source: &InputFile, config: &IngestConfig) -> Result<Instance, String> {
     let bytes = source.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
-    let layout = Layout::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
-    Instance::of(&layout).map_err(|e| e.to_string())
+    let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
+    Instance::of(&structure).map_err(|e| e.to_string())
 }
 
 /// Picks a series, places its slices and decodes them.
 pub(super) fn read_volume(
-    sources: &[Source],
+    sources: &[InputFile],
     instances: &[Instance],
     config: &IngestConfig,
     mut findings: Vec<Finding>,
@@ -83,7 +83,7 @@ pub(super) fn read_volume(
             return Err(IngestError::TooFewSlices { usable: placement.order.len() });
         }
         check_size(&slices[0], &placement, config)?;
-        let ordered: Vec<&Member> = placement.order.iter().map(|&i| &slices[i]).collect();
+        let ordered: Vec<&SeriesSlice> = placement.order.iter().map(|&i| &slices[i]).collect();
         let mut voxels = vec![0f32; ordered.len() * ordered[0].slice.rows * ordered[0].slice.columns];
         let failures = decode(sources, instances, &ordered, config, &mut voxels);
         let Some((_, first)) = failures.iter().next() else {
@@ -92,7 +92,8 @@ pub(super) fn read_volume(
         // A file that does not decode is a missing slice: place the others anew.
         let message = format!("{} files could not be decoded and were left out; the first, {first}", failures.len());
         findings.push(Finding::warning("undecodable-files", message));
-        let remaining: Vec<Member> = slices.iter().filter(|m| !failures.contains_key(&m.instance)).cloned().collect();
+        let remaining: Vec<SeriesSlice> =
+            slices.iter().filter(|m| !failures.contains_key(&m.instance)).cloned().collect();
         if remaining.len() < 2 {
             let (instance, reason) = failures.into_iter().next().expect("there is a failure");
             return Err(all_failed(sources, instance, reason, slices.len()));
@@ -106,10 +107,10 @@ pub(super) fn read_volume(
     Ok(finish(image, instance.series_uid.clone(), Some(&instance.hints), config, findings))
 }
 
-fn all_failed(sources: &[Source], instance: usize, reason: String, files: usize) -> IngestError {
+fn all_failed(sources: &[InputFile], instance: usize, reason: String, files: usize) -> IngestError {
     let path = match &sources[instance] {
-        Source::File(path) => path.parent().map_or_else(Default::default, Path::to_path_buf),
-        Source::Entry { .. } => "the archive".into(),
+        InputFile::File(path) => path.parent().map_or_else(Default::default, Path::to_path_buf),
+        InputFile::Entry { .. } => "the archive".into(),
     };
     let (first, reason) = match reason.split_once(": ") {
         Some((name, reason)) => (name.to_owned(), reason.to_owned()),
@@ -118,7 +119,7 @@ fn all_failed(sources: &[Source], instance: usize, reason: String, files: usize)
     IngestError::NoImages { path, files, first, reason }
 }
 
-fn check_size(member: &Member, placement: &Placement, config: &IngestConfig) -> Result<(), IngestError> {
+fn check_size(member: &SeriesSlice, placement: &StackGeometry, config: &IngestConfig) -> Result<(), IngestError> {
     let depth = placement.resample.as_ref().map_or(0, Vec::len).max(placement.order.len()) as u64;
     let voxels = (member.slice.rows as u64 * member.slice.columns as u64).saturating_mul(depth);
     if voxels > config.max_voxels {
@@ -130,14 +131,14 @@ fn check_size(member: &Member, placement: &Placement, config: &IngestConfig) -> 
 /// Decodes slices into consecutive planes of `voxels`; gives the first failure of each failing
 /// instance.
 fn decode(
-    sources: &[Source],
+    sources: &[InputFile],
     instances: &[Instance],
-    ordered: &[&Member],
+    ordered: &[&SeriesSlice],
     config: &IngestConfig,
     voxels: &mut [f32],
 ) -> BTreeMap<usize, String> {
     let plane = voxels.len() / ordered.len();
-    let mut by_file: BTreeMap<usize, Vec<(&Member, &mut [f32])>> = BTreeMap::new();
+    let mut by_file: BTreeMap<usize, Vec<(&SeriesSlice, &mut [f32])>> = BTreeMap::new();
     for (member, target) in ordered.iter().zip(voxels.chunks_exact_mut(plane)) {
         by_file.entry(member.instance).or_default().push((member, target));
     }
@@ -152,25 +153,25 @@ fn decode(
 }
 
 fn decode_file(
-    source: &Source,
+    source: &InputFile,
     instance: &Instance,
-    targets: Vec<(&Member, &mut [f32])>,
+    targets: Vec<(&SeriesSlice, &mut [f32])>,
     config: &IngestConfig,
 ) -> Result<(), String> {
     let bytes = source.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
-    let layout = Layout::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
+    let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
     let frames = instance.slices.len();
     targets
         .into_par_iter()
         .map(|(member, target)| {
-            decode_frame(&layout, &instance.pixels, &member.slice, frames, target).map_err(|e| e.to_string())
+            decode_frame(&structure, &instance.pixels, &member.slice, frames, target).map_err(|e| e.to_string())
         })
         .collect::<Result<Vec<()>, String>>()
         .map(|_| ())
 }
 
 /// The image on its grid, with missing slices interpolated.
-fn volume_of(member: &Member, placement: &Placement, voxels: Vec<f32>) -> Image<f32> {
+fn volume_of(member: &SeriesSlice, placement: &StackGeometry, voxels: Vec<f32>) -> Image<f32> {
     let (rows, columns) = (member.slice.rows, member.slice.columns);
     let voxels = match &placement.resample {
         None => voxels,
@@ -242,7 +243,7 @@ fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
 ///
 /// Sure means: soft tissue (-100..150) holds at least 5 % of the stored values but less than a
 /// fifth of that after the intercept, and at least 5 % of the stored values are those of air.
-fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[Member], findings: &mut Vec<Finding>) {
+fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[SeriesSlice], findings: &mut Vec<Finding>) {
     let intercept = slices[0].slice.intercept;
     let uniform = slices.iter().all(|m| (m.slice.slope, m.slice.intercept) == (1.0, intercept));
     if instance.hints.modality != "CT" || !uniform || intercept > -500.0 {

@@ -9,22 +9,24 @@ use std::path::{Path, PathBuf};
 
 use willis_core::Finding;
 
-use super::layout::looks_like_dicom;
+use super::structure::looks_like_dicom;
 use super::{IngestConfig, IngestError};
 
 /// One file, on disk or unpacked from an archive.
 #[derive(Debug, Clone)]
-pub(super) enum Source {
+pub(super) enum InputFile {
     File(PathBuf),
     Entry { name: String, bytes: Vec<u8> },
 }
 
-impl Source {
+impl InputFile {
     /// Name for messages: the last part only, cut short, without control characters.
     pub fn name(&self) -> String {
         let name = match self {
-            Source::File(path) => path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned()),
-            Source::Entry { name, .. } => name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
+            InputFile::File(path) => {
+                path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned())
+            }
+            InputFile::Entry { name, .. } => name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
         };
         name.chars().filter(|c| !c.is_control()).take(80).collect()
     }
@@ -32,8 +34,8 @@ impl Source {
     /// All bytes, refused beyond `limit`.
     pub fn read(&self, limit: u64) -> io::Result<Cow<'_, [u8]>> {
         match self {
-            Source::Entry { bytes, .. } => Ok(Cow::Borrowed(bytes)),
-            Source::File(path) => {
+            InputFile::Entry { bytes, .. } => Ok(Cow::Borrowed(bytes)),
+            InputFile::File(path) => {
                 let file = File::open(path)?;
                 let declared = file.metadata()?.len();
                 let mut bytes = Vec::with_capacity(declared.min(limit) as usize);
@@ -54,7 +56,7 @@ fn read_up_to(reader: impl Read, limit: u64, bytes: &mut Vec<u8>) -> io::Result<
 
 /// Kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum FileFormat {
     Dicom,
     Zip,
     Nifti,
@@ -63,7 +65,7 @@ pub(super) enum Format {
 }
 
 /// Looks at the first bytes of a file (of the unpacked file when it is gzip).
-pub(super) fn format_of(path: &Path) -> io::Result<Format> {
+pub(super) fn format_of(path: &Path) -> io::Result<FileFormat> {
     let mut head = Vec::new();
     File::open(path)?.take(1024).read_to_end(&mut head)?;
     if head.starts_with(&[0x1f, 0x8b]) {
@@ -71,27 +73,27 @@ pub(super) fn format_of(path: &Path) -> io::Result<Format> {
         // A damaged stream is told by the reader of the format, if the beginning shows one.
         let unpacked = flate2::read::MultiGzDecoder::new(File::open(path)?).take(1024).read_to_end(&mut inner);
         return Ok(match (unpacked, format_of_bytes(&inner)) {
-            (_, Format::Nifti) => Format::Nifti,
-            _ => Format::Other,
+            (_, FileFormat::Nifti) => FileFormat::Nifti,
+            _ => FileFormat::Other,
         });
     }
     Ok(format_of_bytes(&head))
 }
 
-fn format_of_bytes(head: &[u8]) -> Format {
+fn format_of_bytes(head: &[u8]) -> FileFormat {
     let word = |b: &[u8]| [i32::from_le_bytes([b[0], b[1], b[2], b[3]]), i32::from_be_bytes([b[0], b[1], b[2], b[3]])];
     let nifti = head.len() >= 348 && word(head).iter().any(|&size| size == 348 || size == 540);
     let text = String::from_utf8_lossy(&head[..head.len().min(256)]);
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-        Format::Zip
+        FileFormat::Zip
     } else if nifti {
-        Format::Nifti
+        FileFormat::Nifti
     } else if ["ObjectType", "NDims", "Comment"].iter().any(|key| text.starts_with(key)) && text.contains('=') {
-        Format::MetaImage
+        FileFormat::MetaImage
     } else if looks_like_dicom(head) {
-        Format::Dicom
+        FileFormat::Dicom
     } else {
-        Format::Other
+        FileFormat::Other
     }
 }
 
@@ -100,12 +102,12 @@ pub(super) fn folder(
     path: &Path,
     config: &IngestConfig,
     findings: &mut Vec<Finding>,
-) -> Result<Vec<Source>, IngestError> {
+) -> Result<Vec<InputFile>, IngestError> {
     let mut sources = Vec::new();
     let mut unreadable = 0;
     for entry in walkdir::WalkDir::new(path).follow_links(true).max_depth(16).sort_by_file_name() {
         match entry {
-            Ok(entry) if entry.file_type().is_file() => sources.push(Source::File(entry.into_path())),
+            Ok(entry) if entry.file_type().is_file() => sources.push(InputFile::File(entry.into_path())),
             Ok(_) => {}
             Err(_) => unreadable += 1,
         }
@@ -124,7 +126,7 @@ pub(super) fn archive(
     path: &Path,
     config: &IngestConfig,
     findings: &mut Vec<Finding>,
-) -> Result<Vec<Source>, IngestError> {
+) -> Result<Vec<InputFile>, IngestError> {
     let damaged = |e: &dyn std::fmt::Display| IngestError::Archive { path: path.into(), reason: e.to_string() };
     let file = File::open(path).map_err(|source| IngestError::Io { path: path.into(), source })?;
     let mut archive = zip::ZipArchive::new(io::BufReader::new(file)).map_err(|e| damaged(&e))?;
@@ -152,7 +154,7 @@ pub(super) fn archive(
                 continue;
             }
         }
-        sources.push(Source::Entry { name, bytes });
+        sources.push(InputFile::Entry { name, bytes });
     }
     if bad > 0 {
         let message = format!(
@@ -160,7 +162,7 @@ pub(super) fn archive(
         );
         findings.push(Finding::warning("unreadable-entries", message));
     }
-    sources.sort_by_key(Source::name);
+    sources.sort_by_key(InputFile::name);
     Ok(sources)
 }
 
@@ -175,12 +177,12 @@ mod tests {
         let mut dicom = vec![0u8; 140];
         dicom[128..132].copy_from_slice(b"DICM");
         for (head, format) in [
-            (&nifti[..], Format::Nifti),
-            (&dicom, Format::Dicom),
-            (b"PK\x03\x04....", Format::Zip),
-            (b"ObjectType = Image\nNDims = 3\n", Format::MetaImage),
-            (b"\x89PNG\r\n", Format::Other),
-            (b"", Format::Other),
+            (&nifti[..], FileFormat::Nifti),
+            (&dicom, FileFormat::Dicom),
+            (b"PK\x03\x04....", FileFormat::Zip),
+            (b"ObjectType = Image\nNDims = 3\n", FileFormat::MetaImage),
+            (b"\x89PNG\r\n", FileFormat::Other),
+            (b"", FileFormat::Other),
         ] {
             assert_eq!(format_of_bytes(head), format);
         }
@@ -188,7 +190,7 @@ mod tests {
 
     #[test]
     fn names_are_labels() {
-        let entry = Source::Entry { name: "../../etc/pass\nwd".into(), bytes: vec![] };
+        let entry = InputFile::Entry { name: "../../etc/pass\nwd".into(), bytes: vec![] };
         assert_eq!(entry.name(), "passwd");
     }
 }

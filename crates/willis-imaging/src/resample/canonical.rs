@@ -14,7 +14,7 @@ pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
     let grid = canonical_grid(&image.grid, source);
     // Where each axis of the result starts in the array, and its step there.
     let axis = |a: usize| {
-        let Source { axis, reversed } = source[a];
+        let SourceAxis { axis, reversed } = source[a];
         let stride = strides[axis] as isize;
         if reversed { ((sides[axis] as isize - 1) * stride, -stride) } else { (0, stride) }
     };
@@ -34,14 +34,14 @@ pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
 
 /// The image axis (0 for x) that becomes one axis of the result, and whether it is turned round.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Source {
+struct SourceAxis {
     axis: usize,
     reversed: bool,
 }
 
 /// The assignment of image axes to Left, Posterior and Superior with the largest sum of direction
 /// cosines.
-fn source_axes(affine: &Affine) -> [Source; 3] {
+fn source_axes(affine: &Affine) -> [SourceAxis; 3] {
     const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
     let Affine(m) = affine;
     let spacing = affine.spacing();
@@ -49,18 +49,18 @@ fn source_axes(affine: &Affine) -> [Source; 3] {
     let fit = |order: &[usize; 3]| (0..3).map(|a| m[a][order[a]].abs() / lengths[order[a]]).sum::<f64>();
     // The first of equals, so that a tie does not depend on rounding order.
     let best = ORDERS.iter().fold(ORDERS[0], |best, order| if fit(order) > fit(&best) + 1e-9 { *order } else { best });
-    std::array::from_fn(|a| Source { axis: best[a], reversed: m[a][best[a]] < 0.0 })
+    std::array::from_fn(|a| SourceAxis { axis: best[a], reversed: m[a][best[a]] < 0.0 })
 }
 
-fn canonical_grid(grid: &Grid, source: [Source; 3]) -> Grid {
+fn canonical_grid(grid: &Grid, source: [SourceAxis; 3]) -> Grid {
     let sides = [grid.shape.x, grid.shape.y, grid.shape.z];
     let mut corner = [0.0; 3];
-    for Source { axis, reversed } in source {
+    for SourceAxis { axis, reversed } in source {
         corner[axis] = if reversed { sides[axis] as f64 - 1.0 } else { 0.0 };
     }
     let origin = grid.affine.to_world(VoxelPoint::new(corner[2], corner[1], corner[0])).xyz();
     let Affine(m) = grid.affine;
-    let column = |row: usize, s: Source| if s.reversed { -m[row][s.axis] } else { m[row][s.axis] };
+    let column = |row: usize, s: SourceAxis| if s.reversed { -m[row][s.axis] } else { m[row][s.axis] };
     let rows = std::array::from_fn(|r| [column(r, source[0]), column(r, source[1]), column(r, source[2]), origin[r]]);
     let [x, y, z] = source.map(|s| sides[s.axis]);
     Grid::new(Shape::new(z, y, x), Affine(rows))

@@ -18,7 +18,7 @@ pub(super) enum Route {
 
 /// The two voxels around a position along one axis, as offsets in the image's array.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Tap {
+pub(super) struct AxisTap {
     pub low: usize,
     pub high: usize,
     /// Of `high`, from 0 up to but not including 1.
@@ -30,7 +30,7 @@ pub(super) struct Tap {
 pub(super) struct AxisTaps {
     /// First grid position inside the image.
     pub start: usize,
-    pub taps: Vec<Tap>,
+    pub taps: Vec<AxisTap>,
 }
 
 /// Voxel `(x, y, z)` of a grid to voxel position `(x, y, z)` of an image.
@@ -67,7 +67,7 @@ pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
 
 /// The voxels around a position on an axis with `side` voxels, `stride` apart in memory; `None`
 /// outside.
-pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<Tap> {
+pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {
         return None;
@@ -78,10 +78,10 @@ pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<Tap> {
     let weight = (position - low) as f32;
     let low = low as usize * stride;
     // The voxel beyond is not touched when its weight is 0: it may be missing or not a number.
-    Some(Tap { low, high: if weight > 0.0 { low + stride } else { low }, weight })
+    Some(AxisTap { low, high: if weight > 0.0 { low + stride } else { low }, weight })
 }
 
-impl Tap {
+impl AxisTap {
     /// Offset of the nearer voxel; of `high` when both are as near.
     pub fn nearest(&self) -> usize {
         if self.weight < 0.5 { self.low } else { self.high }
@@ -95,8 +95,8 @@ impl AxisTaps {
         Self { start, taps: (start..length).map_while(taps).collect() }
     }
 
-    /// Tap of a grid position; `None` outside the image.
-    pub fn get(&self, k: usize) -> Option<Tap> {
+    /// AxisTap of a grid position; `None` outside the image.
+    pub fn get(&self, k: usize) -> Option<AxisTap> {
         self.taps.get(k.checked_sub(self.start)?).copied()
     }
 }
@@ -158,7 +158,7 @@ mod tests {
         // Grid positions 0..5 lie at 4, 3, 2, 1, 0 of an axis with 4 voxels.
         let taps = AxisTaps::new(-1.0, 4.0, 5, 4, 1);
         assert_eq!(taps.start, 1);
-        assert_eq!(taps.taps.iter().map(Tap::nearest).collect::<Vec<_>>(), [3, 2, 1, 0]);
+        assert_eq!(taps.taps.iter().map(AxisTap::nearest).collect::<Vec<_>>(), [3, 2, 1, 0]);
         assert_eq!(taps.get(0), None);
     }
 }

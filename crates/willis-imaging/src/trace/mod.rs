@@ -8,7 +8,7 @@ pub mod nodes;
 
 mod ball;
 mod branches;
-mod lumen;
+mod foreground;
 mod prune;
 pub(crate) mod samples;
 
@@ -20,7 +20,7 @@ use willis_kernels::thinning::skeletonize;
 
 use ball::Ball;
 use branches::{Branches, branches};
-use lumen::{Belief, Lumen, voxels_in};
+use foreground::{Foreground, Hysteresis, voxels_in};
 use prune::{SpurRule, prune};
 
 /// How a vessel map becomes a graph.
@@ -121,18 +121,18 @@ pub fn trace(map: &VesselMap, config: &TraceConfig) -> VesselGraph {
     let grid = map.vessel.grid;
     assert_eq!(map.site.grid.shape, grid.shape, "site image does not match the vessel image");
     assert_eq!(map.aneurysm.grid.shape, grid.shape, "aneurysm image does not match the vessel image");
-    let beliefs: Vec<Belief> = map
+    let levels: Vec<Hysteresis> = map
         .vessel
         .voxels
         .par_iter()
         .map(|&p| match p {
-            p if p >= config.threshold => Belief::Sure,
-            p if p >= config.low_threshold => Belief::Weak,
-            _ => Belief::No,
+            p if p >= config.threshold => Hysteresis::Strong,
+            p if p >= config.low_threshold => Hysteresis::Weak,
+            _ => Hysteresis::Background,
         })
         .collect();
     let is_candidate = |index: Index| *map.aneurysm.at(index) >= config.spur_aneurysm_threshold;
-    let mut graph = graph_of(&beliefs, &grid, config, is_candidate);
+    let mut graph = graph_of(&levels, &grid, config, is_candidate);
     let ball = Ball::new(&grid);
     for node in &mut graph.nodes {
         node.site = ball.as_ref().and_then(|b| majority_site(&map.site, b, node.at, config.site_radius_mm));
@@ -142,34 +142,34 @@ pub fn trace(map: &VesselMap, config: &TraceConfig) -> VesselGraph {
 
 /// The vessel graph of a mask (any non-zero voxel is vessel), without sites.
 pub fn graph_from_mask(mask: &Image<u8>, config: &TraceConfig) -> VesselGraph {
-    let beliefs: Vec<Belief> =
-        mask.voxels.par_iter().map(|&m| if m == 0 { Belief::No } else { Belief::Sure }).collect();
-    graph_of(&beliefs, &mask.grid, config, |_| false)
+    let levels: Vec<Hysteresis> =
+        mask.voxels.par_iter().map(|&m| if m == 0 { Hysteresis::Background } else { Hysteresis::Strong }).collect();
+    graph_of(&levels, &mask.grid, config, |_| false)
 }
 
 fn graph_of(
-    beliefs: &[Belief],
+    levels: &[Hysteresis],
     grid: &Grid,
     config: &TraceConfig,
     is_candidate: impl Fn(Index) -> bool,
 ) -> VesselGraph {
     let min_voxels = voxels_in(grid, config.min_component_mm3);
-    let Some(lumen) = Lumen::new(beliefs, grid.shape.zyx(), min_voxels) else { return VesselGraph::default() };
-    let squared = squared_distance_mm2(&lumen.mask, lumen.shape, grid.spacing().zyx());
-    let mut skeleton = skeletonize(&lumen.mask, lumen.shape);
-    lumen.reseed(&mut skeleton, &squared);
-    let parts = branches(&skeleton, lumen.shape);
+    let Some(foreground) = Foreground::new(levels, grid.shape.zyx(), min_voxels) else { return VesselGraph::default() };
+    let squared = squared_distance_mm2(&foreground.mask, foreground.shape, grid.spacing().zyx());
+    let mut skeleton = skeletonize(&foreground.mask, foreground.shape);
+    foreground.reseed(&mut skeleton, &squared);
+    let parts = branches(&skeleton, foreground.shape);
     let keep: Vec<bool> = parts
         .nodes
         .iter()
         .map(|voxels| {
             voxels.iter().any(|&v| {
-                let [z, y, x] = lumen.grid_index(v);
+                let [z, y, x] = foreground.grid_index(v);
                 is_candidate(Index::new(z, y, x))
             })
         })
         .collect();
-    let raw = place(&parts, &lumen, &squared, grid);
+    let raw = place(&parts, &foreground, &squared, grid);
     let voxel_mm = grid.spacing().voxel_volume_mm3().cbrt();
     let rule = SpurRule { radius_factor: config.spur_radii, extra_mm: config.spur_voxels * voxel_mm };
     let mut graph = prune(raw, &keep, rule);
@@ -181,11 +181,11 @@ fn graph_of(
 ///
 /// The distance transform reaches to the centre of a background voxel; half the finest spacing
 /// brings it back to the wall.
-fn place(parts: &Branches, lumen: &Lumen, squared: &[f32], grid: &Grid) -> VesselGraph {
+fn place(parts: &Branches, foreground: &Foreground, squared: &[f32], grid: &Grid) -> VesselGraph {
     let half_voxel = grid.spacing().min() / 2.0;
     let at = |voxels: &[usize]| {
         let largest = voxels.iter().map(|&v| squared[v]).fold(0.0, f32::max);
-        let point = grid.affine.to_world(lumen.mean_place(voxels));
+        let point = grid.affine.to_world(foreground.mean_place(voxels));
         CentrelinePoint { point, radius_mm: f64::from(largest).sqrt() - half_voxel }
     };
     // Kinds are named once spurs are gone; until then only lone nodes are told apart.

@@ -7,7 +7,7 @@ use willis_core::{CentrelinePoint, NodeKind, NodeTable, VesselGraph, VesselMap};
 
 use super::TraceConfig;
 use super::ball::Ball;
-use super::samples::{Samples, direction};
+use super::samples::{CentrelineSamples, direction};
 
 /// Names of the node features, in order. Every value is finite and of order one.
 pub const NODE_FEATURES: [&str; 20] = [
@@ -56,8 +56,8 @@ const MAX_BALL_MM: f64 = 10.0;
 /// # Panics
 /// if the map's images differ in shape (programmer error)
 pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) -> NodeTable {
-    let samples = Samples::new(graph, config.node_step_mm);
-    let probe = Probe::new(map, config.low_threshold);
+    let samples = CentrelineSamples::new(graph, config.node_step_mm);
+    let probe = MapSampler::new(map, config.low_threshold);
     let to_junction = samples.distance_to_junction_mm();
     let features: Vec<f32> = (0..samples.points.len())
         .into_par_iter()
@@ -84,7 +84,7 @@ pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) ->
 }
 
 /// The first eleven features: those of the graph alone.
-fn shape_features(samples: &Samples, i: usize, to_junction_mm: Option<f64>) -> [f64; 11] {
+fn shape_features(samples: &CentrelineSamples, i: usize, to_junction_mm: Option<f64>) -> [f64; 11] {
     let (at, home) = (samples.points[i], samples.homes[i]);
     let near = samples.within(i, 3.0);
     let radii = near.iter().map(|&(j, _)| samples.points[j].radius_mm);
@@ -109,7 +109,7 @@ fn shape_features(samples: &Samples, i: usize, to_junction_mm: Option<f64>) -> [
     ]
 }
 
-fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, probe: &Probe) -> [f32; 6] {
+fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, probe: &MapSampler) -> [f32; 6] {
     let [x, y, z] = direction(a.point, b.point).unwrap_or([0.0; 3]);
     let ratio = if a.radius_mm > 0.0 && b.radius_mm > 0.0 { (b.radius_mm / a.radius_mm).ln() } else { 0.0 };
     let probability = (probe.vessel_at(a) + probe.vessel_at(b)) / 2.0;
@@ -117,13 +117,13 @@ fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, probe: &Prob
 }
 
 /// Reads the map around a point.
-struct Probe<'a> {
+struct MapSampler<'a> {
     map: &'a VesselMap,
     ball: Option<Ball>,
     vessel_threshold: f32,
 }
 
-impl<'a> Probe<'a> {
+impl<'a> MapSampler<'a> {
     fn new(map: &'a VesselMap, vessel_threshold: f32) -> Self {
         let shape = map.vessel.grid.shape;
         for other in [map.aneurysm.grid.shape, map.site.grid.shape, map.source.image.grid.shape] {

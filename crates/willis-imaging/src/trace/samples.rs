@@ -83,30 +83,31 @@ pub(crate) fn direction(a: Point, b: Point) -> Option<[f64; 3]> {
 
 /// Where a sample lies.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Home {
+pub(crate) struct SampleLocation {
     /// Kind of the graph node at the sample; `None` between nodes.
     pub kind: Option<NodeKind>,
     /// Branch and arc length on it, mm; of a node its longest branch, `None` for a lone node.
     pub branch: Option<(usize, f64)>,
 }
 
-/// Samples of all branches: first the graph's nodes in order, then the inner samples branch by
+/// CentrelineSamples of all branches: first the graph's nodes in order, then the inner samples branch by
 /// branch.
-pub(crate) struct Samples<'a> {
+pub(crate) struct CentrelineSamples<'a> {
     pub curves: Vec<Curve<'a>>,
     pub points: Vec<CentrelinePoint>,
-    pub homes: Vec<Home>,
+    pub homes: Vec<SampleLocation>,
     /// Neighbouring samples along a branch, and the arc length between them, mm; no pair twice, no
     /// loops.
     pub links: Vec<(usize, usize, f64)>,
     neighbours: Vec<Vec<(usize, f64)>>,
 }
 
-impl<'a> Samples<'a> {
+impl<'a> CentrelineSamples<'a> {
     pub fn new(graph: &'a VesselGraph, step_mm: f64) -> Self {
         let curves: Vec<Curve> = graph.edges.iter().map(|e| Curve::new(&e.points, e.from == e.to)).collect();
         let mut points: Vec<CentrelinePoint> = graph.nodes.iter().map(|n| n.at).collect();
-        let mut homes: Vec<Home> = graph.nodes.iter().map(|n| Home { kind: Some(n.kind), branch: None }).collect();
+        let mut homes: Vec<SampleLocation> =
+            graph.nodes.iter().map(|n| SampleLocation { kind: Some(n.kind), branch: None }).collect();
         let mut links = Vec::new();
         let mut joined = HashSet::new();
         for (branch, (edge, curve)) in graph.edges.iter().zip(&curves).enumerate() {
@@ -128,7 +129,7 @@ impl<'a> Samples<'a> {
                 let here = if k == steps { edge.to } else { points.len() };
                 if k < steps {
                     points.push(curve.sample(s));
-                    homes.push(Home { kind: None, branch: Some((branch, s)) });
+                    homes.push(SampleLocation { kind: None, branch: Some((branch, s)) });
                 }
                 links.push((previous, here, length / steps as f64));
                 previous = here;
@@ -142,7 +143,7 @@ impl<'a> Samples<'a> {
         Self { curves, points, homes, links, neighbours }
     }
 
-    /// Samples within a distance along the branches, nearest first, the sample itself included, and
+    /// CentrelineSamples within a distance along the branches, nearest first, the sample itself included, and
     /// their distances.
     pub fn within(&self, start: usize, limit_mm: f64) -> Vec<(usize, f64)> {
         self.reached([start], limit_mm)

@@ -217,7 +217,7 @@ fn loops_and_parallel_branches_sample_to_a_simple_graph() {
             edge(1, 1, vec![at(1.0, 0.0), at(2.0, 0.5), at(2.0, -0.5), at(1.0, 0.0)]),
         ],
     };
-    let samples = samples::Samples::new(&graph, 1.5);
+    let samples = samples::CentrelineSamples::new(&graph, 1.5);
     let mut pairs: Vec<_> = samples.links.iter().map(|&(a, b, _)| (a.min(b), a.max(b))).collect();
     pairs.sort_unstable();
     assert_eq!(pairs, [(0, 1), (0, 2), (1, 2), (1, 3), (1, 4), (3, 4)]);
@@ -228,7 +228,7 @@ fn loops_and_parallel_branches_sample_to_a_simple_graph() {
         nodes: vec![node(0.0), node(1.0)],
         edges: vec![edge(0, 1, vec![at(0.0, 0.0), at(2.0, 0.0), at(2.0, 2.0)])],
     };
-    let curve = &samples::Samples::new(&corner, 1.5).curves[0];
+    let curve = &samples::CentrelineSamples::new(&corner, 1.5).curves[0];
     assert!((curve.curvature_per_mm(2.0, 2.0) - std::f64::consts::FRAC_PI_4).abs() < 1e-9);
     assert!((curve.tortuosity() - (2f64.sqrt() - 1.0)).abs() < 1e-9);
 }

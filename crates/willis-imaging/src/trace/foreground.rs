@@ -5,17 +5,17 @@ use willis_kernels::components::{self, Connectivity};
 
 /// How sure a voxel is to belong to a vessel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Belief {
+pub(super) enum Hysteresis {
     /// Background.
-    No,
+    Background,
     /// Vessel if its component holds a sure voxel.
     Weak,
     /// Vessel.
-    Sure,
+    Strong,
 }
 
 /// A mask cropped to its bounding box, with one layer of zeros around it.
-pub(super) struct Lumen {
+pub(super) struct Foreground {
     /// 0 or 1, C-order `[z, y, x]`.
     pub mask: Vec<u8>,
     /// Padded shape, `[z, y, x]`.
@@ -24,30 +24,31 @@ pub(super) struct Lumen {
     corner: [usize; 3],
 }
 
-impl Lumen {
+impl Foreground {
     /// The components that hold a sure voxel and at least `min_voxels`; `None` when nothing is
     /// left.
-    pub fn new(beliefs: &[Belief], shape: [usize; 3], min_voxels: f64) -> Option<Self> {
-        let mut lumen = Self::crop(beliefs, shape)?;
+    pub fn new(levels: &[Hysteresis], shape: [usize; 3], min_voxels: f64) -> Option<Self> {
+        let mut foreground = Self::crop(levels, shape)?;
         let [_, ny, nx] = shape;
-        let parts = components::label(&lumen.mask, lumen.shape, Connectivity::TwentySix);
+        let parts = components::label(&foreground.mask, foreground.shape, Connectivity::TwentySix);
         let mut sure = vec![false; parts.sizes.len() + 1];
         for (local, &label) in parts.labels.iter().enumerate().filter(|(_, l)| **l != 0) {
-            let [z, y, x] = lumen.grid_index(local);
-            sure[label as usize] |= beliefs[(z * ny + y) * nx + x] == Belief::Sure;
+            let [z, y, x] = foreground.grid_index(local);
+            sure[label as usize] |= levels[(z * ny + y) * nx + x] == Hysteresis::Strong;
         }
         let keep =
             |label: u32| label != 0 && sure[label as usize] && parts.sizes[label as usize - 1] as f64 >= min_voxels;
-        lumen.mask = parts.labels.iter().map(|&label| u8::from(keep(label))).collect();
-        lumen.mask = components::fill_holes(&lumen.mask, lumen.shape);
-        lumen.mask.contains(&1).then_some(lumen)
+        foreground.mask = parts.labels.iter().map(|&label| u8::from(keep(label))).collect();
+        foreground.mask = components::fill_holes(&foreground.mask, foreground.shape);
+        foreground.mask.contains(&1).then_some(foreground)
     }
 
-    fn crop(beliefs: &[Belief], [_, ny, nx]: [usize; 3]) -> Option<Self> {
+    fn crop(levels: &[Hysteresis], [_, ny, nx]: [usize; 3]) -> Option<Self> {
         let (mut low, mut high) = ([usize::MAX; 3], [0; 3]);
-        for (row, voxels) in beliefs.chunks(nx.max(1)).enumerate() {
-            let Some(first) = voxels.iter().position(|&b| b != Belief::No) else { continue };
-            let last = voxels.iter().rposition(|&b| b != Belief::No).expect("the row has a foreground voxel");
+        for (row, voxels) in levels.chunks(nx.max(1)).enumerate() {
+            let Some(first) = voxels.iter().position(|&b| b != Hysteresis::Background) else { continue };
+            let last =
+                voxels.iter().rposition(|&b| b != Hysteresis::Background).expect("the row has a foreground voxel");
             let (z, y) = (row / ny, row % ny);
             low = [low[0].min(z), low[1].min(y), low[2].min(first)];
             high = [high[0].max(z), high[1].max(y), high[2].max(last)];
@@ -59,9 +60,9 @@ impl Lumen {
         let mut mask = vec![0u8; shape.iter().product()];
         for z in low[0]..=high[0] {
             for y in low[1]..=high[1] {
-                let from = &beliefs[(z * ny + y) * nx + low[2]..][..high[2] - low[2] + 1];
+                let from = &levels[(z * ny + y) * nx + low[2]..][..high[2] - low[2] + 1];
                 let to = ((z - low[0] + 1) * shape[1] + y - low[1] + 1) * shape[2] + 1;
-                mask[to..].iter_mut().zip(from).for_each(|(m, &b)| *m = u8::from(b != Belief::No));
+                mask[to..].iter_mut().zip(from).for_each(|(m, &b)| *m = u8::from(b != Hysteresis::Background));
             }
         }
         Some(Self { mask, shape, corner: low })

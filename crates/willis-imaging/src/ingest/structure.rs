@@ -22,7 +22,7 @@ const UNDEFINED: u32 = u32::MAX;
 /// Why a file cannot be walked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum LayoutError {
+pub enum StructureError {
     /// Neither a DICOM preamble nor a data set without one.
     #[error("not a DICOM file")]
     NotDicom,
@@ -59,12 +59,12 @@ pub enum LayoutError {
 
 /// Byte order and whether elements carry their value representation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Encoding {
+pub(super) struct DataSetEncoding {
     pub explicit: bool,
     pub big_endian: bool,
 }
 
-/// Where the pixel values are, as ranges of [`Layout::dataset`].
+/// Where the pixel values are, as ranges of [`DicomStructure::dataset`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pixels {
     Absent,
@@ -88,10 +88,10 @@ pub(super) enum Pixels {
 
 /// One file, taken apart.
 #[derive(Debug)]
-pub(super) struct Layout<'a> {
+pub(super) struct DicomStructure<'a> {
     /// Transfer syntax UID; empty when the file has no meta group.
     pub syntax: String,
-    pub encoding: Encoding,
+    pub encoding: DataSetEncoding,
     /// The data set without the meta group, inflated when it was deflated.
     pub dataset: Cow<'a, [u8]>,
     /// Bytes of the data set before the pixel data.
@@ -99,10 +99,10 @@ pub(super) struct Layout<'a> {
     pub pixels: Pixels,
 }
 
-impl<'a> Layout<'a> {
+impl<'a> DicomStructure<'a> {
     /// Takes a file apart. `inflate_limit` bounds the size of an inflated data set.
-    pub fn of(file: &'a [u8], inflate_limit: u64) -> Result<Self, LayoutError> {
-        let start = meta_start(file).ok_or(LayoutError::NotDicom)?;
+    pub fn of(file: &'a [u8], inflate_limit: u64) -> Result<Self, StructureError> {
+        let start = meta_start(file).ok_or(StructureError::NotDicom)?;
         let (syntax, dataset_start) = meta_group(file, start)?;
         let body = &file[dataset_start..];
         let dataset = if syntax == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN {
@@ -110,7 +110,7 @@ impl<'a> Layout<'a> {
         } else {
             Cow::Borrowed(body)
         };
-        let declared = Encoding {
+        let declared = DataSetEncoding {
             explicit: if syntax.is_empty() {
                 looks_explicit(&dataset)
             } else {
@@ -119,7 +119,7 @@ impl<'a> Layout<'a> {
             big_endian: syntax == BIG_ENDIAN,
         };
         // Some writers declare one representation and write the other; the walk finds out.
-        let other = Encoding { explicit: !declared.explicit, big_endian: false };
+        let other = DataSetEncoding { explicit: !declared.explicit, big_endian: false };
         let (encoding, (header_len, pixels)) = match find_pixels(&dataset, declared) {
             Ok(found) => (declared, found),
             Err(error) => match find_pixels(&dataset, other) {
@@ -160,14 +160,14 @@ fn looks_explicit(dataset: &[u8]) -> bool {
 
 /// Transfer syntax of the meta group (explicit, little endian) and the offset of the data set
 /// behind it.
-fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), LayoutError> {
-    let encoding = Encoding { explicit: true, big_endian: false };
+fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), StructureError> {
+    let encoding = DataSetEncoding { explicit: true, big_endian: false };
     let (mut at, mut syntax) = (start, String::new());
     while let Some(group) = file.get(at..at + 2) {
         if group != [2, 0] {
             break;
         }
-        let element = Element::read(file, at, file.len(), encoding)?;
+        let element = ElementHeader::read(file, at, file.len(), encoding)?;
         let end = element.end(file.len())?;
         if element.tag == Tag(0x0002, 0x0010) {
             let text = String::from_utf8_lossy(&file[element.value..end]);
@@ -178,20 +178,20 @@ fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), LayoutError>
     Ok((syntax, at))
 }
 
-fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, LayoutError> {
+fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
     let mut dataset = Vec::new();
     let read = flate2::read::DeflateDecoder::new(body).take(limit + 1).read_to_end(&mut dataset);
     match read {
         Ok(n) if n as u64 <= limit => Ok(dataset),
-        _ => Err(LayoutError::Deflate { limit }),
+        _ => Err(StructureError::Deflate { limit }),
     }
 }
 
 /// Walks the top level up to the pixel data.
-fn find_pixels(data: &[u8], encoding: Encoding) -> Result<(usize, Pixels), LayoutError> {
+fn find_pixels(data: &[u8], encoding: DataSetEncoding) -> Result<(usize, Pixels), StructureError> {
     let mut at = 0;
     while at + 8 <= data.len() {
-        let element = Element::read(data, at, data.len(), encoding)?;
+        let element = ElementHeader::read(data, at, data.len(), encoding)?;
         let pixels = match element.tag {
             Tag(0x7FE0, 0x0008) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 4 },
             Tag(0x7FE0, 0x0009) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 8 },
@@ -212,10 +212,10 @@ fn find_pixels(data: &[u8], encoding: Encoding) -> Result<(usize, Pixels), Layou
 }
 
 /// Offset table and fragments of an encapsulated stream that starts at `at`.
-fn fragments(data: &[u8], at: usize, encoding: Encoding) -> Result<Pixels, LayoutError> {
+fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding) -> Result<Pixels, StructureError> {
     let (mut at, mut items) = (at, Vec::new());
     while at + 8 <= data.len() {
-        let item = Element::read(data, at, data.len(), encoding)?;
+        let item = ElementHeader::read(data, at, data.len(), encoding)?;
         if item.tag != Tag(0xFFFE, 0xE000) {
             break;
         }
@@ -231,7 +231,7 @@ fn fragments(data: &[u8], at: usize, encoding: Encoding) -> Result<Pixels, Layou
 }
 
 /// Header of one element.
-struct Element {
+struct ElementHeader {
     tag: Tag,
     vr: Option<[u8; 2]>,
     length: u32,
@@ -239,10 +239,10 @@ struct Element {
     value: usize,
 }
 
-impl Element {
-    fn read(data: &[u8], at: usize, end: usize, encoding: Encoding) -> Result<Self, LayoutError> {
+impl ElementHeader {
+    fn read(data: &[u8], at: usize, end: usize, encoding: DataSetEncoding) -> Result<Self, StructureError> {
         let bytes = |from: usize, n: usize| {
-            data[..end].get(from..from.saturating_add(n)).ok_or(LayoutError::Damaged { offset: at })
+            data[..end].get(from..from.saturating_add(n)).ok_or(StructureError::Damaged { offset: at })
         };
         let short = |from: usize| {
             let b = bytes(from, 2)?;
@@ -264,17 +264,17 @@ impl Element {
                 (long(at + 8)?, at + 12)
             }
             _ if VR::from_binary(vr).is_some() => (u32::from(short(at + 6)?), at + 8),
-            _ => return Err(LayoutError::Damaged { offset: at }),
+            _ => return Err(StructureError::Damaged { offset: at }),
         };
         Ok(Self { tag, vr: Some(vr), length, offset: at, value })
     }
 
     /// End of a value of defined length, checked against the bytes there are.
-    fn end(&self, limit: usize) -> Result<usize, LayoutError> {
+    fn end(&self, limit: usize) -> Result<usize, StructureError> {
         let available = limit.saturating_sub(self.value);
         if self.length as usize > available {
             let declared = self.length as usize;
-            return Err(LayoutError::Truncated { tag: self.tag, offset: self.offset, declared, available });
+            return Err(StructureError::Truncated { tag: self.tag, offset: self.offset, declared, available });
         }
         Ok(self.value + self.length as usize)
     }
@@ -288,39 +288,51 @@ impl Element {
 }
 
 /// Offset behind an element, after walking the sequences in it.
-fn skip(data: &[u8], element: &Element, end: usize, encoding: Encoding, depth: usize) -> Result<usize, LayoutError> {
+fn skip(
+    data: &[u8],
+    element: &ElementHeader,
+    end: usize,
+    encoding: DataSetEncoding,
+    depth: usize,
+) -> Result<usize, StructureError> {
     if depth > MAX_DEPTH {
-        return Err(LayoutError::TooDeep);
+        return Err(StructureError::TooDeep);
     }
     if element.length != UNDEFINED && !element.is_sequence() {
         return element.end(end);
     }
     // An undefined length outside SQ is a sequence of implicit elements (PS3.5 6.2.2).
-    let encoding = if element.vr == Some(*b"UN") { Encoding { explicit: false, ..encoding } } else { encoding };
+    let encoding = if element.vr == Some(*b"UN") { DataSetEncoding { explicit: false, ..encoding } } else { encoding };
     let limit = if element.length == UNDEFINED { end } else { element.end(end)? };
     let mut at = element.value;
     while at + 8 <= limit {
-        let item = Element::read(data, at, limit, encoding)?;
+        let item = ElementHeader::read(data, at, limit, encoding)?;
         at = match item.tag {
             Tag(0xFFFE, 0xE000) => skip_item(data, &item, limit, encoding, depth + 1)?,
             Tag(0xFFFE, 0xE0DD) => return Ok(item.value),
-            _ => return Err(LayoutError::Damaged { offset: at }),
+            _ => return Err(StructureError::Damaged { offset: at }),
         };
     }
-    if element.length == UNDEFINED { Err(LayoutError::Damaged { offset: element.offset }) } else { Ok(limit) }
+    if element.length == UNDEFINED { Err(StructureError::Damaged { offset: element.offset }) } else { Ok(limit) }
 }
 
-fn skip_item(data: &[u8], item: &Element, end: usize, encoding: Encoding, depth: usize) -> Result<usize, LayoutError> {
+fn skip_item(
+    data: &[u8],
+    item: &ElementHeader,
+    end: usize,
+    encoding: DataSetEncoding,
+    depth: usize,
+) -> Result<usize, StructureError> {
     let limit = if item.length == UNDEFINED { end } else { item.end(end)? };
     let mut at = item.value;
     while at + 8 <= limit {
-        let element = Element::read(data, at, limit, encoding)?;
+        let element = ElementHeader::read(data, at, limit, encoding)?;
         if element.tag == Tag(0xFFFE, 0xE00D) {
             return Ok(element.value);
         }
         at = skip(data, &element, limit, encoding, depth)?;
     }
-    if item.length == UNDEFINED { Err(LayoutError::Damaged { offset: item.offset }) } else { Ok(limit) }
+    if item.length == UNDEFINED { Err(StructureError::Damaged { offset: item.offset }) } else { Ok(limit) }
 }
 
 #[cfg(test)]
@@ -341,27 +353,27 @@ mod tests {
     fn native_pixels_are_located() {
         let dataset = b"\x28\x00\x10\x00US\x02\x00\x01\x00\xe0\x7f\x10\x00OW\0\0\x04\0\0\0abcd";
         let bytes = file("1.2.840.10008.1.2.1", dataset);
-        let layout = Layout::of(&bytes, 100).unwrap();
-        assert_eq!(layout.pixels, Pixels::Native { range: 22..26, words: true });
-        assert_eq!(layout.header(), &dataset[..10]);
+        let structure = DicomStructure::of(&bytes, 100).unwrap();
+        assert_eq!(structure.pixels, Pixels::Native { range: 22..26, words: true });
+        assert_eq!(structure.header(), &dataset[..10]);
     }
 
     #[test]
     fn declared_length_beyond_the_file_is_truncation() {
         let bytes = file("1.2.840.10008.1.2.1", b"\x10\x00\x10\x00UT\0\0\xff\xff\xff\x7fabc");
-        let error = Layout::of(&bytes, 100).unwrap_err();
-        assert!(matches!(error, LayoutError::Truncated { declared: 0x7fff_ffff, available: 3, .. }), "{error:?}");
+        let error = DicomStructure::of(&bytes, 100).unwrap_err();
+        assert!(matches!(error, StructureError::Truncated { declared: 0x7fff_ffff, available: 3, .. }), "{error:?}");
     }
 
     #[test]
     fn endless_nesting_is_refused() {
         let level = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff".repeat(2000);
-        assert_eq!(Layout::of(&file("1.2.840.10008.1.2.1", &level), 100).unwrap_err(), LayoutError::TooDeep);
+        assert_eq!(DicomStructure::of(&file("1.2.840.10008.1.2.1", &level), 100).unwrap_err(), StructureError::TooDeep);
     }
 
     #[test]
     fn text_is_not_dicom() {
-        assert_eq!(Layout::of(b"hello, this is a text file", 100).unwrap_err(), LayoutError::NotDicom);
+        assert_eq!(DicomStructure::of(b"hello, this is a text file", 100).unwrap_err(), StructureError::NotDicom);
     }
 
     #[test]
@@ -369,6 +381,6 @@ mod tests {
         let mut deflater = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
         std::io::Write::write_all(&mut deflater, &vec![0; 100_000]).unwrap();
         let bytes = file("1.2.840.10008.1.2.1.99", &deflater.finish().unwrap());
-        assert_eq!(Layout::of(&bytes, 1000).unwrap_err(), LayoutError::Deflate { limit: 1000 });
+        assert_eq!(DicomStructure::of(&bytes, 1000).unwrap_err(), StructureError::Deflate { limit: 1000 });
     }
 }

@@ -7,11 +7,15 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
-use crate::ops::{self, ConvOptions};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{
+    Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, ConvTranspose3d, ConvTranspose3dConfig, Init,
+};
+use crate::ops;
 use crate::weights::Weights;
 
+/// Activation of every block but the second convolution of a residual block.
+const LEAKY_RELU: Activation = Activation::LeakyRelu(SLOPE);
 const SLOPE: f64 = 0.01;
 
 /// Sizes of the net. Every stage but the first halves the resolution.
@@ -60,14 +64,18 @@ impl ResEncConfig {
     pub fn init(&self, init: &mut Init) -> ResEnc {
         assert!(!self.features.is_empty() && self.features.len() == self.blocks.len(), "stages and their blocks");
         let first = self.features[0];
-        let stem = Stem { convs: vec![ConvNorm::new(self.in_channels, first, 3, 1, Bias::Yes, init)] };
+        let stem = Stem {
+            convs: vec![ConvBlockConfig::new(Conv3dConfig::new(self.in_channels, first, 3), LEAKY_RELU).init(init)],
+        };
         let stages = (0..self.features.len()).map(|s| Stage::new(self, s, init)).collect();
         let mut decoder = Decoder { transpconvs: Vec::new(), stages: Vec::new(), seg_layers: Vec::new() };
         for pair in self.features.windows(2).rev() {
             let (to, from) = (pair[0], pair[1]);
-            decoder.transpconvs.push(ConvTranspose3d::new(from, to, 2, Bias::Yes, init));
-            decoder.stages.push(Convs { convs: vec![ConvNorm::new(2 * to, to, 3, 1, Bias::Yes, init)] });
-            decoder.seg_layers.push(Conv3d::new(to, self.num_classes, 1, ConvOptions::cubic(1, 0), Bias::Yes, init));
+            decoder.transpconvs.push(ConvTranspose3dConfig::new(from, to, 2).init(init));
+            decoder.stages.push(Convs {
+                convs: vec![ConvBlockConfig::new(Conv3dConfig::new(2 * to, to, 3), LEAKY_RELU).init(init)],
+            });
+            decoder.seg_layers.push(Conv3dConfig::pointwise(to, self.num_classes).init(init));
         }
         ResEnc { encoder: Encoder { stem, stages }, decoder }
     }
@@ -111,7 +119,7 @@ struct Encoder {
 
 #[derive(Module, Debug)]
 struct Stem {
-    convs: Vec<ConvNorm>,
+    convs: Vec<ConvBlock>,
 }
 
 #[derive(Module, Debug)]
@@ -129,7 +137,7 @@ struct Decoder {
 
 #[derive(Module, Debug)]
 struct Convs {
-    convs: Vec<ConvNorm>,
+    convs: Vec<ConvBlock>,
 }
 
 impl ResEnc {
@@ -144,13 +152,13 @@ impl ResEnc {
         self.decoder.seg_layers.last_mut().expect("one per step up")
     }
 
-    /// Features of the stages, finest first; with `active` only of the cells that may be seen, and
+    /// Features of the stages, finest first; with `visible` only of the cells that may be seen, and
     /// zero elsewhere.
-    pub fn encode(&self, x: Tensor<5>, active: Option<&Active>) -> Vec<Tensor<5>> {
-        let mut x = self.encoder.stem.convs.iter().fold(x, |x, conv| lrelu(conv.forward(x, active)));
+    pub fn encode(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Vec<Tensor<5>> {
+        let mut x = self.encoder.stem.convs.iter().fold(x, |x, conv| conv.forward(x, visible));
         let mut stages = Vec::new();
         for stage in &self.encoder.stages {
-            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, active));
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, visible));
             stages.push(x.clone());
         }
         stages
@@ -166,47 +174,19 @@ impl ResEnc {
         for (up, convs) in self.decoder.transpconvs.iter().zip(&self.decoder.stages) {
             let skip = stages.pop().expect("as many skips as steps up");
             let joined = Tensor::cat(vec![up.forward(x), skip], 1);
-            x = convs.convs.iter().fold(joined, |x, conv| lrelu(conv.forward(x, None)));
+            x = convs.convs.iter().fold(joined, |x, conv| conv.forward(x, None));
         }
         self.decoder.seg_layers.last().expect("one per step up").forward(x)
-    }
-}
-
-fn lrelu(x: Tensor<5>) -> Tensor<5> {
-    ops::leaky_relu(x, SLOPE)
-}
-
-/// Convolution and instance norm.
-#[derive(Module, Debug)]
-struct ConvNorm {
-    conv: Conv3d,
-    norm: SpaceNorm,
-}
-
-impl ConvNorm {
-    fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, bias: Bias, init: &mut Init) -> Self {
-        Self {
-            conv: Conv3d::new(inputs, outputs, kernel, ConvOptions::cubic(stride, kernel / 2), bias, init),
-            norm: SpaceNorm::new(outputs, Statistics::Own, init),
-        }
-    }
-
-    fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
-        let x = self.conv.forward(x);
-        match active {
-            Some(active) => active.norm(&self.norm, active.keep(x)),
-            None => self.norm.forward(x),
-        }
     }
 }
 
 /// Two convolutions beside a shortcut.
 #[derive(Module, Debug)]
 struct Block {
-    conv1: ConvNorm,
-    conv2: ConvNorm,
+    conv1: ConvBlock,
+    conv2: ConvBlock,
     /// The shortcut's, where the number of channels changes.
-    skip: Option<ConvNorm>,
+    skip: Option<ConvBlock>,
     stride: usize,
 }
 
@@ -217,10 +197,12 @@ impl Stage {
             let first = i == 0;
             let inputs = if first { config.features[stage.saturating_sub(1)] } else { outputs };
             let stride = if first && stage > 0 { 2 } else { 1 };
+            let conv1 = Conv3dConfig::new(inputs, outputs, 3).with_stride(stride);
+            let skip = Conv3dConfig::pointwise(inputs, outputs).without_bias();
             Block {
-                conv1: ConvNorm::new(inputs, outputs, 3, stride, Bias::Yes, init),
-                conv2: ConvNorm::new(outputs, outputs, 3, 1, Bias::Yes, init),
-                skip: (inputs != outputs).then(|| ConvNorm::new(inputs, outputs, 1, 1, Bias::No, init)),
+                conv1: ConvBlockConfig::new(conv1, LEAKY_RELU).init(init),
+                conv2: ConvBlockConfig::new(Conv3dConfig::new(outputs, outputs, 3), Activation::Identity).init(init),
+                skip: (inputs != outputs).then(|| ConvBlockConfig::new(skip, Activation::Identity).init(init)),
                 stride,
             }
         };
@@ -229,20 +211,19 @@ impl Stage {
 }
 
 impl Block {
-    fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
-        let h = lrelu(self.conv1.forward(x.clone(), active));
-        let h = self.conv2.forward(h, active);
+    fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
+        let h = self.conv2.forward(self.conv1.forward(x.clone(), visible), visible);
         let mut shortcut = x;
         if self.stride > 1 {
             shortcut = ops::average_pool3d(shortcut, self.stride);
-            if let Some(active) = active {
-                shortcut = active.keep(shortcut);
+            if let Some(visible) = visible {
+                shortcut = visible.mask(shortcut);
             }
         }
         if let Some(skip) = &self.skip {
-            shortcut = skip.forward(shortcut, active);
+            shortcut = skip.forward(shortcut, visible);
         }
-        lrelu(h + shortcut)
+        ops::leaky_relu(h + shortcut, SLOPE)
     }
 }
 

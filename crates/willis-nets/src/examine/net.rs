@@ -15,8 +15,8 @@ use super::condition::CONDITIONS;
 use super::oscillators::{Oscillators, OscillatorsConfig};
 use crate::backbones::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
 use crate::layers::film::{Film, FilmConfig};
-use crate::layers::{Bias, Conv3d, Init, Linear, SpaceNorm, Statistics};
-use crate::ops::{self, ConvOptions};
+use crate::layers::{Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, Init, Linear, LinearConfig};
+use crate::ops;
 use crate::weights::transfer::take_over;
 use crate::weights::{Weights, WeightsError};
 use willis_core::Switch;
@@ -106,22 +106,23 @@ impl ExamineNetConfig {
     pub fn init(&self, seed: u64, device: &Device) -> ExamineNet {
         let init = &mut Init::new(seed, device);
         let (mid, deep) = (2 * self.embed_dim, 8 * self.embed_dim);
-        let film =
-            |channels| (self.film == Switch::On).then(|| FilmConfig { conditions: CONDITIONS, channels }.init(device));
+        let film = |channels, init: &mut Init| {
+            (self.film == Switch::On).then(|| FilmConfig { conditions: CONDITIONS, channels }.init(init))
+        };
         let encoder = match self.backbone {
             Backbone::Waveformer => Encoder::Waveformer(self.waveformer().init(init)),
             Backbone::Plain => Encoder::Plain(PlainEncoder::new(self.embed_dim, init)),
         };
-        let mut hidden = Linear::new(2 * mid + deep, HIDDEN, init);
+        let mut hidden = LinearConfig::new(2 * mid + deep, HIDDEN).init(init);
         hidden.weight = init.normal([HIDDEN, 2 * mid + deep], (1.0 / (2 * mid + deep) as f64).sqrt());
         ExamineNet {
             encoder,
-            mid_film: film(mid),
-            oscillators: (self.oscillators == Switch::On).then(|| self.oscillator_sizes.init(mid, seed, init, device)),
-            deep_film: film(deep),
-            spot: Conv3d::new(mid, 1, 1, ConvOptions::cubic(1, 0), Bias::No, init),
+            mid_film: film(mid, init),
+            oscillators: (self.oscillators == Switch::On).then(|| self.oscillator_sizes.init(mid, init)),
+            deep_film: film(deep, init),
+            spot: Conv3dConfig::pointwise(mid, 1).without_bias().init(init),
             hidden,
-            head: Linear::new(HIDDEN, 2 + SITE_COUNT, init),
+            head: LinearConfig::new(HIDDEN, 2 + SITE_COUNT).init(init),
         }
     }
 
@@ -262,7 +263,7 @@ impl Encoder {
                 let tokens = net.stage(0, net.embed(x));
                 norm(net.stage(1, net.merge(1, tokens))).permute([0, 4, 1, 2, 3])
             }
-            Self::Plain(net) => net.front.iter().fold(x, |x, layer| layer.forward(x)),
+            Self::Plain(net) => net.front.iter().fold(x, |x, layer| layer.forward(x, None)),
         }
     }
 
@@ -273,40 +274,27 @@ impl Encoder {
                 let tokens = net.stage(2, net.merge(2, mid.permute([0, 2, 3, 4, 1])));
                 norm(net.stage(3, net.merge(3, tokens))).permute([0, 4, 1, 2, 3])
             }
-            Self::Plain(net) => net.back.iter().fold(mid, |x, layer| layer.forward(x)),
+            Self::Plain(net) => net.back.iter().fold(mid, |x, layer| layer.forward(x, None)),
         }
     }
 }
 
 #[derive(Module, Debug)]
 struct PlainEncoder {
-    front: Vec<PlainLayer>,
-    back: Vec<PlainLayer>,
-}
-
-/// Convolution, instance norm, GELU.
-#[derive(Module, Debug)]
-struct PlainLayer {
-    conv: Conv3d,
-    norm: SpaceNorm,
+    front: Vec<ConvBlock>,
+    back: Vec<ConvBlock>,
 }
 
 impl PlainEncoder {
     fn new(width: usize, init: &mut Init) -> Self {
-        let mut layer = |inputs, outputs, stride| PlainLayer {
-            conv: Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(stride, 1), Bias::No, init),
-            norm: SpaceNorm::new(outputs, Statistics::Own, init),
+        let mut layer = |inputs, outputs, stride| {
+            let conv = Conv3dConfig::new(inputs, outputs, 3).with_stride(stride).without_bias();
+            ConvBlockConfig::new(conv, Activation::Gelu).init(init)
         };
         Self {
             front: vec![layer(IN_CHANNELS, width, 2), layer(width, 2 * width, 2), layer(2 * width, 2 * width, 1)],
             back: vec![layer(2 * width, 4 * width, 2), layer(4 * width, 8 * width, 2)],
         }
-    }
-}
-
-impl PlainLayer {
-    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        ops::gelu(self.norm.forward(self.conv.forward(x)))
     }
 }
 

@@ -1,13 +1,12 @@
 //! Kuramoto oscillators inside the classifier, and what their state says of a candidate.
 
 use burn::module::{Module, Param};
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::{Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
 use super::net::{MID_SIDE, SIDE};
 use crate::layers::kuramoto::{Frequency, Kuramoto, KuramotoConfig, order_parameter, seeded_state};
-use crate::layers::{Bias, Conv3d, Init};
-use crate::ops::ConvOptions;
+use crate::layers::{Conv3d, Conv3dConfig, Init};
 
 /// Seed of the oscillators' first state: the same input gives the same output.
 const START_SEED: u64 = 0x6b75_7261;
@@ -46,10 +45,8 @@ pub struct Oscillators {
 
 impl OscillatorsConfig {
     /// Oscillators on features of `features` channels.
-    pub(super) fn init(&self, features: usize, seed: u64, init: &mut Init, device: &Device) -> Oscillators {
-        let pointwise = |inputs, outputs, init: &mut Init| {
-            Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
-        };
+    pub(super) fn init(&self, features: usize, init: &mut Init) -> Oscillators {
+        let pointwise = |inputs, outputs, init: &mut Init| Conv3dConfig::pointwise(inputs, outputs).init(init);
         let kuramoto = KuramotoConfig {
             channels: self.channels,
             oscillator_dim: self.oscillator_dim,
@@ -57,11 +54,10 @@ impl OscillatorsConfig {
             step_size: 1.0,
             frequency: self.frequency,
             kernel: 3,
-            seed,
         };
         Oscillators {
             enter: pointwise(features, self.channels, init),
-            kuramoto: kuramoto.init(device),
+            kuramoto: kuramoto.init(init),
             readout: pointwise(self.channels, self.channels * self.oscillator_dim, init),
             readout_bias: init.constant([self.channels], 0.0),
             leave: pointwise(self.channels, features, init),
@@ -76,7 +72,7 @@ impl Oscillators {
         let stimulus = self.enter.forward(x.clone());
         let [b, c, d, h, w] = stimulus.dims();
         let start = seeded_state([c, d, h, w], START_SEED, &stimulus.device()).expand([b, c, d, h, w]);
-        let state = self.kuramoto.forward(stimulus.clone(), start).last;
+        let state = self.kuramoto.forward(stimulus.clone(), start);
         let projected = self.readout.forward(state.clone()).reshape([b, c, self.oscillator_dim, d, h, w]);
         let length: Tensor<6> = (projected.square().sum_dim(2) + 1e-12).sqrt();
         let answer = length.reshape([b, c, d, h, w]) + self.readout_bias.val().reshape([1, c, 1, 1, 1]);
@@ -132,6 +128,8 @@ fn shell(inner: f64, outer: f64) -> Vec<f32> {
 
 #[cfg(test)]
 mod tests {
+    use burn::tensor::Device;
+
     use super::*;
 
     #[test]
@@ -146,7 +144,7 @@ mod tests {
     fn agreement_inside_is_seen_inside_only() {
         let device = Device::flex();
         let config = OscillatorsConfig { channels: 2, oscillator_dim: 2, n_steps: 1, frequency: Frequency::None };
-        let layer = config.init(3, 1, &mut Init::new(1, &device), &device);
+        let layer = config.init(3, &mut Init::new(1, &device));
         let ball = shell(-1.0, 6.0);
         // Along the first axis inside, alternating outside.
         let first: Vec<f32> =

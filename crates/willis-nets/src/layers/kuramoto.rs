@@ -1,14 +1,14 @@
 //! AKOrN: artificial Kuramoto oscillators on a 3D grid.
 //!
-//! The state holds unit vectors; each step turns every oscillator towards what its neighbours and
-//! the stimulus pull it to: `y = J(x) + c`, `x <- normalize(x + γ (Ωx + y - <x, y> x))`.
+//! The state consists of unit vectors. Each step turns every oscillator towards the drive `y` of
+//! its neighbours and the stimulus: `y = J(x) + c`, `x <- normalize(x + γ (Ωx + y - <x, y> x))`.
 //!
 //! Letters: B batch, C = G·N channels (oscillator g owns channels gN to gN + N - 1), D H W axes, T
 //! steps.
 //!
-//! Source: Miyato et al. 2025, arXiv 2410.13821; behaviour of the authors' code (energy without the
-//! ½, with J's bias, of the state before the step). The lift to three dimensions and the order
-//! parameter are ours.
+//! Source: Miyato et al., ICLR 2025, arXiv:2410.13821; behaviour of the authors' code (energy
+//! without the factor ½, with the bias of J, of the state before the step). The extension to three
+//! dimensions and the order parameter are ours.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor, TensorData};
@@ -16,25 +16,26 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::Init;
 use crate::ops::{ConvOptions, conv3d};
 
-/// What turns an oscillator without any neighbour.
+/// Ω: the rotation of an oscillator without neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Frequency {
-    /// Learned rotation in consecutive channel pairs, one frequency for the layer.
+    /// Learned rotation in pairs of consecutive channels, one frequency per layer.
     Rotation {
-        /// Frequency at the start, rad per unit step.
+        /// Initial frequency, radians per unit step.
         initial: f64,
     },
-    /// `Ωx = x`: what the published object-discovery models do when rotation is off.
+    /// `Ωx = x`, as in the published object-discovery models without rotation.
     Identity,
-    /// No term at all, as the paper writes it.
+    /// No such term, as in the paper.
     None,
 }
 
-/// Sizes of a [`Kuramoto`] layer.
-#[derive(Debug, Clone)]
+/// Configuration of a [`Kuramoto`] layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct KuramotoConfig {
     /// Channels of state and stimulus, C.
     pub channels: usize,
@@ -46,20 +47,18 @@ pub struct KuramotoConfig {
     pub step_size: f64,
     /// Ω.
     pub frequency: Frequency,
-    /// Side of the coupling kernel, odd.
+    /// Side of the coupling kernel; odd.
     pub kernel: usize,
-    /// Seed of the coupling weights.
-    pub seed: u64,
 }
 
-/// One layer of oscillators with convolutional coupling.
+/// A layer of oscillators with convolutional coupling.
 #[derive(Module, Debug)]
 pub struct Kuramoto {
     /// J, `[C, C, k, k, k]`.
     pub coupling: Param<Tensor<5>>,
     /// Bias of J, `[C]`.
     pub coupling_bias: Param<Tensor<1>>,
-    /// Two-vector whose length is the frequency ω; only for rotation.
+    /// Vector of length 2 whose norm is the frequency ω; only for [`Frequency::Rotation`].
     pub rotation: Option<Param<Tensor<1>>>,
     identity: bool,
     oscillator_dim: usize,
@@ -67,9 +66,9 @@ pub struct Kuramoto {
     step_size: f64,
 }
 
-/// States and energies of one call.
+/// Last state and energies of one run.
 #[derive(Debug, Clone)]
-pub struct KuramotoStates {
+pub struct KuramotoTrace {
     /// State after the last step, `[B, C, D, H, W]`.
     pub last: Tensor<5>,
     /// `energies[0]` is 0; `energies[t]` is that of the state before step t, `[B]` each.
@@ -77,85 +76,96 @@ pub struct KuramotoStates {
 }
 
 impl KuramotoConfig {
-    /// A layer with uniform coupling weights of bound `1/sqrt(C k³)` and zero bias.
-    pub fn init(&self, device: &Device) -> Kuramoto {
+    /// Creates a layer: coupling weights uniform within `1/sqrt(C k³)`, bias 0.
+    ///
+    /// The weights start at the first random number of the seed, so the layer does not change the
+    /// numbers that later layers draw.
+    ///
+    /// # Panics
+    /// if `oscillator_dim` is odd or does not divide `channels` (programmer error)
+    pub fn init(&self, init: &mut Init) -> Kuramoto {
+        let &Self { channels, oscillator_dim, n_steps, step_size, frequency, kernel } = self;
+        assert!(oscillator_dim.is_multiple_of(2), "oscillator_dim = {oscillator_dim} is odd");
         assert!(
-            self.oscillator_dim.is_multiple_of(2),
-            "oscillators need an even dimension, got {}",
-            self.oscillator_dim
+            channels.is_multiple_of(oscillator_dim),
+            "oscillator_dim = {oscillator_dim} does not divide channels = {channels}"
         );
-        assert!(
-            self.channels.is_multiple_of(self.oscillator_dim),
-            "{} channels hold no whole oscillators",
-            self.channels
-        );
-        let shape = [self.channels, self.channels, self.kernel, self.kernel, self.kernel];
-        let bound = 1.0 / ((self.channels * self.kernel.pow(3)) as f32).sqrt();
-        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-        let weights = (0..shape.iter().product()).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
-        let rotation = match self.frequency {
-            Frequency::Rotation { initial } => {
-                let part = (initial / std::f64::consts::SQRT_2) as f32;
-                Some(Param::from_tensor(Tensor::from_floats([part, part], device)))
-            }
+        let bound = 1.0 / ((channels * kernel.pow(3)) as f32).sqrt();
+        let rotation = match frequency {
+            Frequency::Rotation { initial } => Some(init.constant([2], (initial / std::f64::consts::SQRT_2) as f32)),
             Frequency::Identity | Frequency::None => None,
         };
         Kuramoto {
-            coupling: Param::from_tensor(Tensor::from_data(TensorData::new::<f32, _>(weights, shape), device)),
-            coupling_bias: Param::from_tensor(Tensor::zeros([self.channels], device)),
+            coupling: init.restarted().uniform([channels, channels, kernel, kernel, kernel], bound),
+            coupling_bias: init.constant([channels], 0.0),
             rotation,
-            identity: self.frequency == Frequency::Identity,
-            oscillator_dim: self.oscillator_dim,
-            n_steps: self.n_steps,
-            step_size: self.step_size,
+            identity: frequency == Frequency::Identity,
+            oscillator_dim,
+            n_steps,
+            step_size,
         }
     }
 }
 
 impl Kuramoto {
-    /// Lets the oscillators run.
+    /// Returns the state after the last step.
     ///
     /// # Shapes
-    /// stimulus c and start x `[B, C, D, H, W]` -> states of that shape, energies `[B]`
-    pub fn forward(&self, stimulus: Tensor<5>, start: Tensor<5>) -> KuramotoStates {
+    /// stimulus c and start x `[B, C, D, H, W]` -> the same
+    pub fn forward(&self, stimulus: Tensor<5>, start: Tensor<5>) -> Tensor<5> {
+        self.run(stimulus, start, |_, _| ())
+    }
+
+    /// Like [`Self::forward`], but also returns the energies, which cost a pass over the state per
+    /// step.
+    ///
+    /// # Shapes
+    /// stimulus c and start x `[B, C, D, H, W]` -> state of that shape, energies `[B]`
+    pub fn forward_with_energies(&self, stimulus: Tensor<5>, start: Tensor<5>) -> KuramotoTrace {
         let [batch, ..] = stimulus.dims();
+        let mut energies = vec![Tensor::zeros([batch], &start.device())];
+        let last = self.run(stimulus, start, |x, drive| energies.push(energy(x, drive)));
+        KuramotoTrace { last, energies }
+    }
+
+    /// Runs all steps; `observe` gets the state before each step and the drive on it.
+    fn run(&self, stimulus: Tensor<5>, start: Tensor<5>, mut observe: impl FnMut(&Tensor<5>, &Tensor<5>)) -> Tensor<5> {
         let mut x = normalize(start, self.oscillator_dim);
-        let mut energies = vec![Tensor::zeros([batch], &x.device())];
         for _ in 0..self.n_steps {
-            let y = self.pull(&x, &stimulus);
-            energies.push(energy(&x, &y));
+            let y = self.drive(&x, &stimulus);
+            observe(&x, &y);
             let radial = grouped_dot(&x, &y, self.oscillator_dim);
-            let tangent = y - spread(radial, self.oscillator_dim) * x.clone();
-            let step = match self.natural(&x) {
-                Some(natural) => natural + tangent,
+            let tangent = y - repeat_over_channels(radial, self.oscillator_dim) * x.clone();
+            let step = match self.natural_rotation(&x) {
+                Some(rotation) => rotation + tangent,
                 None => tangent,
             };
             x = normalize(x + step * self.step_size, self.oscillator_dim);
         }
-        KuramotoStates { last: x, energies }
+        x
     }
 
-    /// Energy of a state per oscillator, `[B]`: comparable between shapes, and not part of the
-    /// published list.
+    /// Returns the energy of a state divided by the number of oscillators, which makes grids of
+    /// different sizes comparable. Not part of the published method.
     ///
     /// # Shapes
-    /// state of unit vectors and stimulus `[B, C, D, H, W]`
+    /// state of unit vectors and stimulus `[B, C, D, H, W]` -> `[B]`
     pub fn energy_per_oscillator(&self, state: Tensor<5>, stimulus: Tensor<5>) -> Tensor<1> {
         let [_, channels, d, h, w] = state.dims();
         let oscillators = (channels / self.oscillator_dim * d * h * w) as f64;
-        energy(&state, &self.pull(&state, &stimulus)) / oscillators
+        energy(&state, &self.drive(&state, &stimulus)) / oscillators
     }
 
     /// `J(x) + c`.
-    fn pull(&self, x: &Tensor<5>, stimulus: &Tensor<5>) -> Tensor<5> {
+    fn drive(&self, x: &Tensor<5>, stimulus: &Tensor<5>) -> Tensor<5> {
         let [_, _, k, ..] = self.coupling.dims();
         let options = ConvOptions::cubic(1, k / 2);
         let coupled = conv3d(x.clone(), self.coupling.val(), Some(self.coupling_bias.val()), options);
         coupled + stimulus.clone()
     }
 
-    /// `Ωx`, if there is such a term.
-    fn natural(&self, x: &Tensor<5>) -> Option<Tensor<5>> {
+    /// `Ωx`; `None` for [`Frequency::None`].
+    fn natural_rotation(&self, x: &Tensor<5>) -> Option<Tensor<5>> {
         let Some(rotation) = &self.rotation else { return self.identity.then(|| x.clone()) };
         let [b, c, d, h, w] = x.dims();
         let speed = (rotation.val().square().sum() + 1e-24).sqrt().reshape([1, 1, 1, 1, 1, 1]);
@@ -166,18 +176,20 @@ impl Kuramoto {
     }
 }
 
-/// Every N-vector of consecutive channels scaled to unit length.
-pub fn normalize(x: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
-    let length = (grouped_dot(&x, &x, oscillator_dim) + 1e-24).sqrt();
-    x / spread(length, oscillator_dim)
-}
-
-/// Length of the mean oscillator over the voxels of a mask, averaged over the oscillators of a
-/// voxel: 1 when all agree, about 0 when they point anywhere.
+/// Scales every vector of N consecutive channels to unit length.
 ///
 /// # Shapes
-/// unit-vector state `[B, C, D, H, W]`, mask of weights `[B, 1, D, H, W]` -> `[B]`, 0 where the
-/// mask is empty
+/// x `[B, C, D, H, W]` -> the same
+pub fn normalize(x: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
+    let length = (grouped_dot(&x, &x, oscillator_dim) + 1e-24).sqrt();
+    x / repeat_over_channels(length, oscillator_dim)
+}
+
+/// Order parameter: the length of the mean vector over a mask, averaged over the G oscillators of a
+/// voxel. It is 1 if all voxels agree, about 0 for random directions, and 0 for an empty mask.
+///
+/// # Shapes
+/// state of unit vectors `[B, C, D, H, W]`, mask of weights `[B, 1, D, H, W]` -> `[B]`
 pub fn order_parameter(x: Tensor<5>, mask: Tensor<5>, oscillator_dim: usize) -> Tensor<1> {
     let [b, c, ..] = x.dims();
     let voxels = mask.clone().sum_dims(&[2, 3, 4]).clamp_min(1e-6);
@@ -186,8 +198,11 @@ pub fn order_parameter(x: Tensor<5>, mask: Tensor<5>, oscillator_dim: usize) -> 
     length.mean_dim(1).reshape([b])
 }
 
-/// A state to start from, the same for the same seed and shape: normal values `[1, C, D, H, W]`, to
-/// be repeated over the batch.
+/// Draws an initial state from the standard normal distribution; equal seeds and shapes give equal
+/// states.
+///
+/// # Shapes
+/// shape `[C, D, H, W]` -> `[1, C, D, H, W]`, to be expanded over the batch
 pub fn seeded_state(shape: [usize; 4], seed: u64, device: &Device) -> Tensor<5> {
     let [c, d, h, w] = shape;
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -212,8 +227,8 @@ fn grouped_dot(x: &Tensor<5>, y: &Tensor<5>, oscillator_dim: usize) -> Tensor<5>
     grouped.sum_dim(2).reshape([b, c / oscillator_dim, d, h, w])
 }
 
-/// One value per oscillator repeated over its channels, `[B, G, ...]` -> `[B, C, ...]`.
-fn spread(values: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
+/// Repeats one value per oscillator over its N channels, `[B, G, ...]` -> `[B, C, ...]`.
+fn repeat_over_channels(values: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
     let [b, g, d, h, w] = values.dims();
     values.reshape([b, g, 1, d, h, w]).expand([b, g, oscillator_dim, d, h, w]).reshape([b, g * oscillator_dim, d, h, w])
 }
@@ -222,19 +237,12 @@ fn spread(values: Tensor<5>, oscillator_dim: usize) -> Tensor<5> {
 mod tests {
     use super::*;
 
-    /// The published 2D case as a volume of one plane.
-    fn fixture(frequency: Frequency) -> KuramotoStates {
+    /// The published 2D case as a volume of one plane: layer, stimulus and start.
+    fn fixture(frequency: Frequency) -> (Kuramoto, [Tensor<5>; 2]) {
         let device = Device::flex();
-        let config = KuramotoConfig {
-            channels: 4,
-            oscillator_dim: 2,
-            n_steps: 3,
-            step_size: 1.0,
-            frequency,
-            kernel: 1,
-            seed: 0,
-        };
-        let mut layer = config.init(&device);
+        let config =
+            KuramotoConfig { channels: 4, oscillator_dim: 2, n_steps: 3, step_size: 1.0, frequency, kernel: 1 };
+        let mut layer = config.init(&mut Init::new(0, &device));
         let weights: Vec<f32> = (0..16).map(|i| (0.5 * (0.7 * f64::from(i) + 0.3).sin()) as f32).collect();
         layer.coupling = Param::from_tensor(Tensor::from_data(TensorData::new(weights, [4, 4, 1, 1, 1]), &device));
         layer.coupling_bias = Param::from_tensor(Tensor::from_floats([0.0, 0.1, 0.2, 0.3], &device));
@@ -251,10 +259,12 @@ mod tests {
         };
         let x = field(|k, h, w| (1.3 * k + 0.5 * h + 0.9 * w).cos());
         let c = field(|k, h, w| (0.4 * k - 0.8 * h + 0.6 * w).sin());
-        layer.forward(c, x)
+        (layer, [c, x])
     }
 
-    fn check(states: &KuramotoStates, first_voxel: [f64; 4], energies: [f64; 4]) {
+    fn check(frequency: Frequency, first_voxel: [f64; 4], energies: [f64; 4]) {
+        let (layer, [stimulus, start]) = fixture(frequency);
+        let states = layer.forward_with_energies(stimulus, start);
         let x = states.last.clone().into_data().try_to_vec::<f32>().unwrap();
         for (k, want) in first_voxel.into_iter().enumerate() {
             assert!((f64::from(x[4 * k]) - want).abs() < 2e-5, "channel {k}: {} {want}", x[4 * k]);
@@ -267,27 +277,32 @@ mod tests {
 
     #[test]
     fn published_values_with_rotation() {
-        let states = fixture(Frequency::Rotation { initial: 0.5 });
         let x = [0.98879100847, -0.149306200705, 0.873742768329, 0.486388296315];
-        check(&states, x, [0.0, 4.809951068535, -2.406264414536, -6.927423342588]);
+        check(Frequency::Rotation { initial: 0.5 }, x, [0.0, 4.809951068535, -2.406264414536, -6.927423342588]);
     }
 
     #[test]
     fn published_values_with_identity() {
-        let states = fixture(Frequency::Identity);
         let x = [0.497337861038, 0.867556944516, -0.206703717378, 0.978403584019];
-        check(&states, x, [0.0, 4.809951068535, -0.273753641247, -3.441972254328]);
+        check(Frequency::Identity, x, [0.0, 4.809951068535, -0.273753641247, -3.441972254328]);
     }
 
     #[test]
     fn published_values_without_frequency() {
-        let states = fixture(Frequency::None);
         let x = [0.749210477678, 0.662331986346, 0.688157465048, 0.725561371145];
-        check(&states, x, [0.0, 4.809951068535, -2.237720465515, -5.322582098559]);
+        check(Frequency::None, x, [0.0, 4.809951068535, -2.237720465515, -5.322582098559]);
     }
 
     #[test]
-    fn order_is_one_when_all_agree_and_falls_when_they_do_not() {
+    fn the_state_is_the_same_without_energies() {
+        let (layer, [stimulus, start]) = fixture(Frequency::Rotation { initial: 0.5 });
+        let traced = layer.forward_with_energies(stimulus.clone(), start.clone());
+        assert_eq!(traced.energies.len(), 4);
+        assert_eq!(layer.forward(stimulus, start).into_data(), traced.last.into_data());
+    }
+
+    #[test]
+    fn order_is_1_when_all_agree_and_0_when_they_oppose() {
         let device = Device::flex();
         let agree = Tensor::<1>::from_floats([1.0, 1.0, 0.0, 0.0], &device).reshape([1, 2, 1, 1, 2]);
         let oppose = Tensor::<1>::from_floats([1.0, -1.0, 0.0, 0.0], &device).reshape([1, 2, 1, 1, 2]);
@@ -297,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn the_start_depends_on_the_seed_alone() {
+    fn the_initial_state_depends_on_the_seed() {
         let device = Device::flex();
         let state = |seed| seeded_state([2, 2, 2, 2], seed, &device).into_data();
         assert_eq!(state(1), state(1));

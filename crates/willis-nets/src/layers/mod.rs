@@ -1,7 +1,10 @@
-//! Layers whose parameters carry PyTorch's names and layouts, so that published state dicts load by
-//! path.
+//! Neural layers, one per file. Parameters have PyTorch's names and layouts, so that published state
+//! dicts load by path.
+//!
+//! A layer is made by its configuration: `XConfig::init(&mut Init) -> X`.
 
 mod conv3d;
+mod conv_block;
 pub mod film;
 pub mod graph_attention;
 mod init;
@@ -10,7 +13,9 @@ mod linear;
 mod norms;
 pub mod visible;
 
-pub use conv3d::{Bias, Conv3d, ConvTranspose3d};
+pub use conv_block::{Activation, ConvBlock, ConvBlockConfig};
+pub use conv3d::{Bias, Conv3d, Conv3dConfig, ConvTranspose3d, ConvTranspose3dConfig};
 pub use init::Init;
-pub use linear::Linear;
-pub use norms::{LayerNorm, SpaceNorm, Statistics};
+pub use linear::{Linear, LinearConfig};
+pub(crate) use norms::standardise;
+pub use norms::{LayerNorm, LayerNormConfig, SpaceNorm, SpaceNormConfig, Statistics};

@@ -9,9 +9,9 @@
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Int, Tensor, TensorData};
 
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
-use crate::ops::{self, ConvOptions};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Conv3d, Conv3dConfig, Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use crate::ops;
 
 /// Side of the cube that every level is presented as, voxels.
 pub const SIDE: usize = 96;
@@ -67,9 +67,9 @@ impl Visible {
         self.items.iter().flat_map(flags).collect()
     }
 
-    fn active(&self, device: &Device) -> Active {
+    fn active(&self, device: &Device) -> VisibleCells {
         let flags: Vec<bool> = self.masked().into_iter().map(|masked| !masked).collect();
-        Active::new(&flags, self.items.len(), [GRID; 3], device)
+        VisibleCells::new(&flags, self.items.len(), [GRID; 3], device)
     }
 
     /// `[B, V, C]` index of `order[v]` for every channel.
@@ -134,7 +134,7 @@ impl Mim {
             |i: usize, init: &mut Init| PatchEmbed::new(if i == 0 { 1 } else { CHANNELS[i - 1] }, CHANNELS[i], init);
         let fuse = |i: usize, init: &mut Init| {
             let side = 8 >> i;
-            Conv3d::new(CHANNELS[i], CHANNELS[3], side, ConvOptions::cubic(side, 0), Bias::Yes, init)
+            Conv3dConfig::patches(CHANNELS[i], CHANNELS[3], side).init(init)
         };
         let blocks = |i: usize, init: &mut Init| (0..2).map(|_| ConvBlock::new(CHANNELS[i], init)).collect();
         let transformer = |count: usize, channels: usize, heads: usize, init: &mut Init| {
@@ -145,7 +145,7 @@ impl Mim {
             patch_embed2: embed(1, init),
             patch_embed3: embed(2, init),
             patch_embed4: embed(3, init),
-            patch_embed5: Linear::new(CHANNELS[3], CHANNELS[3], init),
+            patch_embed5: LinearConfig::new(CHANNELS[3], CHANNELS[3]).init(init),
             stage1_output_decode: fuse(0, init),
             stage2_output_decode: fuse(1, init),
             stage3_output_decode: fuse(2, init),
@@ -153,12 +153,12 @@ impl Mim {
             blocks2: blocks(1, init),
             blocks3: blocks(2, init),
             blocks4: transformer(11, CHANNELS[3], HEADS, init),
-            norm: LayerNorm::new(CHANNELS[3], init).with_eps(1e-6),
-            decoder_embed: Linear::new(CHANNELS[3], DECODER_CHANNELS, init),
+            norm: LayerNormConfig::new(CHANNELS[3]).with_eps(1e-6).init(init),
+            decoder_embed: LinearConfig::new(CHANNELS[3], DECODER_CHANNELS).init(init),
             mask_token: init.normal([1, 1, DECODER_CHANNELS], 0.02),
             decoder_blocks: transformer(8, DECODER_CHANNELS, DECODER_HEADS, init),
-            decoder_norm: LayerNorm::new(DECODER_CHANNELS, init).with_eps(1e-6),
-            decoder_pred: Linear::new(DECODER_CHANNELS, TOKEN.pow(3), init),
+            decoder_norm: LayerNormConfig::new(DECODER_CHANNELS).with_eps(1e-6).init(init),
+            decoder_pred: LinearConfig::new(DECODER_CHANNELS, TOKEN.pow(3)).init(init),
         }
     }
 
@@ -248,8 +248,8 @@ struct PatchEmbed {
 impl PatchEmbed {
     fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self {
-            proj: Conv3d::new(inputs, outputs, 2, ConvOptions::cubic(2, 0), Bias::Yes, init),
-            norm: LayerNorm::new(outputs, init),
+            proj: Conv3dConfig::patches(inputs, outputs, 2).init(init),
+            norm: LayerNormConfig::new(outputs).init(init),
         }
     }
 
@@ -283,22 +283,19 @@ struct ConvMlp {
 
 impl ConvBlock {
     fn new(channels: usize, init: &mut Init) -> Self {
-        let pointwise = |inputs, outputs, init: &mut Init| {
-            Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
-        };
-        let depthwise = ConvOptions { groups: channels, ..ConvOptions::cubic(1, 2) };
+        let pointwise = |inputs, outputs, init: &mut Init| Conv3dConfig::pointwise(inputs, outputs).init(init);
         Self {
-            norm1: LayerNorm::new(channels, init),
+            norm1: LayerNormConfig::new(channels).init(init),
             conv1: pointwise(channels, channels, init),
-            attn: Conv3d::new(channels, channels, 5, depthwise, Bias::Yes, init),
+            attn: Conv3dConfig::depthwise(channels, 5).init(init),
             conv2: pointwise(channels, channels, init),
-            norm2: LayerNorm::new(channels, init),
+            norm2: LayerNormConfig::new(channels).init(init),
             mlp: ConvMlp { fc1: pointwise(channels, 4 * channels, init), fc2: pointwise(4 * channels, channels, init) },
         }
     }
 
-    fn forward(&self, x: Tensor<5>, active: &Active) -> Tensor<5> {
-        let seen = active.keep(self.conv1.forward(channel_norm(&self.norm1, x.clone())));
+    fn forward(&self, x: Tensor<5>, active: &VisibleCells) -> Tensor<5> {
+        let seen = active.mask(self.conv1.forward(channel_norm(&self.norm1, x.clone())));
         let x = x + self.conv2.forward(self.attn.forward(seen));
         let hidden = ops::gelu(self.mlp.fc1.forward(channel_norm(&self.norm2, x.clone())));
         x + self.mlp.fc2.forward(hidden)
@@ -330,14 +327,17 @@ struct Mlp {
 impl TransformerBlock {
     fn new(channels: usize, heads: usize, init: &mut Init) -> Self {
         Self {
-            norm1: LayerNorm::new(channels, init).with_eps(1e-6),
+            norm1: LayerNormConfig::new(channels).with_eps(1e-6).init(init),
             attn: Attention {
-                qkv: Linear::new(channels, 3 * channels, init),
-                proj: Linear::new(channels, channels, init),
+                qkv: LinearConfig::new(channels, 3 * channels).init(init),
+                proj: LinearConfig::new(channels, channels).init(init),
                 heads,
             },
-            norm2: LayerNorm::new(channels, init).with_eps(1e-6),
-            mlp: Mlp { fc1: Linear::new(channels, 4 * channels, init), fc2: Linear::new(4 * channels, channels, init) },
+            norm2: LayerNormConfig::new(channels).with_eps(1e-6).init(init),
+            mlp: Mlp {
+                fc1: LinearConfig::new(channels, 4 * channels).init(init),
+                fc2: LinearConfig::new(4 * channels, channels).init(init),
+            },
         }
     }
 
@@ -411,7 +411,7 @@ mod tests {
         let numbers: Vec<f64> = (0..TOKENS).map(|i| ((i * 37) % TOKENS) as f64).collect();
         let visible = Visible::smallest(&[numbers], 20);
         let x = golden::input([1, 1, SIDE, SIDE, SIDE], &device);
-        let seen = visible.active(&device).keep(x.clone());
+        let seen = visible.active(&device).mask(x.clone());
         let latent = |x| net.encode(x, &visible).into_data();
         latent(x.clone()).assert_eq(&latent(seen.clone() + (x - seen) * 7.0), true);
     }

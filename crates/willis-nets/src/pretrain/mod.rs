@@ -18,7 +18,8 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::Image;
 
 use crate::backbones::published::Backbone;
-use crate::layers::visible::{Active, plain_standardise};
+use crate::layers::standardise;
+use crate::layers::visible::VisibleCells;
 use crate::train::{Loss, Progress, train};
 use crate::weights::Weights;
 use config::check;
@@ -149,10 +150,10 @@ fn step_loss<'a>(
     for (number, level) in levels.into_iter().enumerate() {
         let items = level.cubes.len();
         let x = tensor(level.cubes, patch, &net.device());
-        let active = Active::new(&level.seen, items, [grid; 3], &x.device().inner());
+        let visible = VisibleCells::new(&level.seen, items, [grid; 3], &x.device().inner());
         let intensity = x.clone().narrow(1, 0, 1);
-        let painting = net.paint(x, &active);
-        add(PAINT[number], net.error(painting.image.clone(), intensity.clone(), &active, cell), 1.0);
+        let painting = net.paint(x, &visible);
+        add(PAINT[number], net.error(painting.image.clone(), intensity.clone(), &visible, cell), 1.0);
         if let (Some(net), Some(coarsest)) = (net.nested(), painting.coarsest)
             && let Some(errors) = net.region_errors(coarsest, &level.seen, grid)
         {
@@ -166,12 +167,12 @@ fn step_loss<'a>(
         }
         outer = painting.cells;
         if number == native {
-            shown = Some((intensity, active, painting.image));
+            shown = Some((intensity, visible, painting.image));
         }
     }
     let total: Tensor<1> = total.expect("there is at least one level");
-    let (intensity, active, painted) = shown.expect("one level is native");
-    let panel = move || Panel::of(&intensity, &active, &net.in_units_of(painted, intensity.clone(), cell), patch);
+    let (intensity, visible, painted) = shown.expect("one level is native");
+    let panel = move || Panel::of(&intensity, &visible, &net.in_units_of(painted, intensity.clone(), cell), patch);
     (Loss { terms, ..Loss::of(total) }, panel)
 }
 
@@ -182,13 +183,13 @@ fn tensor(cubes: Vec<Vec<f32>>, side: usize, device: &Device) -> Tensor<5> {
 }
 
 impl Panel {
-    fn of(x: &Tensor<5>, active: &Active, painted: &Tensor<5>, side: usize) -> Self {
+    fn of(x: &Tensor<5>, visible: &VisibleCells, painted: &Tensor<5>, side: usize) -> Self {
         let slice = |t: Tensor<5>| -> Vec<f32> {
             let values: Vec<f32> = t.into_data().convert::<f32>().try_to_vec().expect("data was just converted to f32");
             values[side / 2 * side * side..][..side * side].to_vec()
         };
-        let x = plain_standardise(x.clone());
-        Self { side, image: slice(x.clone()), masked: slice(active.keep(x)), painted: slice(painted.clone()) }
+        let x = standardise(x.clone());
+        Self { side, image: slice(x.clone()), masked: slice(visible.mask(x)), painted: slice(painted.clone()) }
     }
 }
 

@@ -8,8 +8,8 @@ use super::regions::{RegionErrors, RegionHeads};
 use super::views::Parent;
 use super::{Method, PretrainConfig};
 use crate::backbones::published::Backbone;
-use crate::layers::visible::{Active, plain_standardise};
-use crate::layers::{Init, Linear};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Init, Linear, standardise};
 use crate::ops;
 use crate::pretrain::spark::{Encoding, InputMask, Light, S3d, masked_cell_error, masked_error, repainted};
 use crate::weights::Weights;
@@ -136,16 +136,16 @@ impl Painter {
     }
 
     /// The painting of x `[B, in, D, H, W]`.
-    pub fn paint(&self, x: Tensor<5>, active: &Active) -> Painting {
+    pub fn paint(&self, x: Tensor<5>, visible: &VisibleCells) -> Painting {
         let alone = |image| Painting { image, cells: None, coarsest: None };
         match self {
-            Self::Light(net) => alone(net.forward(x, active, Encoding::Sparse).image),
+            Self::Light(net) => alone(net.forward(x, visible, Encoding::Sparse).image),
             Self::Nested(net) => {
                 let encoding = if net.sparse { Encoding::Sparse } else { Encoding::Dense };
-                let painted = net.light.forward(x, active, encoding);
+                let painted = net.light.forward(x, visible, encoding);
                 Painting { image: painted.image, cells: Some(painted.cells), coarsest: Some(painted.coarsest) }
             }
-            Self::Resenc(net) => alone(net.forward(x, active, InputMask::On)),
+            Self::Resenc(net) => alone(net.forward(x, visible, InputMask::On)),
         }
     }
 
@@ -158,17 +158,17 @@ impl Painter {
     }
 
     /// How far a painting is from the intensities, where they were masked.
-    pub fn error(&self, painted: Tensor<5>, intensity: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
+    pub fn error(&self, painted: Tensor<5>, intensity: Tensor<5>, visible: &VisibleCells, cell: usize) -> Tensor<1> {
         match self {
-            Self::Light(_) | Self::Nested(_) => masked_cell_error(painted, intensity, active, cell),
-            Self::Resenc(_) => masked_error(painted, intensity, active),
+            Self::Light(_) | Self::Nested(_) => masked_cell_error(painted, intensity, visible, cell),
+            Self::Resenc(_) => masked_error(painted, intensity, visible),
         }
     }
 
     /// A painting in units of the standardised intensities.
     pub fn in_units_of(&self, painted: Tensor<5>, intensity: Tensor<5>, cell: usize) -> Tensor<5> {
         match self {
-            Self::Light(_) | Self::Nested(_) => repainted(painted, plain_standardise(intensity), cell),
+            Self::Light(_) | Self::Nested(_) => repainted(painted, standardise(intensity), cell),
             Self::Resenc(_) => painted,
         }
     }

@@ -9,7 +9,7 @@ use burn::module::Module;
 use burn::tensor::activation::log_softmax;
 use burn::tensor::{Int, Tensor, TensorData};
 
-use crate::layers::{Init, Linear};
+use crate::layers::{Init, Linear, LinearConfig};
 
 /// Cells of a region.
 const CELLS: usize = 8;
@@ -33,7 +33,10 @@ pub(super) struct RegionErrors {
 
 impl RegionHeads {
     pub fn new(channels: usize, init: &mut Init) -> Self {
-        Self { count: Linear::new(channels, CELLS + 1, init), position: Linear::new(channels, CELLS, init) }
+        Self {
+            count: LinearConfig::new(channels, CELLS + 1).init(init),
+            position: LinearConfig::new(channels, CELLS).init(init),
+        }
     }
 
     /// Asks the mean features of each region.

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use willis_core::NodeTable;
 
 use crate::layers::graph_attention::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
-use crate::layers::{Init, LayerNorm, Linear};
+use crate::layers::{Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use crate::weights::{Weights, WeightsError};
 
 /// Sizes of a [`ProposeNet`].
@@ -75,7 +75,7 @@ impl ProposeNetConfig {
     pub fn init(&self, seed: u64, device: &Device) -> ProposeNet {
         let init = &mut Init::new(seed, device);
         let width = self.heads * self.head_width;
-        let mut input = Linear::new(self.node_features, width, init);
+        let mut input = LinearConfig::new(self.node_features, width).init(init);
         input.weight = init.normal([width, self.node_features], (1.0 / self.node_features.max(1) as f64).sqrt());
         let layer = GraphAttentionConfig {
             input: width,
@@ -84,15 +84,15 @@ impl ProposeNetConfig {
             edge_features: self.edge_features,
             rule: AttentionRule::Dynamic,
         };
-        let layers =
-            (0..self.layers).map(|_| ProposeLayer { attention: layer.init(init), norm: LayerNorm::new(width, init) });
+        let layers = (0..self.layers)
+            .map(|_| ProposeLayer { attention: layer.init(init), norm: LayerNormConfig::new(width).init(init) });
         let layers = layers.collect();
         ProposeNet {
             node_scale: Standardise::identity(self.node_features, init),
             edge_scale: (self.edge_features > 0).then(|| Standardise::identity(self.edge_features, init)),
             input,
             layers,
-            head: Linear::new(width, 1, init),
+            head: LinearConfig::new(width, 1).init(init),
         }
     }
 }

@@ -6,9 +6,9 @@ use burn::tensor::Tensor;
 
 use super::net::SegmentNetConfig;
 use crate::backbones::segformer3d::SegFormer3d;
-use crate::layers::{Bias, Conv3d, Init, SpaceNorm, Statistics};
+use crate::layers::{Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, Init};
 use crate::loss::segmentation::CHANNELS;
-use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
+use crate::ops::{Corners, resize_trilinear};
 
 /// The net.
 #[derive(Module, Debug)]
@@ -29,23 +29,21 @@ pub struct Branched {
 impl Branched {
     pub(super) fn new(config: &SegmentNetConfig, init: &mut Init) -> Self {
         let (full, half) = (config.full_channels, config.half_channels);
-        let pointwise = |inputs, outputs, init: &mut Init| {
-            Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), Bias::Yes, init)
-        };
+        let pointwise = |inputs, outputs, init: &mut Init| Conv3dConfig::pointwise(inputs, outputs).init(init);
         let head = pointwise(full, CHANNELS, init);
         let blocks = |channels, init: &mut Init| {
             (0..config.fine_blocks).map(|_| ResidualBlock::new(channels, init)).collect::<Vec<_>>()
         };
         Self {
             backbone: config.backbone.init(init),
-            full_in: ConvBlock::new(1, full, 1, init),
-            half_in: ConvBlock::new(full, half, 2, init),
+            full_in: conv_block(1, full, 1, init),
+            half_in: conv_block(full, half, 2, init),
             half_in_blocks: blocks(half, init),
             to_half: pointwise(config.backbone.decoder_dim, half, init),
-            half_out: ConvBlock::new(half, half, 1, init),
+            half_out: conv_block(half, half, 1, init),
             half_out_blocks: blocks(half, init),
             to_full: pointwise(half, full, init),
-            full_out: ConvBlock::new(full, full, 1, init),
+            full_out: conv_block(full, full, 1, init),
             full_out_blocks: blocks(full, init),
             head,
         }
@@ -54,39 +52,25 @@ impl Branched {
     /// x `[B, 4, D, H, W]`, every axis a multiple of 32 -> logits `[B, 15, D, H, W]`.
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let [_, _, depth, height, width] = x.dims();
-        let full = self.full_in.forward(x.clone().narrow(1, 0, 1));
-        let half = through(&self.half_in_blocks, self.half_in.forward(full.clone()));
+        let full = self.full_in.forward(x.clone().narrow(1, 0, 1), None);
+        let half = through(&self.half_in_blocks, self.half_in.forward(full.clone(), None));
         let features = self.backbone.features(x);
         let half_size = [depth / 2, height / 2, width / 2];
         // Convolving a concatenation is summing convolutions: the branches are summed at once,
         // after 1x1 convolutions that run before the interpolation they commute with.
         let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
-        let half = through(&self.half_out_blocks, self.half_out.forward(half));
+        let half = through(&self.half_out_blocks, self.half_out.forward(half, None));
         let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
-        let fine = self.head.forward(through(&self.full_out_blocks, self.full_out.forward(full)));
+        let fine = self.head.forward(through(&self.full_out_blocks, self.full_out.forward(full, None)));
         let coarse = self.backbone.segformer_decoder.classify(features);
         fine + resize_trilinear(coarse, [depth, height, width], Corners::Free)
     }
 }
 
-/// Convolution, instance norm, GELU.
-#[derive(Module, Debug)]
-struct ConvBlock {
-    conv: Conv3d,
-    norm: SpaceNorm,
-}
-
-impl ConvBlock {
-    fn new(inputs: usize, outputs: usize, stride: usize, init: &mut Init) -> Self {
-        Self {
-            conv: Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(stride, 1), Bias::No, init),
-            norm: SpaceNorm::new(outputs, Statistics::Own, init),
-        }
-    }
-
-    fn forward(&self, x: Tensor<5>) -> Tensor<5> {
-        ops::gelu(self.norm.forward(self.conv.forward(x)))
-    }
+/// 3x3x3 convolution, instance norm, GELU.
+fn conv_block(inputs: usize, outputs: usize, stride: usize, init: &mut Init) -> ConvBlock {
+    let conv = Conv3dConfig::new(inputs, outputs, 3).with_stride(stride).without_bias();
+    ConvBlockConfig::new(conv, Activation::Gelu).init(init)
 }
 
 /// `x + W2 GELU(norm(W1 x))`: changes nothing at first, since W2 starts at zero, so that a trained
@@ -99,13 +83,13 @@ struct ResidualBlock {
 
 impl ResidualBlock {
     fn new(channels: usize, init: &mut Init) -> Self {
-        let first = ConvBlock::new(channels, channels, 1, init);
-        let mut second = Conv3d::new(channels, channels, 3, ConvOptions::cubic(1, 1), Bias::Yes, init);
+        let first = conv_block(channels, channels, 1, init);
+        let mut second = Conv3dConfig::new(channels, channels, 3).init(init);
         second.weight = init.constant(second.weight.dims(), 0.0);
         Self { first, second }
     }
 }
 
 fn through(blocks: &[ResidualBlock], x: Tensor<5>) -> Tensor<5> {
-    blocks.iter().fold(x, |x, block| x.clone() + block.second.forward(block.first.forward(x)))
+    blocks.iter().fold(x, |x, block| x.clone() + block.second.forward(block.first.forward(x, None)))
 }

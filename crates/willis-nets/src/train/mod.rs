@@ -303,12 +303,12 @@ mod tests {
     use rand::RngExt;
 
     use super::*;
-    use crate::layers::{Init, Linear};
+    use crate::layers::{Init, Linear, LinearConfig};
 
     /// Fits `y = 2 a - 3 b + 1` from random points.
     fn run(config: &TrainConfig, run_dir: &Path, seen: &mut Vec<f64>) -> Trained<Linear> {
         let device = Device::flex();
-        let net = Linear::new(2, 1, &mut Init::new(5, &device));
+        let net = LinearConfig::new(2, 1).init(&mut Init::new(5, &device));
         let sample = |_: usize, rng: &mut ChaCha8Rng| -> Vec<[f32; 2]> {
             (0..16).map(|_| [rng.random::<f32>() - 0.5, rng.random::<f32>() - 0.5]).collect()
         };
@@ -349,7 +349,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let frozen = TrainConfig { steps: 5, rates: [("weight".to_string(), 0.0)].into(), ..config() };
         let trained = Weights::of(&run(&frozen, folder.path(), &mut Vec::new()).net);
-        let fresh = Weights::of(&Linear::new(2, 1, &mut Init::new(5, &Device::flex())));
+        let fresh = Weights::of(&LinearConfig::new(2, 1).init(&mut Init::new(5, &Device::flex())));
         let moved = |name: &str| {
             let pairs = trained.get(name).unwrap().iter().zip(fresh.get(name).unwrap());
             pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
@@ -380,7 +380,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let config = TrainConfig { steps: 2, ..config() };
         run(&config, folder.path(), &mut Vec::new());
-        let net = Linear::new(2, 1, &mut Init::new(5, &Device::flex()));
+        let net = LinearConfig::new(2, 1).init(&mut Init::new(5, &Device::flex()));
         let other = TrainConfig { learning_rate: 0.1, ..config };
         let loss = |net: &Linear, ()| Loss::of(net.weight.val().sum());
         let error = train(net, &other, folder.path(), |_, _| (), loss, |_| ()).unwrap_err();

@@ -372,10 +372,10 @@ mod tests {
     use burn::tensor::Device;
 
     use super::*;
-    use crate::layers::{Init, Linear};
+    use crate::layers::{Init, Linear, LinearConfig};
 
     fn net(seed: u64) -> Linear {
-        Linear::new(3, 2, &mut Init::new(seed, &Device::flex()))
+        LinearConfig::new(3, 2).init(&mut Init::new(seed, &Device::flex()))
     }
 
     #[test]

@@ -5,8 +5,10 @@ use burn::tensor::Tensor;
 
 use super::SegFormer3dConfig;
 use super::encoder::Tokens;
-use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
-use crate::ops::{self, ConvOptions, Corners, resize_trilinear};
+use crate::layers::{
+    Conv3d, Conv3dConfig, Init, LayerNorm, LayerNormConfig, Linear, LinearConfig, SpaceNorm, SpaceNormConfig,
+};
+use crate::ops::{self, Corners, resize_trilinear};
 
 /// Brings the four stages to one width and to the finest stage's grid, and fuses them.
 #[derive(Module, Debug)]
@@ -23,20 +25,20 @@ impl Decoder {
     /// Initial parameters.
     pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
         let dim = config.decoder_dim;
-        let pointwise = ConvOptions::cubic(1, 0);
-        let [c1, c2, c3, c4] = config
-            .embed_dims
-            .map(|channels| Projection { proj: Linear::new(channels, dim, init), bn: LayerNorm::new(dim, init) });
+        let [c1, c2, c3, c4] = config.embed_dims.map(|channels| Projection {
+            proj: LinearConfig::new(channels, dim).init(init),
+            bn: LayerNormConfig::new(dim).init(init),
+        });
         Self {
             linear_c1: c1,
             linear_c2: c2,
             linear_c3: c3,
             linear_c4: c4,
             linear_fuse: Fuse {
-                conv: Conv3d::new(4 * dim, dim, 1, pointwise, Bias::No, init),
-                norm: SpaceNorm::new(dim, config.statistics, init),
+                conv: Conv3dConfig::pointwise(4 * dim, dim).without_bias().init(init),
+                norm: SpaceNormConfig::new(dim, config.statistics).init(init),
             },
-            linear_pred: Conv3d::new(dim, config.num_classes, 1, pointwise, Bias::Yes, init),
+            linear_pred: Conv3dConfig::pointwise(dim, config.num_classes).init(init),
         }
     }
 

@@ -4,9 +4,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 
 use super::{AttentionScale, SegFormer3dConfig};
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear, SpaceNorm};
-use crate::ops::{self, ConvOptions};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{
+    Conv3d, Conv3dConfig, Init, LayerNorm, LayerNormConfig, Linear, LinearConfig, SpaceNorm, SpaceNormConfig,
+};
+use crate::ops;
 
 /// Attention in stage s sees keys reduced by this factor along every axis.
 const REDUCTION: [usize; 4] = [4, 2, 1, 1];
@@ -45,20 +47,20 @@ impl Encoder {
             tf_block2,
             tf_block3,
             tf_block4,
-            norm1: LayerNorm::new(dims[0], init),
-            norm2: LayerNorm::new(dims[1], init),
-            norm3: LayerNorm::new(dims[2], init),
-            norm4: LayerNorm::new(dims[3], init),
+            norm1: LayerNormConfig::new(dims[0]).init(init),
+            norm2: LayerNormConfig::new(dims[1]).init(init),
+            norm3: LayerNormConfig::new(dims[2]).init(init),
+            norm4: LayerNormConfig::new(dims[3]).init(init),
         }
     }
 
     /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first; with
-    /// `active` only of the cells that may be seen, and zero elsewhere.
-    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> [Tokens; 4] {
+    /// `visible` only of the cells that may be seen, and zero elsewhere.
+    pub fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> [Tokens; 4] {
         let stage = |x: Tensor<5>, embed: &PatchEmbed, blocks: &[Block], norm: &LayerNorm| {
-            let tokens = embed.forward(x).kept(active);
-            let tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, active));
-            tokens.map(|x| norm.forward(x)).kept(active)
+            let tokens = embed.forward(x).kept(visible);
+            let tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, visible));
+            tokens.map(|x| norm.forward(x)).kept(visible)
         };
         let first = stage(x, &self.embed_1, &self.tf_block1, &self.norm1);
         let second = stage(first.clone().into_volume(), &self.embed_2, &self.tf_block2, &self.norm2);
@@ -90,10 +92,10 @@ impl Tokens {
     }
 
     /// Zeros where they may not be seen.
-    fn kept(self, active: Option<&Active>) -> Self {
+    fn kept(self, visible: Option<&VisibleCells>) -> Self {
         let grid = self.grid;
-        match active {
-            Some(active) => self.map(|x| active.keep_tokens(x, grid)),
+        match visible {
+            Some(visible) => self.map(|x| visible.mask_tokens(x, grid)),
             None => self,
         }
     }
@@ -112,10 +114,9 @@ struct PatchEmbed {
 
 impl PatchEmbed {
     fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, init: &mut Init) -> Self {
-        let options = ConvOptions::cubic(stride, kernel / 2);
         Self {
-            patch_embeddings: Conv3d::new(inputs, outputs, kernel, options, Bias::Yes, init),
-            norm: LayerNorm::new(outputs, init),
+            patch_embeddings: Conv3dConfig::new(inputs, outputs, kernel).with_stride(stride).init(init),
+            norm: LayerNormConfig::new(outputs).init(init),
         }
     }
 
@@ -136,24 +137,24 @@ impl Block {
     fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
         let channels = config.embed_dims[stage];
         Self {
-            norm1: LayerNorm::new(channels, init),
+            norm1: LayerNormConfig::new(channels).init(init),
             attention: Attention::new(config, stage, init),
-            norm2: LayerNorm::new(channels, init),
+            norm2: LayerNormConfig::new(channels).init(init),
             mlp: MixFfn::new(config, stage, init),
         }
     }
 
-    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tokens {
+    fn forward(&self, tokens: Tokens, visible: Option<&VisibleCells>) -> Tokens {
         let grid = tokens.grid;
         let tokens = tokens.map(|x| {
             let normed = Tokens { x: self.norm1.forward(x.clone()), grid };
-            x + self.attention.forward(normed, active)
+            x + self.attention.forward(normed, visible)
         });
         let tokens = tokens.map(|x| {
             let normed = Tokens { x: self.norm2.forward(x.clone()), grid };
-            x + self.mlp.forward(normed, active)
+            x + self.mlp.forward(normed, visible)
         });
-        tokens.kept(active)
+        tokens.kept(visible)
     }
 }
 
@@ -173,33 +174,32 @@ impl Attention {
     fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
         let (channels, heads, reduction) = (config.embed_dims[stage], config.heads[stage], REDUCTION[stage]);
         assert_eq!(channels % heads, 0, "{channels} channels of stage {stage} are no multiple of {heads} heads");
-        let options = ConvOptions::cubic(reduction, 0);
         let divisor = match config.attention_scale {
             AttentionScale::Heads => heads,
             AttentionScale::HeadDim => channels / heads,
         };
         Self {
-            query: Linear::new(channels, channels, init),
-            key_value: Linear::new(channels, 2 * channels, init),
-            proj: Linear::new(channels, channels, init),
-            sr: (reduction > 1).then(|| Conv3d::new(channels, channels, reduction, options, Bias::Yes, init)),
-            sr_norm: (reduction > 1).then(|| LayerNorm::new(channels, init)),
+            query: LinearConfig::new(channels, channels).init(init),
+            key_value: LinearConfig::new(channels, 2 * channels).init(init),
+            proj: LinearConfig::new(channels, channels).init(init),
+            sr: (reduction > 1).then(|| Conv3dConfig::patches(channels, channels, reduction).init(init)),
+            sr_norm: (reduction > 1).then(|| LayerNormConfig::new(channels).init(init)),
             heads,
             divisor: (divisor as f64).sqrt(),
         }
     }
 
-    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tensor<3> {
+    fn forward(&self, tokens: Tokens, visible: Option<&VisibleCells>) -> Tensor<3> {
         let query = self.query.forward(tokens.x.clone());
         let reduced = match (&self.sr, &self.sr_norm) {
             (Some(conv), Some(norm)) => {
-                Tokens::from_volume(conv.forward(tokens.kept(active).into_volume())).map(|x| norm.forward(x))
+                Tokens::from_volume(conv.forward(tokens.kept(visible).into_volume())).map(|x| norm.forward(x))
             }
             _ => tokens,
         };
         let grid = reduced.grid;
-        let reduced = match active {
-            Some(active) => active.seen_tokens(reduced.x, grid),
+        let reduced = match visible {
+            Some(visible) => visible.gather_tokens(reduced.x, grid),
             None => reduced.x,
         };
         // The linear layer's output splits as [key or value, head, channel of the head].
@@ -226,22 +226,21 @@ impl MixFfn {
     fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
         let channels = config.embed_dims[stage];
         let hidden = 4 * channels;
-        let options = ConvOptions { groups: hidden, ..ConvOptions::cubic(1, 1) };
         Self {
-            fc1: Linear::new(channels, hidden, init),
+            fc1: LinearConfig::new(channels, hidden).init(init),
             dwconv: DepthwiseConv {
-                dwconv: Conv3d::new(hidden, hidden, 3, options, Bias::Yes, init),
-                bn: SpaceNorm::new(hidden, config.statistics, init),
+                dwconv: Conv3dConfig::depthwise(hidden, 3).init(init),
+                bn: SpaceNormConfig::new(hidden, config.statistics).init(init),
             },
-            fc2: Linear::new(hidden, channels, init),
+            fc2: LinearConfig::new(hidden, channels).init(init),
         }
     }
 
-    fn forward(&self, tokens: Tokens, active: Option<&Active>) -> Tensor<3> {
-        let volume = tokens.map(|x| self.fc1.forward(x)).kept(active).into_volume();
+    fn forward(&self, tokens: Tokens, visible: Option<&VisibleCells>) -> Tensor<3> {
+        let volume = tokens.map(|x| self.fc1.forward(x)).kept(visible).into_volume();
         let DepthwiseConv { dwconv, bn } = &self.dwconv;
-        let volume = match active {
-            Some(active) => active.norm(bn, active.keep(dwconv.forward(volume))),
+        let volume = match visible {
+            Some(visible) => visible.norm(bn, visible.mask(dwconv.forward(volume))),
             None => dwconv.forward_normed(volume, bn),
         };
         self.fc2.forward(Tokens::from_volume(ops::gelu(volume)).x)

@@ -4,8 +4,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Int, Tensor, TensorData};
 
 use super::{RelativeIndex, WindowReverse};
-use crate::layers::visible::Active;
-use crate::layers::{Init, Linear};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Init, Linear, LinearConfig};
 use crate::ops;
 
 /// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and
@@ -44,8 +44,8 @@ impl WindowAttentionConfig {
         let rows = self.window.iter().map(|w| 2 * w - 1).product();
         WindowAttention {
             relative_position_bias_table: init.normal([rows, self.heads], 0.02),
-            qkv: Linear::new(self.channels, 3 * self.channels, init),
-            proj: Linear::new(self.channels, self.channels, init),
+            qkv: LinearConfig::new(self.channels, 3 * self.channels).init(init),
+            proj: LinearConfig::new(self.channels, self.channels).init(init),
             heads: self.heads,
             window: self.window,
             index: relative_index(self.window, self.relative_index),
@@ -55,9 +55,9 @@ impl WindowAttentionConfig {
 }
 
 impl WindowAttention {
-    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `active`
+    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `visible`
     /// no token looks at one that may not be seen; what it gives for those has no meaning.
-    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
+    pub fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
         let [b, d, h, w, c] = x.dims();
         let [wd, wh, ww] = self.window;
         let (nd, nh, nw) = (d / wd, h / wh, w / ww);
@@ -65,7 +65,7 @@ impl WindowAttention {
             let windows = x.reshape([b, nd, wd, nh, wh, nw, ww, channels]).permute([0, 1, 3, 5, 2, 4, 6, 7]);
             windows.reshape([b * nd * nh * nw, wd * wh * ww, channels])
         };
-        let seen = active.and_then(|active| active.channels_last([d, h, w])).map(|mask| windows(mask, 1));
+        let seen = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w])).map(|mask| windows(mask, 1));
         let attended = self.attend(windows(x, c), seen);
         match self.reverse {
             WindowReverse::Flat => attended.reshape([b, d, h, w, c]),

@@ -6,9 +6,9 @@ use burn::tensor::{Int, Tensor};
 use super::attention::{WindowAttention, WindowAttentionConfig};
 use super::haar::{self, Details};
 use super::{MergeOffsets, Quirks};
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, Init, LayerNorm, Linear};
-use crate::ops::{self, ConvOptions, Corners};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Conv3d, Conv3dConfig, Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
+use crate::ops::{self, Corners};
 
 /// Sizes of a [`Block`].
 #[derive(Debug, Clone)]
@@ -46,9 +46,9 @@ impl BlockConfig {
             window_reverse: self.quirks.window_reverse,
         };
         Block {
-            norm1: LayerNorm::new(self.channels, init).with_eps(1e-6),
+            norm1: LayerNormConfig::new(self.channels).with_eps(1e-6).init(init),
             attn: attention.init(init),
-            norm2: LayerNorm::new(self.channels, init).with_eps(1e-6),
+            norm2: LayerNormConfig::new(self.channels).with_eps(1e-6).init(init),
             mlp: FeedForward::new(self.channels, self.ffn_ratio * self.channels, init),
             levels: self.levels,
             multi_scale: self.multi_scale,
@@ -62,9 +62,14 @@ impl Block {
     ///
     /// # Shapes
     /// x `[B, D, H, W, C]` -> the same shape
-    pub fn forward(&self, x: Tensor<5>, active: Option<&Active>, details: Option<&mut Vec<Details>>) -> Tensor<5> {
+    pub fn forward(
+        &self,
+        x: Tensor<5>,
+        visible: Option<&VisibleCells>,
+        details: Option<&mut Vec<Details>>,
+    ) -> Tensor<5> {
         let [_, d, h, w, _] = x.dims();
-        let mut scale = kept(self.norm1.forward(x.clone()), active);
+        let mut scale = kept(self.norm1.forward(x.clone()), visible);
         let mut bands = Vec::new();
         let mut sum: Option<Tensor<5>> = None;
         for level in 1..=self.levels.max(1) {
@@ -81,7 +86,7 @@ impl Block {
                 };
             }
             if self.multi_scale || level >= self.levels {
-                let attended = enlarge(self.attn.forward(scale.clone(), active), [d, h, w], active);
+                let attended = enlarge(self.attn.forward(scale.clone(), visible), [d, h, w], visible);
                 sum = Some(match sum {
                     Some(sum) => sum + attended,
                     None => attended,
@@ -93,28 +98,28 @@ impl Block {
             *details = bands;
         }
         let x = x + sum.expect("there is at least one scale");
-        let z = kept(self.norm2.forward(x.clone()), active);
-        kept(x + z.clone() + self.mlp.forward(z, active), active)
+        let z = kept(self.norm2.forward(x.clone()), visible);
+        kept(x + z.clone() + self.mlp.forward(z, visible), visible)
     }
 }
 
 /// Tokens `[B, D, H, W, C]` with zeros where they may not be seen.
-pub(super) fn kept(x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
-    match active {
-        Some(active) => active.keep_channels_last(x),
+pub(super) fn kept(x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
+    match visible {
+        Some(visible) => visible.mask_channels_last(x),
         None => x,
     }
 }
 
 /// Tokens interpolated to a size; of those that may be seen only, their weights scaled up to one.
-fn enlarge(x: Tensor<5>, size: [usize; 3], active: Option<&Active>) -> Tensor<5> {
+fn enlarge(x: Tensor<5>, size: [usize; 3], visible: Option<&VisibleCells>) -> Tensor<5> {
     let [_, d, h, w, _] = x.dims();
     let resized =
         |x: Tensor<5>| ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::Free).permute([0, 2, 3, 4, 1]);
-    let mask = active.and_then(|active| active.channels_last([d, h, w]));
+    let mask = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w]));
     match mask {
-        _ if [d, h, w] == size => kept(x, active),
-        Some(mask) => kept(resized(x * mask.clone()) / resized(mask).clamp_min(1e-6), active),
+        _ if [d, h, w] == size => kept(x, visible),
+        Some(mask) => kept(resized(x * mask.clone()) / resized(mask).clamp_min(1e-6), visible),
         None => resized(x),
     }
 }
@@ -132,23 +137,22 @@ struct FeedForward {
 
 impl FeedForward {
     fn new(channels: usize, hidden: usize, init: &mut Init) -> Self {
-        let depthwise = ConvOptions { groups: hidden, ..ConvOptions::cubic(1, 1) };
         Self {
-            pwconv: Conv3d::new(channels, hidden, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
-            norm1: LayerNorm::new(hidden, init),
-            dwconv: Conv3d::new(hidden, hidden, 3, depthwise, Bias::Yes, init),
-            norm2: LayerNorm::new(hidden, init),
-            fc: Linear::new(hidden, channels, init),
+            pwconv: Conv3dConfig::pointwise(channels, hidden).init(init),
+            norm1: LayerNormConfig::new(hidden).init(init),
+            dwconv: Conv3dConfig::depthwise(hidden, 3).init(init),
+            norm2: LayerNormConfig::new(hidden).init(init),
+            fc: LinearConfig::new(hidden, channels).init(init),
         }
     }
 
     /// x `[B, D, H, W, C]` -> the same shape.
-    fn forward(&self, x: Tensor<5>, active: Option<&Active>) -> Tensor<5> {
+    fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
         // A 1x1x1 convolution is a linear map of each token.
         let weight = self.pwconv.weight.val();
         let [hidden, channels, ..] = weight.dims();
         let h = ops::linear(x, weight.reshape([hidden, channels]), self.pwconv.bias.as_ref().map(|b| b.val()));
-        let h = kept(ops::gelu(self.norm1.forward(h)), active);
+        let h = kept(ops::gelu(self.norm1.forward(h)), visible);
         let shape = h.dims();
         let h = self.dwconv.forward(ops::channels_first(h, [shape[1], shape[2], shape[3]]));
         let h = ops::channels_last(h, shape);
@@ -167,8 +171,8 @@ pub(super) struct PatchMerging {
 
 impl PatchMerging {
     pub fn new(channels: usize, offsets: MergeOffsets, init: &mut Init) -> Self {
-        let reduction = Linear { bias: None, ..Linear::new(8 * channels, 2 * channels, init) };
-        Self { reduction, norm: LayerNorm::new(8 * channels, init).with_eps(1e-6), offsets }
+        let reduction = LinearConfig::new(8 * channels, 2 * channels).without_bias().init(init);
+        Self { reduction, norm: LayerNormConfig::new(8 * channels).with_eps(1e-6).init(init), offsets }
     }
 
     /// x `[B, D, H, W, C]`, even axes -> `[B, D/2, H/2, W/2, 2C]`.

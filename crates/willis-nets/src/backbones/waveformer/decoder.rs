@@ -9,22 +9,11 @@ use burn::tensor::activation::sigmoid;
 
 use super::encoder::{StageOutput, WaveformerConfig};
 use super::haar::{self, Details};
-use crate::layers::visible::plain_standardise as standardise;
-use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, Linear, SpaceNorm, Statistics};
-use crate::ops::{self, ConvOptions, Corners, leaky_relu};
-
-fn pointwise(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
-    Conv3d::new(inputs, outputs, 1, ConvOptions::cubic(1, 0), bias, init)
-}
-
-fn cubic(inputs: usize, outputs: usize, bias: Bias, init: &mut Init) -> Conv3d {
-    Conv3d::new(inputs, outputs, 3, ConvOptions::cubic(1, 1), bias, init)
-}
-
-fn depthwise(channels: usize, init: &mut Init) -> Conv3d {
-    let options = ConvOptions { groups: channels, ..ConvOptions::cubic(1, 1) };
-    Conv3d::new(channels, channels, 3, options, Bias::Yes, init)
-}
+use crate::layers::{
+    Conv3d, Conv3dConfig, ConvTranspose3d, ConvTranspose3dConfig, Init, Linear, LinearConfig, SpaceNorm,
+    SpaceNormConfig, standardise,
+};
+use crate::ops::{self, Corners, leaky_relu};
 
 fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     leaky_relu(x, 0.0)
@@ -42,9 +31,9 @@ pub(super) struct ResBlock {
 impl ResBlock {
     pub fn new(inputs: usize, outputs: usize, init: &mut Init) -> Self {
         Self {
-            conv1: cubic(inputs, outputs, Bias::No, init),
-            conv2: cubic(outputs, outputs, Bias::No, init),
-            conv3: (inputs != outputs).then(|| pointwise(inputs, outputs, Bias::No, init)),
+            conv1: Conv3dConfig::new(inputs, outputs, 3).without_bias().init(init),
+            conv2: Conv3dConfig::new(outputs, outputs, 3).without_bias().init(init),
+            conv3: (inputs != outputs).then(|| Conv3dConfig::pointwise(inputs, outputs).without_bias().init(init)),
         }
     }
 
@@ -76,12 +65,12 @@ impl Calibration {
     pub fn new(channels: usize, init: &mut Init) -> Self {
         let narrow = channels / 4;
         Self {
-            reduce: pointwise(channels, narrow, Bias::Yes, init),
-            conv: cubic(narrow, narrow, Bias::Yes, init),
-            expand: pointwise(narrow, channels, Bias::Yes, init),
-            residual: pointwise(channels, channels, Bias::Yes, init),
-            fc1: Linear::new(channels, narrow, init),
-            fc2: Linear::new(narrow, channels, init),
+            reduce: Conv3dConfig::pointwise(channels, narrow).init(init),
+            conv: Conv3dConfig::new(narrow, narrow, 3).init(init),
+            expand: Conv3dConfig::pointwise(narrow, channels).init(init),
+            residual: Conv3dConfig::pointwise(channels, channels).init(init),
+            fc1: LinearConfig::new(channels, narrow).init(init),
+            fc2: LinearConfig::new(narrow, channels).init(init),
         }
     }
 
@@ -108,9 +97,9 @@ struct Refinement {
 impl Refinement {
     fn new(channels: usize, init: &mut Init) -> Self {
         Self {
-            conv1: depthwise(channels, init),
-            norm: SpaceNorm::new(channels, Statistics::Own, init),
-            conv2: pointwise(channels, channels, Bias::Yes, init),
+            conv1: Conv3dConfig::depthwise(channels, 3).init(init),
+            norm: SpaceNormConfig::instance(channels).init(init),
+            conv2: Conv3dConfig::pointwise(channels, channels).init(init),
         }
     }
 
@@ -137,7 +126,7 @@ impl WaveletDecoder {
     pub fn new(config: &WaveformerConfig, stage: usize, init: &mut Init) -> Self {
         let (bottleneck, channels) = (config.channels(3), config.channels(stage));
         Self {
-            conv_lf_block: cubic(bottleneck, channels, Bias::No, init),
+            conv_lf_block: Conv3dConfig::new(bottleneck, channels, 3).without_bias().init(init),
             hf_ref: config.hf_refinement.then(|| (0..3 - stage).map(|_| Refinement::new(channels, init)).collect()),
             conv_block: ResBlock::new(2 * channels, channels, init),
         }
@@ -179,17 +168,20 @@ impl Upsampling {
     /// From the width of a stage to that of the first; two mixing layers where the way is far.
     pub fn new(channels: usize, outputs: usize, layers: usize, init: &mut Init) -> Self {
         let mix = match layers {
-            1 => vec![pointwise(2 * channels, outputs, Bias::Yes, init)],
+            1 => vec![Conv3dConfig::pointwise(2 * channels, outputs).init(init)],
             _ => {
-                vec![pointwise(2 * channels, channels, Bias::Yes, init), pointwise(channels, outputs, Bias::Yes, init)]
+                vec![
+                    Conv3dConfig::pointwise(2 * channels, channels).init(init),
+                    Conv3dConfig::pointwise(channels, outputs).init(init),
+                ]
             }
         };
         Self {
-            depthwise: depthwise(channels, init),
-            norm: SpaceNorm::new(channels, Statistics::Own, init),
-            conv2: pointwise(channels, 2 * channels, Bias::Yes, init),
+            depthwise: Conv3dConfig::depthwise(channels, 3).init(init),
+            norm: SpaceNormConfig::instance(channels).init(init),
+            conv2: Conv3dConfig::pointwise(channels, 2 * channels).init(init),
             mix,
-            shortcut: pointwise(channels, outputs, Bias::Yes, init),
+            shortcut: Conv3dConfig::pointwise(channels, outputs).init(init),
         }
     }
 
@@ -211,7 +203,7 @@ pub(super) struct FullResolution {
 
 impl FullResolution {
     pub fn new(channels: usize, init: &mut Init) -> Self {
-        let transposed = ConvTranspose3d::new(3 * channels, channels, 2, Bias::No, init);
+        let transposed = ConvTranspose3dConfig::new(3 * channels, channels, 2).without_bias().init(init);
         Self { transposed, block: ResBlock::new(2 * channels, channels, init) }
     }
 

@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::Quirks;
 use super::block::{Block, BlockConfig, PatchMerging, kept};
 use super::haar::{self, Details};
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, Init};
-use crate::ops::{self, ConvOptions};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Conv3d, Conv3dConfig, Init};
+use crate::ops;
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
@@ -117,7 +117,7 @@ impl WaveformerConfig {
             self.embed_dim,
             self.head_dim
         );
-        let proj = Conv3d::new(self.in_channels, self.embed_dim, 2, ConvOptions::cubic(2, 0), Bias::Yes, init);
+        let proj = Conv3dConfig::patches(self.in_channels, self.embed_dim, 2).init(init);
         let stage = |stage: usize, init: &mut Init| {
             let block = BlockConfig {
                 channels: self.channels(stage),
@@ -175,21 +175,21 @@ struct PatchEmbed {
 }
 
 impl WaveformerEncoder {
-    /// Outputs of the four stages, finest first; with `active` only of the cells that may be seen,
+    /// Outputs of the four stages, finest first; with `visible` only of the cells that may be seen,
     /// and zero elsewhere.
     ///
     /// # Shapes
     /// image `[B, in, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`
-    pub fn forward(&self, image: Tensor<5>, active: Option<&Active>) -> [StageOutput; 4] {
-        let mut x = kept(self.embed(image), active);
+    pub fn forward(&self, image: Tensor<5>, visible: Option<&VisibleCells>) -> [StageOutput; 4] {
+        let mut x = kept(self.embed(image), visible);
         std::array::from_fn(|stage| {
             if stage > 0 {
-                x = kept(self.merge(stage, x.clone()), active);
+                x = kept(self.merge(stage, x.clone()), visible);
             }
             let mut details = Vec::new();
             for block in self.blocks(stage) {
                 let before = std::mem::take(&mut details);
-                x = block.forward(x.clone(), active, Some(&mut details));
+                x = block.forward(x.clone(), visible, Some(&mut details));
                 if self.details == DetailSource::AllBlocks && !before.is_empty() {
                     details = details.into_iter().zip(before).map(|(new, old)| haar::add(new, old)).collect();
                 }
@@ -277,14 +277,14 @@ mod tests {
         let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
         let x = golden::input([2, 1, 32, 32, 32], &device);
         let flags: Vec<bool> = (0..16).map(|i| i % 3 == 0).collect();
-        let active = Active::new(&flags, 2, [2; 3], &device);
-        let seen = active.keep(x.clone());
+        let visible = VisibleCells::new(&flags, 2, [2; 3], &device);
+        let seen = visible.mask(x.clone());
         // Only what is masked differs, and that the encoder must not take from its input.
         let other = seen.clone() + (x - seen) * 100.0;
         let bytes = |x: Tensor<5>| -> Vec<_> {
-            let stages = net.forward(active.keep(x), Some(&active)).into_iter();
+            let stages = net.forward(visible.mask(x), Some(&visible)).into_iter();
             let parts = stages.flat_map(|stage| {
-                let masked = stage.features.clone() - active.keep(stage.features.clone());
+                let masked = stage.features.clone() - visible.mask(stage.features.clone());
                 assert_eq!(masked.abs().max().into_scalar::<f32>(), 0.0);
                 stage.details.into_iter().flatten().chain([stage.features])
             });
@@ -294,7 +294,7 @@ mod tests {
         for (a, b) in whole.into_iter().zip(bytes(other)) {
             a.assert_eq(&b, true);
         }
-        let all = Active::new(&[true; 16], 2, [2; 3], &device);
+        let all = VisibleCells::new(&[true; 16], 2, [2; 3], &device);
         let x = golden::input([2, 1, 32, 32, 32], &device);
         let (masked, plain) = (net.forward(x.clone(), Some(&all)), net.forward(x, None));
         for (a, b) in masked.into_iter().zip(plain) {
@@ -315,14 +315,14 @@ mod tests {
             ..WaveformerConfig::published(1, 32, Quirks::FIXED)
         };
         let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
-        let active = Active::new(&[true, false, false, false, false, false, false, true], 1, [2; 3], &device);
+        let visible = VisibleCells::new(&[true, false, false, false, false, false, false, true], 1, [2; 3], &device);
         let x = golden::input([1, 1, 32, 32, 32], &device);
         let first = |x: Tensor<5>| {
-            let features = net.forward(active.keep(x), Some(&active))[0].features.clone();
+            let features = net.forward(visible.mask(x), Some(&visible))[0].features.clone();
             features.narrow(2, 0, 8).narrow(3, 0, 8).narrow(4, 0, 8).into_data()
         };
-        let corner = Active::new(&[true, false, false, false, false, false, false, false], 1, [2; 3], &device);
-        let other = corner.keep(x.clone()) + (x.clone() - corner.keep(x.clone())) * 3.0;
+        let corner = VisibleCells::new(&[true, false, false, false, false, false, false, false], 1, [2; 3], &device);
+        let other = corner.mask(x.clone()) + (x.clone() - corner.mask(x.clone())) * 3.0;
         assert_ne!(first(x), first(other));
     }
 

@@ -21,8 +21,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
-use crate::layers::{Bias, Conv3d, Init};
-use crate::ops::ConvOptions;
+use crate::layers::{Conv3d, Conv3dConfig, Init};
 use decoder::{Decoder, ResBlock};
 
 /// Parameter path prefixes here and in the official state dict, where they differ; the first that
@@ -148,7 +147,7 @@ impl Waveformer {
             waveformer_encoder: config.init(init),
             image: ResBlock::new(config.in_channels, config.embed_dim, init),
             decoder: Decoder::new(config, init),
-            out: Conv3d::new(config.embed_dim, classes, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+            out: Conv3dConfig::pointwise(config.embed_dim, classes).init(init),
             size: config.size,
         }
     }

@@ -6,9 +6,11 @@ use burn::tensor::{Device, Tensor};
 
 use crate::backbones::segformer3d::{self, SegFormer3dConfig};
 use crate::backbones::waveformer::{WaveformerConfig, WaveformerEncoder};
-use crate::layers::visible::{Active, plain_standardise};
-use crate::layers::{Bias, Conv3d, ConvTranspose3d, Init, SpaceNorm, Statistics};
-use crate::ops::{self, ConvOptions};
+use crate::layers::visible::VisibleCells;
+use crate::layers::{
+    Conv3d, Conv3dConfig, ConvTranspose3d, ConvTranspose3dConfig, Init, SpaceNorm, SpaceNormConfig, standardise,
+};
+use crate::ops;
 use crate::weights::Weights;
 
 /// Sizes of a [`Light`] net.
@@ -85,8 +87,7 @@ impl LightConfig {
         assert!(width > 0 && width.is_multiple_of(32), "decoder of {width} channels");
         let project = |stage: usize, init: &mut Init| {
             let kernel = if stage == 3 { 1 } else { 3 };
-            let options = ConvOptions::cubic(1, kernel / 2);
-            Conv3d::new(dims[stage], width >> (3 - stage), kernel, options, Bias::Yes, init)
+            Conv3dConfig::new(dims[stage], width >> (3 - stage), kernel).init(init)
         };
         Light {
             encoder: match &self.encoder {
@@ -96,7 +97,7 @@ impl LightConfig {
             mask_tokens: dims.iter().map(|&channels| init.normal([1, channels, 1, 1, 1], 0.02)).collect(),
             densify_projs: (0..4).map(|stage| project(stage, init)).collect(),
             decoder: (0..steps).map(|step| UpBlock::new(width >> step, init)).collect(),
-            paint: Conv3d::new(width >> steps, 1, 1, ConvOptions::cubic(1, 0), Bias::Yes, init),
+            paint: Conv3dConfig::pointwise(width >> steps, 1).init(init),
         }
     }
 }
@@ -127,32 +128,32 @@ pub struct Light {
 
 impl Light {
     /// What the encoder makes of the seen cells, finest stage first, `[B, C, D, H, W]` each; of
-    /// everything without `active`.
-    pub fn encode(&self, x: Tensor<5>, active: Option<&Active>) -> Vec<Tensor<5>> {
-        let x = match active {
-            Some(active) => active.keep(x),
+    /// everything without `visible`.
+    pub fn encode(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Vec<Tensor<5>> {
+        let x = match visible {
+            Some(visible) => visible.mask(x),
             None => x,
         };
         match &self.encoder {
             Encoder::Segformer3d(net) => {
-                net.forward(x, active).into_iter().map(|tokens| tokens.into_volume()).collect()
+                net.forward(x, visible).into_iter().map(|tokens| tokens.into_volume()).collect()
             }
-            Encoder::Waveformer(net) => net.forward(x, active).into_iter().map(|stage| stage.features).collect(),
+            Encoder::Waveformer(net) => net.forward(x, visible).into_iter().map(|stage| stage.features).collect(),
         }
     }
 
     /// The painting of x `[B, in, D, H, W]`, every axis a multiple of 32, and of the encoder's size
     /// for WaveFormer.
-    pub fn forward(&self, x: Tensor<5>, active: &Active, encoding: Encoding) -> Painted {
+    pub fn forward(&self, x: Tensor<5>, visible: &VisibleCells, encoding: Encoding) -> Painted {
         let stages = match encoding {
-            Encoding::Sparse => self.encode(x, Some(active)),
-            Encoding::Dense => self.encode(active.keep(x), None),
+            Encoding::Sparse => self.encode(x, Some(visible)),
+            Encoding::Dense => self.encode(visible.mask(x), None),
         };
         let coarsest = stages.last().expect("four stages").clone();
         let densified = |(stage, features): (usize, Tensor<5>)| {
             let whole = match encoding {
-                Encoding::Sparse => active.fill(active.standardise(features), self.mask_tokens[stage].val()),
-                Encoding::Dense => plain_standardise(features),
+                Encoding::Sparse => visible.fill_hidden(visible.standardise(features), self.mask_tokens[stage].val()),
+                Encoding::Dense => standardise(features),
             };
             self.densify_projs[stage].forward(whole)
         };
@@ -197,14 +198,13 @@ struct UpBlock {
 
 impl UpBlock {
     fn new(channels: usize, init: &mut Init) -> Self {
-        let conv =
-            |outputs, init: &mut Init| Conv3d::new(channels, outputs, 3, ConvOptions::cubic(1, 1), Bias::No, init);
+        let conv = |outputs, init: &mut Init| Conv3dConfig::new(channels, outputs, 3).without_bias().init(init);
         Self {
-            up: ConvTranspose3d::new(channels, channels, 2, Bias::Yes, init),
+            up: ConvTranspose3dConfig::new(channels, channels, 2).init(init),
             conv1: conv(channels, init),
-            norm1: SpaceNorm::new(channels, Statistics::Own, init),
+            norm1: SpaceNormConfig::instance(channels).init(init),
             conv2: conv(channels / 2, init),
-            norm2: SpaceNorm::new(channels / 2, Statistics::Own, init),
+            norm2: SpaceNormConfig::instance(channels / 2).init(init),
         }
     }
 
@@ -254,14 +254,14 @@ pub(crate) mod tests {
             let x = golden::input([2, 1, 32, height, 32], &device);
             let grid = [32 / cell, height / cell, 32 / cell];
             let flags: Vec<bool> = (0..2 * grid.iter().product::<usize>()).map(|i| i % 2 == 0).collect();
-            let active = Active::new(&flags, 2, grid, &device);
-            let other = active.keep(x.clone()) + (x.clone() - active.keep(x.clone())) * 100.0;
-            for (a, b) in net.encode(x.clone(), Some(&active)).into_iter().zip(net.encode(other, Some(&active))) {
-                active.keep(a.clone()).into_data().assert_eq(&a.clone().into_data(), true);
+            let visible = VisibleCells::new(&flags, 2, grid, &device);
+            let other = visible.mask(x.clone()) + (x.clone() - visible.mask(x.clone())) * 100.0;
+            for (a, b) in net.encode(x.clone(), Some(&visible)).into_iter().zip(net.encode(other, Some(&visible))) {
+                visible.mask(a.clone()).into_data().assert_eq(&a.clone().into_data(), true);
                 a.into_data().assert_eq(&b.into_data(), true);
             }
             for encoding in [Encoding::Sparse, Encoding::Dense] {
-                let painted = net.forward(x.clone(), &active, encoding);
+                let painted = net.forward(x.clone(), &visible, encoding);
                 assert_eq!(painted.image.dims(), [2, 1, 32, height, 32]);
                 assert_eq!(painted.cells.dims(), [2, config.cell_channels(), 2, height / 16, 2]);
                 assert_eq!(painted.coarsest.dims()[1], config.coarsest_channels());
@@ -275,8 +275,8 @@ pub(crate) mod tests {
         for config in [tiny(), tiny_waveformer()] {
             let net = golden::fill(config.init(&mut Init::new(3, &device)), &[]);
             let x = golden::input([1, 1, 32, 32, 32], &device);
-            let active = Active::new(&[true; 8], 1, [2; 3], &device);
-            for (a, b) in net.encode(x.clone(), Some(&active)).into_iter().zip(net.encode(x, None)) {
+            let visible = VisibleCells::new(&[true; 8], 1, [2; 3], &device);
+            for (a, b) in net.encode(x.clone(), Some(&visible)).into_iter().zip(net.encode(x, None)) {
                 a.into_data().assert_approx_eq::<f32>(&b.into_data(), burn::tensor::Tolerance::rel_abs(1e-4, 1e-4));
             }
         }

@@ -14,7 +14,8 @@ use burn::tensor::Tensor;
 pub use light::{EncoderConfig, Encoding, Light, LightConfig, Painted};
 pub use s3d::{InputMask, S3d};
 
-use crate::layers::visible::{Active, plain_standardise};
+use crate::layers::standardise;
+use crate::layers::visible::VisibleCells;
 
 /// Cells whose standard deviation is below this part of the volume's are of one colour: scaled to
 /// unit variance they would be noise.
@@ -25,10 +26,10 @@ const EPS: f64 = 1e-6;
 ///
 /// # Shapes
 /// reconstruction and x `[B, C, D, H, W]` -> `[1]`
-pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) -> Tensor<1> {
-    let target = plain_standardise(x);
+pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, visible: &VisibleCells) -> Tensor<1> {
+    let target = standardise(x);
     let all = Tensor::ones(target.dims(), &target.device().inner());
-    let hidden = all.clone() - active.keep(all);
+    let hidden = all.clone() - visible.mask(all);
     let error = (reconstruction - target).square() * hidden.clone();
     error.sum() / hidden.sum().clamp_min(1.0)
 }
@@ -38,9 +39,9 @@ pub fn masked_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active) ->
 ///
 /// # Shapes
 /// reconstruction and x `[B, 1, D, H, W]`, cells of `cell³` voxels -> `[1]`
-pub fn masked_cell_error(reconstruction: Tensor<5>, x: Tensor<5>, active: &Active, cell: usize) -> Tensor<1> {
+pub fn masked_cell_error(reconstruction: Tensor<5>, x: Tensor<5>, visible: &VisibleCells, cell: usize) -> Tensor<1> {
     let all = Tensor::ones(x.dims(), &x.device().inner());
-    let hidden = cells(all.clone() - active.keep(all), cell).narrow(1, 0, 1);
+    let hidden = cells(all.clone() - visible.mask(all), cell).narrow(1, 0, 1);
     let [voxels] = x.clone().flatten::<1>(0, 4).dims();
     let spread: Tensor<1> = x.clone().reshape([voxels]);
     let overall = (spread.clone() - spread.mean()).square().mean().into_scalar::<f32>();
@@ -89,19 +90,19 @@ pub(crate) mod tests {
     #[test]
     fn the_error_is_of_masked_voxels_only() {
         let device = Device::flex();
-        let active = Active::new(&[true, false, true, true, true, true, true, true], 1, [2; 3], &device);
+        let visible = VisibleCells::new(&[true, false, true, true, true, true, true, true], 1, [2; 3], &device);
         let x = golden::input([1, 1, 4, 4, 4], &device);
-        let right = plain_standardise(x.clone());
-        let error = |y| masked_error(y, x.clone(), &active).into_scalar::<f32>();
+        let right = standardise(x.clone());
+        let error = |y| masked_error(y, x.clone(), &visible).into_scalar::<f32>();
         assert!(error(right.clone()).abs() < 1e-6);
-        assert!(error(right.clone() + active.keep(Tensor::ones([1, 1, 4, 4, 4], &device))).abs() < 1e-6);
+        assert!(error(right.clone() + visible.mask(Tensor::ones([1, 1, 4, 4, 4], &device))).abs() < 1e-6);
         assert!((error(right + 2.0) - 4.0).abs() < 1e-4);
     }
 
     #[test]
     fn cells_are_standardised_one_by_one_and_flat_ones_left_out() {
         let device = Device::flex();
-        let active = Active::new(&[false, false, true, true, true, true, true, true], 1, [2; 3], &device);
+        let visible = VisibleCells::new(&[false, false, true, true, true, true, true, true], 1, [2; 3], &device);
         // The first cell waves, the second has one colour.
         let value = |i: usize| match (i / 16, i / 4 % 4, i % 4) {
             (z, y, x) if z < 2 && y < 2 && x < 2 => ((z * 4 + y * 2 + x) as f32).powi(2),
@@ -115,7 +116,7 @@ pub(crate) mod tests {
         let variance = squares.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 7.0;
         // Against a painting of nothing the error is the target's own mean square.
         let expected = squares.iter().map(|v| (v - mean).powi(2) / (variance + 1e-6)).sum::<f64>() / 8.0;
-        let got = masked_cell_error(x.zeros_like(), x, &active, 2).into_scalar::<f32>();
+        let got = masked_cell_error(x.zeros_like(), x, &visible, 2).into_scalar::<f32>();
         assert!((f64::from(got) - expected).abs() < 1e-5, "{got} {expected}");
     }
 

@@ -7,9 +7,8 @@ use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};
 
 use crate::backbones::resenc::{ResEnc, ResEncConfig};
-use crate::layers::visible::Active;
-use crate::layers::{Bias, Conv3d, Init};
-use crate::ops::ConvOptions;
+use crate::layers::visible::VisibleCells;
+use crate::layers::{Conv3d, Conv3dConfig, Init};
 
 /// Whether the encoder's input is masked too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,9 +33,7 @@ pub struct S3d {
 impl S3d {
     /// Around a net with initial parameters.
     pub fn new(config: &ResEncConfig, init: &mut Init) -> Self {
-        let conv = |&channels: &usize, init: &mut Init| {
-            Conv3d::new(channels, channels, 3, ConvOptions::cubic(1, 1), Bias::Yes, init)
-        };
+        let conv = |&channels: &usize, init: &mut Init| Conv3dConfig::new(channels, channels, 3).init(init);
         Self {
             net: config.init(init),
             densify_projs: config.features[1..].iter().map(|channels| conv(channels, init)).collect(),
@@ -55,16 +52,16 @@ impl S3d {
     }
 
     /// What the encoder makes of the seen cells, finest stage first.
-    pub fn encode(&self, x: Tensor<5>, active: &Active, input: InputMask) -> Vec<Tensor<5>> {
-        let x = if input == InputMask::On { active.keep(x) } else { x };
-        self.net.encode(x, Some(active))
+    pub fn encode(&self, x: Tensor<5>, visible: &VisibleCells, input: InputMask) -> Vec<Tensor<5>> {
+        let x = if input == InputMask::On { visible.mask(x) } else { x };
+        self.net.encode(x, Some(visible))
     }
 
     /// Reconstruction of a volume: x `[B, in, D, H, W]` -> `[B, classes, D, H, W]`.
-    pub fn forward(&self, x: Tensor<5>, active: &Active, input: InputMask) -> Tensor<5> {
-        let stages = self.encode(x, active, input);
+    pub fn forward(&self, x: Tensor<5>, visible: &VisibleCells, input: InputMask) -> Tensor<5> {
+        let stages = self.encode(x, visible, input);
         let dense = stages.into_iter().enumerate().map(|(level, features)| {
-            let filled = active.fill(active.standardise(features), self.mask_tokens[level].val());
+            let filled = visible.fill_hidden(visible.standardise(features), self.mask_tokens[level].val());
             match level {
                 0 => filled,
                 _ => self.densify_projs[level - 1].forward(filled),
@@ -124,9 +121,9 @@ mod tests {
         assert_eq!(masked, [1, 2, 3, 4, 5, 6, 7, 9, 11, 12]);
         let config = ResEncConfig::published(1, 1);
         let net = filled(S3d::new(&config, &mut Init::new(0, &device)), &config);
-        let active = Active::new(&flags, 1, [4; 3], &device);
+        let visible = VisibleCells::new(&flags, 1, [4; 3], &device);
         let x = golden::input([1, 1, 64, 64, 64], &device);
-        let stages = net.encode(x.clone(), &active, InputMask::Off);
+        let stages = net.encode(x.clone(), &visible, InputMask::Off);
         let probes = [(0, -0.015297), (1, -0.003590), (1_198_372, -0.005936), (2_796_202, 1.608310)];
         golden::check(stages[0].clone(), 0.1682946, 0.5063556, probes, 1e-3);
         golden::check(stages[5].clone(), 1.5895324, 1.5398794, [(0, 0.659824), (1, 1.732769), (365, 0.745613)], 1e-3);
@@ -136,7 +133,7 @@ mod tests {
         ];
         for (input, mean, deviation, values) in rows {
             let probes = [0, 37_449, 131_072, 262_143].into_iter().zip(values);
-            golden::check(net.forward(x.clone(), &active, input), mean, deviation, probes, 1e-3);
+            golden::check(net.forward(x.clone(), &visible, input), mean, deviation, probes, 1e-3);
         }
     }
 
@@ -146,14 +143,14 @@ mod tests {
         let config = ResEncConfig { features: vec![4, 8, 8], blocks: vec![1, 2, 1], ..ResEncConfig::published(1, 1) };
         let net = S3d::new(&config, &mut Init::new(3, &device));
         let flags: Vec<bool> = (0..64).map(|cell| cell % 3 == 0).collect();
-        let active = Active::new(&flags, 1, [4; 3], &device);
+        let visible = VisibleCells::new(&flags, 1, [4; 3], &device);
         let x = golden::input([1, 1, 16, 16, 16], &device);
-        let other = active.keep(x.clone()) + (x.clone() - active.keep(x.clone())) * 100.0 + 0.0;
-        let run = |x| net.encode(x, &active, InputMask::On);
+        let other = visible.mask(x.clone()) + (x.clone() - visible.mask(x.clone())) * 100.0 + 0.0;
+        let run = |x| net.encode(x, &visible, InputMask::On);
         for (a, b) in run(x.clone()).into_iter().zip(run(other.clone())) {
             a.into_data().assert_eq(&b.into_data(), true);
         }
-        let leaky = |x| net.encode(x, &active, InputMask::Off).remove(0).into_data();
+        let leaky = |x| net.encode(x, &visible, InputMask::Off).remove(0).into_data();
         assert_ne!(leaky(x), leaky(other));
     }
 }

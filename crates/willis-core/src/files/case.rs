@@ -7,11 +7,9 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
-use super::atomic::write_atomically;
-use super::tensors::{Part, Precision, parse, to_f32, write_parts};
+use super::tensors::{Precision, StoredTensor, TensorFile, TensorRef, ValuesRef, write_refs};
 use super::{FileError, Malformed, read_bytes};
 use crate::case::TrainingCase;
 use crate::image::Image;
@@ -47,15 +45,16 @@ pub fn save(folder: &Path, case: &TrainingCase) -> Result<(), FileError> {
     let grid = case.image.grid;
     let description = Description { schema: SCHEMA, grid, lesions: case.lesions.clone(), meta: case.meta.clone() };
     let shape = grid.shape.zyx();
-    write_atomically(&folder.join(FILE_NAME), |writer| {
-        let metadata = BTreeMap::from([("case".to_string(), serde_json::to_string(&description)?)]);
-        let parts = [
-            Part::real("image", &shape, &case.image.voxels, Precision::F16),
-            Part::bytes("sites", &shape, &case.sites.voxels),
-            Part::bytes("aneurysm", &shape, &case.aneurysm.voxels),
-        ];
-        write_parts(writer, &parts, &metadata)
-    })
+    let path = folder.join(FILE_NAME);
+    let text = serde_json::to_string(&description)
+        .map_err(|error| FileError::Write { path: path.clone(), source: error.into() })?;
+    let tensor = |name, values| TensorRef { name, shape: &shape, values };
+    let tensors = [
+        tensor("image", ValuesRef::Float(&case.image.voxels, Precision::F16)),
+        tensor("sites", ValuesRef::U8(&case.sites.voxels)),
+        tensor("aneurysm", ValuesRef::U8(&case.aneurysm.voxels)),
+    ];
+    write_refs(&path, &tensors, &BTreeMap::from([("case".to_string(), text)]))
 }
 
 /// The case in a folder.
@@ -69,8 +68,8 @@ pub fn load(folder: &Path) -> Result<TrainingCase, FileError> {
 }
 
 fn decode(bytes: &[u8]) -> Result<TrainingCase, Malformed> {
-    let (file, metadata) = parse(bytes)?;
-    let text = metadata.get("case").ok_or_else(|| Malformed::new(FORMAT, "its description is missing"))?;
+    let file = TensorFile::parse(bytes)?;
+    let text = file.metadata.get("case").ok_or_else(|| Malformed::new(FORMAT, "its description is missing"))?;
     let description: Description =
         serde_json::from_str(text).map_err(|error| Malformed::new(FORMAT, error.to_string()))?;
     if description.schema != SCHEMA {
@@ -80,28 +79,32 @@ fn decode(bytes: &[u8]) -> Result<TrainingCase, Malformed> {
     }
     let grid = description.grid;
     Ok(TrainingCase {
-        image: Image::new(grid, to_f32(&tensor(&file, "image", Dtype::F16, &grid)?)?),
-        sites: Image::new(grid, tensor(&file, "sites", Dtype::U8, &grid)?.data().to_vec()),
-        aneurysm: Image::new(grid, tensor(&file, "aneurysm", Dtype::U8, &grid)?.data().to_vec()),
+        image: image(&file, "image", "F16", grid, StoredTensor::to_f32)?,
+        sites: image(&file, "sites", "U8", grid, |stored| stored.to_u8().map(<[u8]>::to_vec))?,
+        aneurysm: image(&file, "aneurysm", "U8", grid, |stored| stored.to_u8().map(<[u8]>::to_vec))?,
         lesions: description.lesions,
         meta: description.meta,
     })
 }
 
-/// A tensor that must have the type and the grid's shape; its length then follows from the checks
-/// of the format.
-fn tensor<'a>(
-    file: &SafeTensors<'a>,
+/// An image from a tensor of the expected type and of the grid's shape.
+fn image<'a, T>(
+    file: &TensorFile<'a>,
     name: &str,
-    kind: Dtype,
-    grid: &Grid,
-) -> Result<safetensors::tensor::TensorView<'a>, Malformed> {
-    let view = file.tensor(name).map_err(|error| Malformed::new(FORMAT, error.to_string()))?;
-    if view.dtype() != kind || view.shape() != grid.shape.zyx() {
-        let reason = format!("{name} is {} {:?}, expected {kind} {:?}", view.dtype(), view.shape(), grid.shape.zyx());
-        return Err(Malformed::new(FORMAT, reason));
+    expected: &str,
+    grid: Grid,
+    values: impl Fn(&StoredTensor<'a>) -> Option<Vec<T>>,
+) -> Result<Image<T>, Malformed> {
+    let stored = file.get(name).ok_or_else(|| Malformed::new(FORMAT, format!("{name} is missing")))?;
+    let shape = grid.shape.zyx();
+    match values(&stored) {
+        Some(values) if stored.shape() == shape && stored.type_name() == expected => Ok(Image::new(grid, values)),
+        _ => {
+            let got = stored.type_name();
+            let reason = format!("{name} is {got} {:?}, expected {expected} {shape:?}", stored.shape());
+            Err(Malformed::new(FORMAT, reason))
+        }
     }
-    Ok(view)
 }
 
 #[cfg(test)]

@@ -1,30 +1,39 @@
-//! safetensors: named tensors and text metadata, as weights are kept.
+//! safetensors: named tensors with text metadata.
 //!
-//! Written by ourselves so that the same tensors always give the same bytes (and hash): sorted
-//! names, sorted metadata.
+//! The only module that knows the format. Equal content gives equal bytes: tensors are written in
+//! the order given and metadata in the order of its keys, whereas the `safetensors` library writes
+//! metadata in the random order of a hash map.
+//!
+//! # Source
+//! <https://github.com/huggingface/safetensors>, section "Format".
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use half::f16;
 use half::slice::HalfFloatSliceExt;
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
-use serde_json::{Map, Value, json};
+use half::{bf16, f16};
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
 
 use super::atomic::write_atomically;
 use super::{FileError, Malformed, read_bytes};
 
 const FORMAT: &str = "safetensors";
 
+/// Key of the metadata in a header.
+const METADATA: &str = "__metadata__";
+
+/// Alignment of the first tensor, bytes.
+const ALIGNMENT: usize = 8;
+
 /// A tensor in memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tensor {
-    /// Sides, slowest first.
+    /// Sizes of the axes, slowest first.
     pub shape: Vec<usize>,
-    /// C-order values.
+    /// Values in C order.
     pub data: Vec<f32>,
 }
 
@@ -37,20 +46,40 @@ pub struct Tensors {
     pub metadata: BTreeMap<String, String>,
 }
 
-/// How numbers are kept in the file.
+/// Precision of floating-point values in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
     /// 32 bits, exact.
     F32,
-    /// 16 bits: about three digits, largest value 65504.
+    /// 16 bits: about three decimal digits, largest value 65504.
     F16,
 }
 
-/// Tensors of a file. Reals of 16, 32 or 64 bits and bfloat16 become `f32`; other types are an
-/// error.
+/// A tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub struct TensorRef<'a> {
+    /// Name in the file.
+    pub name: &'a str,
+    /// Sizes of the axes, slowest first.
+    pub shape: &'a [usize],
+    /// Values in C order.
+    pub values: ValuesRef<'a>,
+}
+
+/// Values of a tensor to be written.
+#[derive(Debug, Clone, Copy)]
+pub enum ValuesRef<'a> {
+    /// Floating-point values and their precision in the file.
+    Float(&'a [f32], Precision),
+    /// Unsigned bytes.
+    U8(&'a [u8]),
+}
+
+/// Reads a file. Floating-point values of 16, 32 or 64 bits and bfloat16 become `f32`.
 ///
 /// # Errors
-/// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] when it is damaged.
+/// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] when it is damaged or
+/// holds another type.
 pub fn read(path: &Path) -> Result<Tensors, FileError> {
     decode(&read_bytes(path)?).map_err(|error| error.at(path))
 }
@@ -58,17 +87,20 @@ pub fn read(path: &Path) -> Result<Tensors, FileError> {
 /// As [`read`], from the bytes of a file.
 ///
 /// # Errors
-/// [`Malformed`] when the content is damaged or of a type that is not read.
+/// [`Malformed`] when the content is damaged or of another type.
 pub fn decode(bytes: &[u8]) -> Result<Tensors, Malformed> {
-    let (file, metadata) = parse(bytes)?;
-    let tensors = file.iter().map(|(name, view)| {
-        let data = to_f32(&view).map_err(|error| Malformed { reason: format!("{name}: {}", error.reason), ..error })?;
-        Ok((name.to_string(), Tensor { shape: view.shape().to_vec(), data }))
+    let file = TensorFile::parse(bytes)?;
+    let tensors = file.iter().map(|(name, stored)| {
+        let data = stored.to_f32().ok_or_else(|| {
+            let reason = format!("{name}: values of type {} are not read; save them as F32", stored.type_name());
+            Malformed::new(FORMAT, reason)
+        })?;
+        Ok((name.to_string(), Tensor { shape: stored.shape().to_vec(), data }))
     });
-    Ok(Tensors { tensors: tensors.collect::<Result<_, _>>()?, metadata })
+    Ok(Tensors { tensors: tensors.collect::<Result<_, _>>()?, metadata: file.metadata })
 }
 
-/// Write tensors; the same content gives the same bytes.
+/// Writes tensors with one precision for all of them.
 ///
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
@@ -76,7 +108,7 @@ pub fn decode(bytes: &[u8]) -> Result<Tensors, Malformed> {
 /// # Panics
 /// if a tensor's shape does not match its values (programmer error).
 pub fn write(path: &Path, content: &Tensors, precision: Precision) -> Result<(), FileError> {
-    write_atomically(path, |writer| write_to(writer, content, precision))
+    write_refs(path, &content.refs(precision), &content.metadata)
 }
 
 /// As [`write()`], into memory.
@@ -84,92 +116,179 @@ pub fn write(path: &Path, content: &Tensors, precision: Precision) -> Result<(),
 /// # Panics
 /// as [`write()`].
 pub fn encode(content: &Tensors, precision: Precision) -> Vec<u8> {
+    encode_refs(&content.refs(precision), &content.metadata)
+}
+
+/// Writes tensors in the given order.
+///
+/// # Errors
+/// [`FileError::Write`] when the file cannot be written.
+///
+/// # Panics
+/// if a tensor's shape does not match its values (programmer error).
+pub fn write_refs(path: &Path, tensors: &[TensorRef], metadata: &BTreeMap<String, String>) -> Result<(), FileError> {
+    write_atomically(path, |writer| write_to(writer, tensors, metadata))
+}
+
+/// As [`write_refs`], into memory.
+///
+/// # Panics
+/// as [`write_refs`].
+pub fn encode_refs(tensors: &[TensorRef], metadata: &BTreeMap<String, String>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    write_to(&mut bytes, content, precision).expect("memory takes every write");
+    write_to(&mut bytes, tensors, metadata).expect("writing into memory cannot fail");
     bytes
 }
 
-fn write_to(writer: &mut dyn Write, content: &Tensors, precision: Precision) -> io::Result<()> {
-    let parts = content.tensors.iter().map(|(name, tensor)| Part::real(name, &tensor.shape, &tensor.data, precision));
-    write_parts(writer, &parts.collect::<Vec<_>>(), &content.metadata)
-}
-
-/// One tensor as it lies in a file.
-pub(super) struct Part<'a> {
-    name: &'a str,
-    kind: Dtype,
-    shape: &'a [usize],
-    bytes: Cow<'a, [u8]>,
-}
-
-impl<'a> Part<'a> {
-    pub fn bytes(name: &'a str, shape: &'a [usize], bytes: &'a [u8]) -> Self {
-        Self { name, kind: Dtype::U8, shape, bytes: bytes.into() }.checked()
-    }
-
-    pub fn real(name: &'a str, shape: &'a [usize], data: &[f32], precision: Precision) -> Self {
-        let (kind, bytes) = match precision {
-            Precision::F32 => (Dtype::F32, data.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>()),
-            Precision::F16 => (Dtype::F16, data.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect()),
-        };
-        Self { name, kind, shape, bytes: bytes.into() }.checked()
-    }
-
-    fn checked(self) -> Self {
-        let expected = self.shape.iter().product::<usize>() * self.kind.bitsize() / 8;
-        assert_eq!(expected, self.bytes.len(), "values of {} do not match its shape {:?}", self.name, self.shape);
-        self
+impl Tensors {
+    /// All tensors in the order of their names.
+    fn refs(&self, precision: Precision) -> Vec<TensorRef<'_>> {
+        self.tensors.iter().map(|(name, tensor)| TensorRef::float(name, tensor, precision)).collect()
     }
 }
 
-/// Write tensors one after another in the given order.
-pub(super) fn write_parts(
-    writer: &mut dyn Write,
-    parts: &[Part],
-    metadata: &BTreeMap<String, String>,
-) -> io::Result<()> {
-    let mut header = Map::new();
-    if !metadata.is_empty() {
-        header.insert("__metadata__".into(), json!(metadata));
+impl<'a> TensorRef<'a> {
+    /// A tensor of floating-point values.
+    pub fn float(name: &'a str, tensor: &'a Tensor, precision: Precision) -> Self {
+        Self { name, shape: &tensor.shape, values: ValuesRef::Float(&tensor.data, precision) }
     }
-    let mut start = 0;
-    for part in parts {
-        let end = start + part.bytes.len();
-        let entry: Value = json!({ "dtype": part.kind, "shape": part.shape, "data_offsets": [start, end] });
-        header.insert(part.name.into(), entry);
-        start = end;
-    }
-    let mut text = serde_json::to_string(&header)?;
-    // Blanks bring the data to a multiple of eight bytes.
-    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-    writer.write_all(&(text.len() as u64).to_le_bytes())?;
-    writer.write_all(text.as_bytes())?;
-    parts.iter().try_for_each(|part| writer.write_all(&part.bytes))
-}
 
-/// The checked layout of a file and its metadata.
-pub(super) fn parse(bytes: &[u8]) -> Result<(SafeTensors<'_>, BTreeMap<String, String>), Malformed> {
-    let damaged = |error: safetensors::SafeTensorError| Malformed::new(FORMAT, error.to_string());
-    let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
-    Ok((file, header.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect()))
-}
-
-/// Values of a tensor as `f32`.
-pub(super) fn to_f32(view: &TensorView) -> Result<Vec<f32>, Malformed> {
-    let bytes = view.data();
-    Ok(match view.dtype() {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
-        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
-        Dtype::F16 => {
-            let halves: Vec<f16> = bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b)).collect();
-            let mut values = vec![0.0; halves.len()];
-            halves.convert_to_f32_slice(&mut values);
-            values
+    fn dtype(&self) -> Dtype {
+        match self.values {
+            ValuesRef::Float(_, Precision::F32) => Dtype::F32,
+            ValuesRef::Float(_, Precision::F16) => Dtype::F16,
+            ValuesRef::U8(_) => Dtype::U8,
         }
-        other => return Err(Malformed::new(FORMAT, format!("values of type {other} are not read; save them as F32"))),
-    })
+    }
+
+    /// Number of bytes in the file.
+    fn size(&self) -> usize {
+        let count = match self.values {
+            ValuesRef::Float(values, _) => values.len(),
+            ValuesRef::U8(values) => values.len(),
+        };
+        assert_eq!(self.shape.iter().product::<usize>(), count, "values of {} do not fill {:?}", self.name, self.shape);
+        count * self.dtype().bitsize() / 8
+    }
+
+    fn write_values(&self, writer: &mut dyn Write) -> io::Result<()> {
+        match self.values {
+            ValuesRef::Float(values, Precision::F32) => {
+                writer.write_all(&values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+            }
+            ValuesRef::Float(values, Precision::F16) => {
+                writer.write_all(&values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect::<Vec<u8>>())
+            }
+            ValuesRef::U8(values) => writer.write_all(values),
+        }
+    }
+}
+
+fn write_to(writer: &mut dyn Write, tensors: &[TensorRef], metadata: &BTreeMap<String, String>) -> io::Result<()> {
+    let mut header = serde_json::to_vec(&TensorIndex { tensors, metadata })?;
+    header.resize(header.len().next_multiple_of(ALIGNMENT), b' ');
+    writer.write_all(&(header.len() as u64).to_le_bytes())?;
+    writer.write_all(&header)?;
+    tensors.iter().try_for_each(|tensor| tensor.write_values(writer))
+}
+
+/// The header of a file: metadata, then type, shape and place of each tensor.
+struct TensorIndex<'a> {
+    tensors: &'a [TensorRef<'a>],
+    metadata: &'a BTreeMap<String, String>,
+}
+
+#[derive(Serialize)]
+struct TensorEntry<'a> {
+    dtype: Dtype,
+    shape: &'a [usize],
+    data_offsets: [usize; 2],
+}
+
+impl Serialize for TensorIndex<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if !self.metadata.is_empty() {
+            map.serialize_entry(METADATA, self.metadata)?;
+        }
+        let mut start = 0;
+        for tensor in self.tensors {
+            let end = start + tensor.size();
+            let entry = TensorEntry { dtype: tensor.dtype(), shape: tensor.shape, data_offsets: [start, end] };
+            map.serialize_entry(tensor.name, &entry)?;
+            start = end;
+        }
+        map.end()
+    }
+}
+
+/// A safetensors file in memory whose header was checked against its size.
+#[derive(Debug)]
+pub struct TensorFile<'a> {
+    file: SafeTensors<'a>,
+    /// Free text by key.
+    pub metadata: BTreeMap<String, String>,
+}
+
+impl<'a> TensorFile<'a> {
+    /// Parses the header of a file.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the content is damaged.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let damaged = |error: SafeTensorError| Malformed::new(FORMAT, error.to_string());
+        let file = SafeTensors::deserialize(bytes).map_err(damaged)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(damaged)?;
+        let metadata = header.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect();
+        Ok(Self { file, metadata })
+    }
+
+    /// Names and tensors.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, StoredTensor<'_>)> {
+        self.file.iter().map(|(name, view)| (name, StoredTensor(view)))
+    }
+
+    /// The tensor of a name.
+    pub fn get(&self, name: &str) -> Option<StoredTensor<'a>> {
+        self.file.tensor(name).ok().map(StoredTensor)
+    }
+}
+
+/// A tensor as stored in a file.
+#[derive(Debug)]
+pub struct StoredTensor<'a>(safetensors::tensor::TensorView<'a>);
+
+impl<'a> StoredTensor<'a> {
+    /// Sizes of the axes, slowest first.
+    pub fn shape(&self) -> &[usize] {
+        self.0.shape()
+    }
+
+    /// Name of the value type, such as `F16`.
+    pub fn type_name(&self) -> String {
+        self.0.dtype().to_string()
+    }
+
+    /// Floating-point values; `None` when the tensor has another type.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        let bytes = self.0.data();
+        Some(match self.0.dtype() {
+            Dtype::F64 => values(bytes, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F32 => values(bytes, f32::from_le_bytes),
+            Dtype::BF16 => values(bytes, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::F16 => values(bytes, f16::from_le_bytes).to_f32_vec(),
+            _ => return None,
+        })
+    }
+
+    /// Unsigned bytes; `None` when the tensor has another type.
+    pub fn to_u8(&self) -> Option<&'a [u8]> {
+        (self.0.dtype() == Dtype::U8).then(|| self.0.data())
+    }
+}
+
+fn values<const N: usize, T>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Vec<T> {
+    bytes.as_chunks().0.iter().map(|&chunk| value(chunk)).collect()
 }
 
 #[cfg(test)]
@@ -203,6 +322,40 @@ mod tests {
         let file = SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(file.tensor("b.weight").unwrap().shape(), [2, 2]);
         assert_eq!(bytes, encode(&sample(), Precision::F32));
+    }
+
+    #[test]
+    fn bytes_are_those_of_the_reference_library() {
+        let (a, b) = ([1.5f32, -2.0], [3.0f32]);
+        let refs = [("a.bias", &[2usize][..], &a[..]), ("b.weight", &[1, 1], &b)];
+        for precision in [Precision::F32, Precision::F16] {
+            let ours =
+                refs.map(|(name, shape, data)| TensorRef { name, shape, values: ValuesRef::Float(data, precision) });
+            let encoded = |data: &[f32]| -> Vec<u8> {
+                match precision {
+                    Precision::F32 => data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+                    Precision::F16 => data.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
+                }
+            };
+            let theirs = refs.map(|(name, shape, data)| (name, shape.to_vec(), encoded(data)));
+            let views = theirs.iter().map(|(name, shape, bytes)| {
+                (name, safetensors::tensor::TensorView::new(ours[0].dtype(), shape.clone(), bytes).unwrap())
+            });
+            for metadata in [BTreeMap::new(), [("willis".to_string(), "{\"x\": 1}".to_string())].into()] {
+                let pairs = (!metadata.is_empty()).then(|| metadata.clone().into_iter().collect());
+                let expected = safetensors::serialize(views.clone(), pairs).unwrap();
+                assert_eq!(encode_refs(&ours, &metadata), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn shipped_weights_are_written_as_they_were() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models");
+        for name in ["segment", "propose", "examine"] {
+            let bytes = std::fs::read(folder.join(name).with_extension("safetensors")).unwrap();
+            assert!(encode(&decode(&bytes).unwrap(), Precision::F16) == bytes, "{name}");
+        }
     }
 
     #[test]

@@ -4,30 +4,26 @@ pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Tensor, TensorData};
-use half::{bf16, f16};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::de::DeserializeOwned;
+use willis_core::files::tensors::{self, TensorFile, TensorRef};
+use willis_core::files::{FileError, Malformed};
+
+pub use willis_core::files::tensors::Precision;
 
 /// Why parameters cannot be read, written or given to a net.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
-    /// The file system refused.
-    #[error("cannot access weights {}; check the path and free space", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The bytes are no safetensors file.
+    /// The file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The bytes are not a safetensors file.
     #[error("weights are not a valid safetensors file; fetch or train them again")]
-    Format(#[from] safetensors::SafeTensorError),
+    Format(#[from] Malformed),
     /// A value type that willis does not read.
     #[error("tensor {name} has type {got}, expected reals; convert the weights")]
     Type {
@@ -82,25 +78,13 @@ pub enum WeightsError {
     },
 }
 
-/// How values are stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
-    /// Checkpoints.
-    F32,
-    /// Weights that are shipped.
-    F16,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-struct Values {
-    shape: Vec<usize>,
-    values: Vec<f32>,
-}
+/// Key of a file's header under which all metadata is stored, as JSON.
+const METADATA_KEY: &str = "willis";
 
 /// Named f32 tensors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
-    tensors: BTreeMap<String, Values>,
+    tensors: BTreeMap<String, tensors::Tensor>,
     /// Free text pairs of the file's header.
     pub metadata: BTreeMap<String, String>,
 }
@@ -139,22 +123,22 @@ impl Weights {
     /// if the number of values differs from the shape's (programmer error)
     pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill shape {shape:?}");
-        self.tensors.insert(name.into(), Values { shape, values });
+        self.tensors.insert(name.into(), tensors::Tensor { shape, data: values });
     }
 
     /// Values of a tensor.
     pub fn get(&self, name: &str) -> Option<&[f32]> {
-        self.tensors.get(name).map(|t| t.values.as_slice())
+        self.tensors.get(name).map(|t| t.data.as_slice())
     }
 
     /// Values of a tensor, to change.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
-        self.tensors.get_mut(name).map(|t| t.values.as_mut_slice())
+        self.tensors.get_mut(name).map(|t| t.data.as_mut_slice())
     }
 
     /// Multiplies every value.
     pub fn scale(&mut self, factor: f32) {
-        self.tensors.values_mut().flat_map(|t| &mut t.values).for_each(|v| *v *= factor);
+        self.tensors.values_mut().flat_map(|t| &mut t.data).for_each(|v| *v *= factor);
     }
 
     /// Adds the tensors of `other` times `factor`; those that are not here yet are taken over.
@@ -163,10 +147,10 @@ impl Weights {
     /// if a shape differs (programmer error)
     pub fn add_scaled(&mut self, other: &Self, factor: f32) {
         for (name, added) in &other.tensors {
-            let zero = || Values { shape: added.shape.clone(), values: vec![0.0; added.values.len()] };
+            let zero = || tensors::Tensor { shape: added.shape.clone(), data: vec![0.0; added.data.len()] };
             let sum = self.tensors.entry(name.clone()).or_insert_with(zero);
             assert_eq!(sum.shape, added.shape, "{name} has two shapes");
-            sum.values.iter_mut().zip(&added.values).for_each(|(s, &a)| *s += a * factor);
+            sum.data.iter_mut().zip(&added.data).for_each(|(s, &a)| *s += a * factor);
         }
     }
 
@@ -177,7 +161,7 @@ impl Weights {
 
     /// Names, shapes and values, in order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
-        self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.values.as_slice()))
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
     }
 
     /// The same names and shapes with other values.
@@ -223,92 +207,55 @@ impl Weights {
     }
 
     /// The bytes of a safetensors file; equal weights give equal bytes.
-    ///
-    /// # Errors
-    /// `Format` when the library refuses
-    pub fn to_bytes(&self, precision: Precision) -> Result<Vec<u8>, WeightsError> {
-        let encode = |values: &[f32]| match precision {
-            Precision::F32 => values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>(),
-            Precision::F16 => values.iter().flat_map(|&v| f16::from_f32(v).to_le_bytes()).collect(),
-        };
-        let dtype = match precision {
-            Precision::F32 => Dtype::F32,
-            Precision::F16 => Dtype::F16,
-        };
-        let encoded: Vec<_> = self.tensors.iter().map(|(n, t)| (n, &t.shape, encode(&t.values))).collect();
-        let views = encoded.iter().map(|(n, shape, bytes)| Ok((n, TensorView::new(dtype, shape.to_vec(), bytes)?)));
-        let views = views.collect::<Result<Vec<_>, WeightsError>>()?;
-        // One pair at most: the library's map has no order, and equal weights must give equal
-        // bytes.
-        let metadata = serde_json::to_string(&self.metadata).unwrap_or_default();
-        let metadata = (!self.metadata.is_empty()).then(|| [("willis".to_string(), metadata)].into());
-        Ok(safetensors::serialize(views, metadata)?)
+    pub fn to_bytes(&self, precision: Precision) -> Vec<u8> {
+        tensors::encode_refs(&self.refs(precision), &self.header())
     }
 
-    /// Weights from the bytes of a safetensors file of reals.
+    /// Weights from the bytes of a safetensors file.
     ///
     /// # Errors
     /// `Format`, `Type`
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
-        let (_, header) = SafeTensors::read_metadata(bytes)?;
-        let metadata = header.metadata().as_ref().and_then(|m| serde_json::from_str(m.get("willis")?).ok());
+        let file = TensorFile::parse(bytes)?;
+        let metadata = file.metadata.get(METADATA_KEY).and_then(|text| serde_json::from_str(text).ok());
         let mut weights = Self { metadata: metadata.unwrap_or_default(), ..Self::default() };
-        for (name, view) in SafeTensors::deserialize(bytes)?.iter() {
-            let values = match real_values(&view) {
+        for (name, stored) in file.iter() {
+            let values = match stored.to_f32() {
                 Some(values) => values,
                 None if name.ends_with("num_batches_tracked") => continue,
-                None => return Err(WeightsError::Type { name: name.to_string(), got: format!("{:?}", view.dtype()) }),
+                None => return Err(WeightsError::Type { name: name.to_string(), got: stored.type_name() }),
             };
-            weights.insert(name, view.shape().to_vec(), values);
+            weights.insert(name, stored.shape().to_vec(), values);
         }
         Ok(weights)
     }
 
-    /// Writes a safetensors file: under a temporary name first, so that no half file is ever seen.
+    /// Writes a safetensors file.
     ///
     /// # Errors
-    /// `Io`, `Format`
+    /// `File`
     pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
-        let bytes = self.to_bytes(precision)?;
-        write_whole(path, &bytes).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })
+        Ok(tensors::write_refs(path, &self.refs(precision), &self.header())?)
     }
 
     /// Reads a safetensors file.
     ///
     /// # Errors
-    /// `Io`, `Format`, `Type`
+    /// `File`, `Format`, `Type`
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
-        let bytes = fs::read(path).map_err(|source| WeightsError::Io { path: path.to_path_buf(), source })?;
+        let bytes = fs::read(path).map_err(|source| FileError::Read { path: path.to_path_buf(), source })?;
         Self::from_bytes(&bytes)
     }
-}
 
-/// Values of a tensor of reals; none of whole numbers.
-pub(crate) fn real_values(view: &TensorView<'_>) -> Option<Vec<f32>> {
-    let data = view.data();
-    Some(match view.dtype() {
-        Dtype::F64 => reals(data, |b: [u8; 8]| f64::from_le_bytes(b) as f32),
-        Dtype::F32 => reals(data, f32::from_le_bytes),
-        Dtype::F16 => reals(data, |b| f16::from_le_bytes(b).to_f32()),
-        Dtype::BF16 => reals(data, |b| bf16::from_le_bytes(b).to_f32()),
-        _ => return None,
-    })
-}
+    fn refs(&self, precision: Precision) -> Vec<TensorRef<'_>> {
+        self.tensors.iter().map(|(name, tensor)| TensorRef::float(name, tensor, precision)).collect()
+    }
 
-/// Values of `N` bytes each.
-pub(crate) fn reals<const N: usize>(data: &[u8], real: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    data.as_chunks().0.iter().map(|&bytes| real(bytes)).collect()
-}
-
-/// Writes a file under a temporary name beside it and renames it.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(format!(".{}.part", std::process::id()));
-    let part = path.with_file_name(name);
-    let mut file = fs::File::create(&part)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&part, path)
+    /// The metadata as one pair of a file's header.
+    fn header(&self) -> BTreeMap<String, String> {
+        let text = || serde_json::to_string(&self.metadata).expect("a map of strings is valid JSON");
+        (!self.metadata.is_empty()).then(|| (METADATA_KEY.to_string(), text())).into_iter().collect()
+    }
 }
 
 #[derive(Default)]
@@ -336,7 +283,7 @@ impl ModuleVisitor for Reader {
 
 struct Writer {
     path: Vec<String>,
-    tensors: BTreeMap<String, Values>,
+    tensors: BTreeMap<String, tensors::Tensor>,
     error: Option<WeightsError>,
 }
 
@@ -355,7 +302,7 @@ impl ModuleMapper for Writer {
         let error = match self.tensors.remove(&name) {
             Some(t) if t.shape == expected => {
                 return param.map(|_| {
-                    let new = Tensor::from_data(TensorData::new(t.values, t.shape), &old.device());
+                    let new = Tensor::from_data(TensorData::new(t.data, t.shape), &old.device());
                     new.set_require_grad(old.is_require_grad())
                 });
             }
@@ -388,7 +335,7 @@ mod tests {
         weights.save(&path, Precision::F32).unwrap();
         assert_eq!(Weights::load(&path).unwrap(), weights);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-        let half = Weights::from_bytes(&weights.to_bytes(Precision::F16).unwrap()).unwrap();
+        let half = Weights::from_bytes(&weights.to_bytes(Precision::F16)).unwrap();
         for (a, b) in half.get("weight").unwrap().iter().zip(weights.get("weight").unwrap()) {
             assert!((a - b).abs() <= b.abs() / 1024.0 + 1e-7);
         }
@@ -410,7 +357,7 @@ mod tests {
 
     #[test]
     fn broken_files_are_errors() {
-        let bytes = Weights::of(&net(1)).to_bytes(Precision::F32).unwrap();
+        let bytes = Weights::of(&net(1)).to_bytes(Precision::F32);
         for cut in [0, 7, 8, 40, bytes.len() - 1] {
             assert!(Weights::from_bytes(&bytes[..cut]).is_err());
         }

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use pytorch_reader::{DType, PytorchReader};
-use safetensors::tensor::{SafeTensors, TensorView};
 
-use crate::weights::{Weights, WeightsError, real_values, reals};
+use willis_core::files::tensors::{StoredTensor, TensorFile};
+
+use crate::weights::{Weights, WeightsError};
 
 /// Why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -69,9 +70,9 @@ fn unwrapped(mut entries: Vec<Entry>) -> Vec<Entry> {
 
 fn safetensors(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
     let bytes = std::fs::read(path).map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })?;
-    let file = SafeTensors::deserialize(&bytes).map_err(|error| format(path, &error))?;
+    let file = TensorFile::parse(&bytes).map_err(|error| format(path, &error))?;
     let entry =
-        |(name, view): (&str, TensorView<'_>)| Some((name.to_string(), view.shape().to_vec(), real_values(&view)?));
+        |(name, stored): (&str, StoredTensor)| Some((name.to_string(), stored.shape().to_vec(), stored.to_f32()?));
     Ok(file.iter().filter_map(entry).collect())
 }
 
@@ -93,6 +94,11 @@ fn pytorch(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
         entries.push((name, tensor.shape().to_vec(), values));
     }
     Ok(entries)
+}
+
+/// Values of `N` bytes each.
+fn reals<const N: usize>(data: &[u8], real: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    data.as_chunks().0.iter().map(|&bytes| real(bytes)).collect()
 }
 
 fn format(path: &Path, error: &dyn std::error::Error) -> CheckpointError {

@@ -12,6 +12,7 @@
 pub mod anatomy;
 pub mod candidate;
 pub mod case;
+pub mod cohort;
 pub mod files;
 pub mod graph;
 pub mod image;

@@ -1,12 +1,14 @@
-//! Synthetic heads with arteries and aneurysms, seen by synthetic scanners.
+//! Synthetic heads with arteries and aneurysms, imaged by synthetic scanners.
 //!
-//! One call, [`synthesise`], makes a series with its truth: an arterial tree with the thirteen
-//! sites and its common variants, saccular aneurysms and what only looks like one, veins, a head
-//! around them, and a scanner. Everything is drawn from a seed. [`cohort`] writes and reads data
-//! sets of many series; nothing else here touches a file.
+//! [`synthesise`] makes one series together with its truth. The patient has an arterial tree with
+//! the thirteen sites and its common variants, saccular aneurysms, vessels that resemble
+//! aneurysms, veins, and a head; a scanner turns them into an image. Everything is drawn from one
+//! seed.
+//!
+//! [`synthesise_cohort`] writes data sets of many series and [`write_instances`] the DICOM files of
+//! one; no other function accesses files. [`willis_core::cohort`] reads such data sets.
 
 mod atlas;
-pub mod cohort;
 mod head;
 mod lesion;
 mod mimics;
@@ -20,6 +22,8 @@ mod synthesis;
 mod vector;
 mod veins;
 mod window;
+mod write;
 
 pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Plane, Randomisation, ScanSize};
 pub use synthesis::{Phantom, synthesise};
+pub use write::{SeriesUids, WriteCohortError, synthesise_cohort, write_instances};

@@ -26,10 +26,8 @@ pub struct Phantom {
     pub aneurysm: Image<u8>,
     /// True lesions, all within the scan.
     pub lesions: Vec<Lesion>,
-    /// Header values.
+    /// Age, sex, modality and a UID.
     pub meta: SeriesMeta,
-    /// What was asked for.
-    pub spec: PhantomSpec,
 }
 
 /// Makes a phantom. The same specification and seed give the same bytes at any number of threads.
@@ -60,7 +58,6 @@ pub fn synthesise(spec: &PhantomSpec, seed: u64) -> Phantom {
         aneurysm: Image::new(grid, parts.2),
         meta: meta(spec.modality, !lesions.is_empty(), seed),
         lesions,
-        spec: spec.clone(),
     };
     mark_centres(&mut phantom);
     phantom

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, ensure};
 use serde_json::json;
-use willis_core::{Modality, Severity};
+use willis_core::{Modality, Severity, cohort};
 use willis_imaging::ingest::{IngestConfig, ingest};
-use willis_phantom::{self as phantom, CohortMix, cohort};
+use willis_phantom::{self as phantom, CohortMix};
 
 use super::{Outcome, progress::Progress};
 use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
@@ -31,7 +31,7 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
                 mix.prevalence
             );
             let bar = progress.bar("synth", *series as u64);
-            cohort::synthesise_cohort(output, *series, *seed, &mix, &|done| bar.set_position(done as u64))?;
+            phantom::synthesise_cohort(output, *series, *seed, &mix, &|done| bar.set_position(done as u64))?;
             bar.finish_and_clear();
             println!("{}", output.display());
             Ok(Outcome::Done)

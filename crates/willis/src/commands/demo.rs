@@ -3,8 +3,7 @@
 
 use anyhow::Context;
 use willis_core::Modality;
-use willis_phantom::cohort::{SeriesToWrite, SeriesUids, write_instances};
-use willis_phantom::{LesionPlan, PhantomSpec, synthesise};
+use willis_phantom::{LesionPlan, PhantomSpec, SeriesUids, synthesise, write_instances};
 
 use super::{Outcome, predict::print_summary, progress::Progress};
 use crate::cli::DemoArgs;
@@ -25,7 +24,7 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let spec = PhantomSpec { lesions: LesionPlan::Exact(1), ..PhantomSpec::low_resolution(Modality::Mra) };
     let phantom = synthesise(&spec, args.seed);
     let series = args.output.join("dicom");
-    write_instances(&series, &SeriesToWrite::from(&phantom), &SeriesUids::new(args.seed, 0))?;
+    write_instances(&series, &phantom, &SeriesUids::new(args.seed, 0))?;
 
     let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage.name()))?;
     spinner.set_message(Stage::Report.name());

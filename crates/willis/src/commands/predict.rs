@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use willis_core::anatomy::column_names;
+use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, json};
 use willis_core::{Modality, Prediction, Sex};
 
@@ -72,7 +73,7 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
     let mut jobs = Vec::new();
     for input in inputs {
         if is_data_set(input) {
-            let cohort = willis_phantom::cohort::read(input)?;
+            let cohort = cohort::read(input)?;
             for series in cohort.series {
                 let folder = output.join(&series.meta.uid);
                 jobs.push(Job { folder, input: series.folder, modality: series.meta.modality });
@@ -90,10 +91,6 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
         }
     }
     Ok(jobs)
-}
-
-pub(super) fn is_data_set(path: &Path) -> bool {
-    path.join("train.csv").is_file() && path.join("series").is_dir()
 }
 
 fn single(job: &Job, args: &PredictArgs, config: &Config, nets: &Nets, progress: &Progress) -> anyhow::Result<Outcome> {

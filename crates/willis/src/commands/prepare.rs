@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
+use willis_core::cohort::{Cohort, CohortSeries};
 use willis_core::files::{case, hash::sha256_hex, nifti};
 use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
 use willis_imaging::resample;
-use willis_phantom::cohort::{Cohort, CohortSeries};
 use willis_stats::folds::stratified_group_k_fold;
 
 use super::progress::Progress;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use image::{GrayImage, ImageFormat, Luma};
+use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, case, hash::sha256_hex};
 use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
@@ -13,9 +14,7 @@ use willis_nets::ops::cpu;
 use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
-use willis_phantom::cohort;
 
-use super::predict::is_data_set;
 use super::prepare::prepare;
 use super::{Outcome, progress::Progress};
 use crate::cli::{MethodName, PretrainArgs};

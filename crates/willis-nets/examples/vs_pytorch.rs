@@ -114,7 +114,7 @@ impl Operation {
                 time(request, ([1, channels, side, side, side], [1], [1]), 1.0, |x, _, _| ops::max_pool3d(x, 2))
             }
             Operation::Trilinear { channels, side } => {
-                let twice = |x, _, _| ops::resize_trilinear(x, [2 * side; 3], Corners::Free);
+                let twice = |x, _, _| ops::resize_trilinear(x, [2 * side; 3], Corners::HalfPixel);
                 time(request, ([1, channels, side, side, side], [1], [1]), 1.0, twice)
             }
             Operation::Gelu { length } => time(request, ([length], [1], [1]), 1.0, |x, _, _| ops::gelu(x)),

@@ -3,9 +3,9 @@
 use burn::tensor::Tensor;
 use willis_kernels::activation as kernels;
 
-use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
+use super::kernel::{CpuKernel, RecomputeOutput, SavedForBackward, apply1, filled, on_cpu};
 
-/// `x * Phi(x)` with the exact error function.
+/// GELU: `x Φ(x)` with the exact error function.
 ///
 /// # Shapes
 /// any -> the same
@@ -14,22 +14,23 @@ pub fn gelu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         return burn::tensor::activation::gelu(x);
     }
     let shape = x.dims().to_vec();
-    apply1(Gelu { shape }, x)
+    apply1(GeluKernel { shape }, x)
 }
 
-/// `x` where that is positive, `slope x` elsewhere; slope 0 is ReLU.
+/// Leaky ReLU: `x` if positive, else `slope * x`. A slope of 0 gives ReLU.
 ///
 /// # Shapes
 /// any -> the same
+///
 /// # Panics
-/// for a slope below 0 (programmer error)
+/// if the slope is negative (programmer error)
 pub fn leaky_relu<const D: usize>(x: Tensor<D>, slope: f64) -> Tensor<D> {
     if !on_cpu(&x) {
         return burn::tensor::activation::leaky_relu(x, slope);
     }
-    assert!(slope >= 0.0, "slope {slope}");
+    assert!(slope >= 0.0, "slope = {slope} is negative");
     let shape = x.dims().to_vec();
-    apply1(LeakyRelu { shape, slope: slope as f32 }, x)
+    apply1(LeakyReluKernel { shape, slope: slope as f32 }, x)
 }
 
 /// Softmax over the last axis.
@@ -41,15 +42,15 @@ pub fn softmax<const D: usize>(x: Tensor<D>) -> Tensor<D> {
         return burn::tensor::activation::softmax(x, D - 1);
     }
     let shape = x.dims().to_vec();
-    apply1(Softmax { shape, width: x.dims()[D - 1] }, x)
+    apply1(SoftmaxKernel { shape, width: x.dims()[D - 1] }, x)
 }
 
 #[derive(Debug)]
-struct Gelu {
+struct GeluKernel {
     shape: Vec<usize>,
 }
 
-impl Kernel<1> for Gelu {
+impl CpuKernel<1> for GeluKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -58,8 +59,8 @@ impl Kernel<1> for Gelu {
         filled(x.len(), |y| kernels::gelu(x, y))
     }
 
-    fn remakes(&self) -> Remakes {
-        Remakes::Always
+    fn recompute(&self) -> RecomputeOutput {
+        RecomputeOutput::Always
     }
 
     fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -68,12 +69,12 @@ impl Kernel<1> for Gelu {
 }
 
 #[derive(Debug)]
-struct LeakyRelu {
+struct LeakyReluKernel {
     shape: Vec<usize>,
     slope: f32,
 }
 
-impl Kernel<1> for LeakyRelu {
+impl CpuKernel<1> for LeakyReluKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -82,8 +83,8 @@ impl Kernel<1> for LeakyRelu {
         filled(x.len(), |y| kernels::leaky_relu(self.slope, x, y))
     }
 
-    fn remakes(&self) -> Remakes {
-        Remakes::Always
+    fn recompute(&self) -> RecomputeOutput {
+        RecomputeOutput::Always
     }
 
     fn backward(&self, [x]: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -92,12 +93,12 @@ impl Kernel<1> for LeakyRelu {
 }
 
 #[derive(Debug)]
-struct Softmax {
+struct SoftmaxKernel {
     shape: Vec<usize>,
     width: usize,
 }
 
-impl Kernel<1> for Softmax {
+impl CpuKernel<1> for SoftmaxKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -106,8 +107,8 @@ impl Kernel<1> for Softmax {
         filled(x.len(), |y| kernels::softmax(self.width, x, y))
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Output
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Output
     }
 
     fn backward(&self, _: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -121,7 +122,7 @@ mod tests {
     use crate::ops::kernel::tests::assert_same;
 
     #[test]
-    fn values_and_gradients_equal_burn_s() {
+    fn values_and_gradients_equal_burns() {
         assert_same([2, 3, 7], |[x, _, _]| gelu(x * 3.0), |[x, _, _]| burn::tensor::activation::gelu(x * 3.0));
         for slope in [0.0, 0.01] {
             let theirs = |[x, _, _]: [Tensor<3>; 3]| burn::tensor::activation::leaky_relu(x, slope);

@@ -1,28 +1,29 @@
-//! Attention to a few keys.
+//! Multi-head attention.
 
 use std::sync::OnceLock;
 
 use burn::tensor::Tensor;
 use willis_kernels::attention::{AttentionShape, backward, forward};
 
-use super::counter::count;
-use super::kernel::{Keeps, Kernel, apply2, filled, on_cpu};
+use super::kernel::{CpuKernel, SavedForBackward, apply2, filled, on_cpu};
+use super::macs::record_macs;
 
-/// `softmax(scale q k^T) v` per head.
+/// Scaled dot-product attention, `softmax(scale q k^T) v` in each head.
 ///
 /// # Shapes
-/// q `[B, N, H d]`, key_value `[B, M, 2 H d]` (keys, then values) -> `[B, N, H d]`
+/// q `[B, N, H d]`, key_value `[B, M, 2 H d]` (keys, then values) -> `[B, N, H d]`, with N queries,
+/// M keys, H heads of d channels
 pub fn attention(q: Tensor<3>, key_value: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
-    count(2 * q.shape().num_elements() * key_value.dims()[1]);
+    record_macs(2 * q.shape().num_elements() * key_value.dims()[1]);
     if !on_cpu(&q) {
         return portable(q, key_value, heads, scale);
     }
     let ([batch, queries, channels], [_, keys, _]) = (q.dims(), key_value.dims());
     let shape = AttentionShape { batch, queries, keys, heads, head_dim: channels / heads };
-    apply2(Attention { shape, scale: scale as f32, log_sums: OnceLock::new() }, q, key_value)
+    apply2(AttentionKernel { shape, scale: scale as f32, log_sums: OnceLock::new() }, q, key_value)
 }
 
-/// The same with the whole score matrix.
+/// Fallback for other devices, which builds the whole score matrix.
 fn portable(q: Tensor<3>, key_value: Tensor<3>, heads: usize, scale: f64) -> Tensor<3> {
     let [batch, queries, channels] = q.dims();
     let split = |x: Tensor<3>| {
@@ -35,14 +36,14 @@ fn portable(q: Tensor<3>, key_value: Tensor<3>, heads: usize, scale: f64) -> Ten
 }
 
 #[derive(Debug)]
-struct Attention {
+struct AttentionKernel {
     shape: AttentionShape,
     scale: f32,
-    /// Log sums of the rows, kept from the forward pass for the backward pass.
+    /// Logarithms of the softmax denominators, saved by the forward pass for the backward pass.
     log_sums: OnceLock<Vec<f32>>,
 }
 
-impl Attention {
+impl AttentionKernel {
     fn run(&self, [q, key_value]: [&[f32]; 2]) -> (Vec<f32>, Vec<f32>) {
         let mut log_sums = vec![0.0; self.shape.batch * self.shape.queries * self.shape.heads];
         let y = filled(q.len(), |y| forward(&self.shape, self.scale, q, key_value, y, &mut log_sums));
@@ -50,7 +51,7 @@ impl Attention {
     }
 }
 
-impl Kernel<2> for Attention {
+impl CpuKernel<2> for AttentionKernel {
     fn output_shape(&self) -> Vec<usize> {
         vec![self.shape.batch, self.shape.queries, self.shape.heads * self.shape.head_dim]
     }
@@ -61,8 +62,8 @@ impl Kernel<2> for Attention {
         y
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Both
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Both
     }
 
     fn backward(&self, inputs: [&[f32]; 2], y: &[f32], grad: &[f32], needs: [bool; 2]) -> [Option<Vec<f32>>; 2] {

@@ -1,4 +1,4 @@
-//! 3D convolution.
+//! 3D convolution and its transpose.
 
 use burn::tensor::Tensor;
 use willis_kernels::conv3d::{
@@ -6,28 +6,28 @@ use willis_kernels::conv3d::{
     transpose_weight_gradient, weight_gradient,
 };
 
-use super::counter::count;
-use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
+use super::kernel::{CpuKernel, RecomputeOutput, apply3, filled, on_cpu};
+use super::macs::record_macs;
 
-/// Stride, padding and groups of a convolution; dilation is always one here.
+/// Stride, padding and groups of a convolution. The dilation is always 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvOptions {
-    /// Step of the output grid, per axis.
+    /// Stride along each axis.
     pub stride: [usize; 3],
-    /// Zeros added on both sides, per axis.
+    /// Zeros added at both ends of each axis.
     pub padding: [usize; 3],
-    /// Channel groups; as many as channels makes it depthwise.
+    /// Channel groups; one per channel makes the convolution depthwise.
     pub groups: usize,
 }
 
 impl ConvOptions {
-    /// The same stride and padding along every axis, one group.
+    /// Options with the same stride and padding along every axis and one group.
     pub const fn cubic(stride: usize, padding: usize) -> Self {
         Self { stride: [stride; 3], padding: [padding; 3], groups: 1 }
     }
 }
 
-/// Cross-correlation, as in PyTorch's `conv3d`.
+/// 3D convolution (cross-correlation), as PyTorch's `conv3d`.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]`, weight `[K, C / groups, d, h, w]`, bias `[K]` -> `[B, K, D', H', W']`
@@ -45,24 +45,24 @@ pub fn conv3d(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options:
         dilation: [1; 3],
         groups: options.groups,
     };
-    count(shape.output_len() * shape.weight_len() / out_channels);
+    record_macs(shape.output_len() * shape.weight_len() / out_channels);
     if !on_cpu(&x) {
         return portable(x, weight, bias, options);
     }
     let bias = bias.unwrap_or_else(|| Tensor::zeros([out_channels], &x.device().inner()));
-    apply3(Convolution(shape), x, weight, bias)
+    apply3(Conv3dKernel(shape), x, weight, bias)
 }
 
-/// The same by burn's own operation.
+/// Fallback for other devices: burn's own operation.
 fn portable(x: Tensor<5>, weight: Tensor<5>, bias: Option<Tensor<1>>, options: ConvOptions) -> Tensor<5> {
     let options = burn::tensor::ops::ConvOptions::new(options.stride, options.padding, [1; 3], options.groups);
     burn::tensor::module::conv3d(x, weight, bias, options)
 }
 
 #[derive(Debug)]
-struct Convolution(Conv3dShape);
+struct Conv3dKernel(Conv3dShape);
 
-impl Kernel<3> for Convolution {
+impl CpuKernel<3> for Conv3dKernel {
     fn output_shape(&self) -> Vec<usize> {
         [&[self.0.batch, self.0.out_channels][..], &self.0.output()].concat()
     }
@@ -71,9 +71,9 @@ impl Kernel<3> for Convolution {
         filled(self.0.output_len(), |y| forward(&self.0, x, weight, Some(bias), y))
     }
 
-    fn remakes(&self) -> Remakes {
+    fn recompute(&self) -> RecomputeOutput {
         let depthwise = self.0.groups == self.0.in_channels;
-        if depthwise && self.0.groups > 1 { Remakes::Always } else { Remakes::Never }
+        if depthwise && self.0.groups > 1 { RecomputeOutput::Always } else { RecomputeOutput::Never }
     }
 
     fn backward(
@@ -91,8 +91,8 @@ impl Kernel<3> for Convolution {
     }
 }
 
-/// Transposed convolution with kernel = stride and no padding, as in PyTorch's `conv_transpose3d`:
-/// every voxel becomes a block.
+/// Transposed 3D convolution with kernel = stride and no padding, as PyTorch's `conv_transpose3d`:
+/// each voxel becomes a cube of voxels.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]`, weight `[C, K, s, s, s]`, bias `[K]` -> `[B, K, sD, sH, sW]`
@@ -100,12 +100,12 @@ pub fn conv_transpose3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>) -> Ten
     let [batch, in_channels, depth, height, width] = x.dims();
     let [_, out_channels, kd, kh, kw] = weight.dims();
     let kernel = [kd, kh, kw];
-    count(x.shape().num_elements() * out_channels * kd * kh * kw);
+    record_macs(x.shape().num_elements() * out_channels * kd * kh * kw);
     if !on_cpu(&x) {
         let options = burn::tensor::ops::ConvTransposeOptions::new(kernel, [0; 3], [0; 3], [1; 3], 1);
         return burn::tensor::module::conv_transpose3d(x, weight, Some(bias), options);
     }
-    // The convolution this is the adjoint of.
+    // The convolution whose adjoint this is.
     let shape = Conv3dShape {
         batch,
         in_channels: out_channels,
@@ -117,13 +117,13 @@ pub fn conv_transpose3d(x: Tensor<5>, weight: Tensor<5>, bias: Tensor<1>) -> Ten
         dilation: [1; 3],
         groups: 1,
     };
-    apply3(Transposed(shape), x, weight, bias)
+    apply3(ConvTranspose3dKernel(shape), x, weight, bias)
 }
 
 #[derive(Debug)]
-struct Transposed(Conv3dShape);
+struct ConvTranspose3dKernel(Conv3dShape);
 
-impl Kernel<3> for Transposed {
+impl CpuKernel<3> for ConvTranspose3dKernel {
     fn output_shape(&self) -> Vec<usize> {
         [&[self.0.batch, self.0.in_channels][..], &self.0.input].concat()
     }
@@ -139,7 +139,8 @@ impl Kernel<3> for Transposed {
         grad: &[f32],
         needs: [bool; 3],
     ) -> [Option<Vec<f32>>; 3] {
-        // Summed over batch and space as the bias of a convolution whose output is this one.
+        // The gradient of the bias is the sum of `grad` over batch and space, as for a convolution
+        // with this output.
         let one_to_one =
             Conv3dShape { in_channels: bias.len(), out_channels: bias.len(), kernel: [1; 3], stride: [1; 3], ..self.0 };
         [
@@ -159,7 +160,8 @@ mod tests {
 
     type Convolve = fn(Tensor<5>, Tensor<5>, Option<Tensor<1>>, ConvOptions) -> Tensor<5>;
 
-    /// Output and gradients of x, weight and bias of `sum(conv(x)^2)`.
+    /// The output of a convolution, and the gradients of `sum(conv(x)^2)` with respect to x, weight
+    /// and bias.
     fn run(convolve: Convolve, options: ConvOptions, channels: [usize; 2], kernel: usize) -> Vec<Vec<f32>> {
         let device = Device::flex().autodiff();
         let weight_shape = [channels[1], channels[0] / options.groups, kernel, kernel, kernel];
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn output_and_gradients_equal_burn_s() {
+    fn output_and_gradients_equal_burns() {
         let depthwise = ConvOptions { groups: 4, ..ConvOptions::cubic(1, 1) };
         for (options, channels, kernel) in [
             (ConvOptions::cubic(1, 1), [3, 2], 3),
@@ -197,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_transposed_form_equals_burn_s() {
+    fn the_transpose_equals_burns() {
         let device = Device::flex().autodiff();
         let run = |ours: bool| {
             let x = golden::input([2, 3, 2, 3, 4], &device).require_grad();

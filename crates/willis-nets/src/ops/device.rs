@@ -1,8 +1,8 @@
-//! Where nets run.
+//! The device that nets run on.
 
 pub use burn::tensor::Device;
 
-/// The processor, through burn's flex backend and our kernels.
+/// The CPU, through burn's flex backend and the kernels of `willis-kernels`.
 pub fn cpu() -> Device {
     Device::flex()
 }

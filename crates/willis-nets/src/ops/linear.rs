@@ -3,38 +3,38 @@
 use burn::tensor::Tensor;
 use willis_kernels::linear as kernels;
 
-use super::counter::count;
-use super::kernel::{Kernel, apply3, filled, on_cpu};
+use super::kernel::{CpuKernel, apply3, filled, on_cpu};
+use super::macs::record_macs;
 
-/// `x W^T + b`.
+/// Linear map of the last axis, `x W^T + b`.
 ///
 /// # Shapes
 /// x `[..., in]`, weight `[out, in]`, bias `[out]` -> `[..., out]`
 pub fn linear<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     let [outputs, inputs] = weight.dims();
-    count(x.shape().num_elements() * outputs);
+    record_macs(x.shape().num_elements() * outputs);
     if !on_cpu(&x) {
         return portable(x, weight, bias);
     }
     let mut shape = x.dims().to_vec();
     shape[D - 1] = outputs;
     let bias = bias.unwrap_or_else(|| Tensor::zeros([outputs], &x.device().inner()));
-    apply3(Linear { shape, inputs }, x, weight, bias)
+    apply3(LinearKernel { shape, inputs }, x, weight, bias)
 }
 
-/// The same by burn's own operation.
+/// Fallback for other devices: burn's own operation.
 fn portable<const D: usize>(x: Tensor<D>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<D> {
     burn::tensor::module::linear(x, weight.transpose(), bias)
 }
 
 #[derive(Debug)]
-struct Linear {
-    /// Of the output.
+struct LinearKernel {
+    /// Shape of the output.
     shape: Vec<usize>,
     inputs: usize,
 }
 
-impl Kernel<3> for Linear {
+impl CpuKernel<3> for LinearKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -64,7 +64,7 @@ mod tests {
     use crate::ops::kernel::tests::assert_same;
 
     #[test]
-    fn values_and_gradients_equal_burn_s() {
+    fn values_and_gradients_equal_burns() {
         let weight = |w: Tensor<3>| w.reshape([14, 3]).slice([0..5, 0..3]);
         let bias = |b: Tensor<3>| b.flatten(0, 2).slice(0..5);
         assert_same(

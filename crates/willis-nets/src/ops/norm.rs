@@ -1,4 +1,4 @@
-//! Normalisation over the last axis or over space, by own or by stored statistics.
+//! Layer norm, instance norm, and the scale and shift of a batch norm with stored statistics.
 
 use std::sync::OnceLock;
 
@@ -6,10 +6,10 @@ use burn::tensor::Tensor;
 use willis_kernels::norm::{self as kernels, RowStats};
 
 use super::buffers;
-use super::kernel::{Kernel, Remakes, apply3, filled, on_cpu};
+use super::kernel::{CpuKernel, RecomputeOutput, apply3, filled, on_cpu};
 
-/// Layer norm over the last axis with biased variance:
-/// `(x - mean) / sqrt(var + eps) * weight + bias`.
+/// Layer norm over the last axis: `(x - mean) / sqrt(var + eps) * weight + bias` with the biased
+/// variance.
 ///
 /// # Shapes
 /// x `[..., C]`, weight and bias `[C]` -> the same as x
@@ -17,10 +17,10 @@ pub fn layer_norm<const D: usize>(x: Tensor<D>, weight: Tensor<1>, bias: Tensor<
     if !on_cpu(&x) {
         return portable_layer_norm(x, weight, bias, eps);
     }
-    apply3(Norm::new(&x, Over::Channels, eps), x, weight, bias)
+    apply3(NormKernel::new(&x, NormAxes::Channels, eps), x, weight, bias)
 }
 
-/// Instance norm over space with biased variance, then a scale and a shift per channel.
+/// Instance norm: like [`layer_norm`], but over space, with a scale and a shift per channel.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]`, weight and bias `[C]` -> the same as x
@@ -29,10 +29,10 @@ pub fn instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps: f64)
         return portable_instance_norm(x, weight, bias, eps);
     }
     let volume = x.dims()[2..].iter().product();
-    apply3(Norm::new(&x, Over::Space { volume }, eps), x, weight, bias)
+    apply3(NormKernel::new(&x, NormAxes::Space { volume }, eps), x, weight, bias)
 }
 
-/// `scale x + offset` per channel: a batch norm by stored statistics.
+/// `scale x + offset` in each channel: a batch norm with stored statistics.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]`, scale and offset `[C]` -> the same as x
@@ -40,7 +40,7 @@ pub fn channel_affine(x: Tensor<5>, scale: Tensor<1>, offset: Tensor<1>) -> Tens
     if !on_cpu(&x) {
         return portable_channel_affine(x, scale, offset);
     }
-    let kernel = ChannelAffine { shape: x.dims().to_vec(), volume: x.dims()[2..].iter().product() };
+    let kernel = ChannelAffineKernel { shape: x.dims().to_vec(), volume: x.dims()[2..].iter().product() };
     apply3(kernel, x, scale, offset)
 }
 
@@ -64,42 +64,43 @@ fn portable_instance_norm(x: Tensor<5>, weight: Tensor<1>, bias: Tensor<1>, eps:
     scaled.reshape([batch, channels, depth, height, width])
 }
 
+/// The axes that mean and variance are taken over.
 #[derive(Debug, Clone, Copy)]
-enum Over {
+enum NormAxes {
     Channels,
     Space { volume: usize },
 }
 
 #[derive(Debug)]
-struct Norm {
+struct NormKernel {
     shape: Vec<usize>,
-    over: Over,
+    axes: NormAxes,
     eps: f32,
-    /// Mean and deviation of each row, kept from the forward pass for the backward pass.
+    /// Mean and deviation of each row, saved by the forward pass for the backward pass.
     stats: OnceLock<Vec<RowStats>>,
 }
 
-impl Norm {
-    fn new<const D: usize>(x: &Tensor<D>, over: Over, eps: f64) -> Self {
-        Self { shape: x.dims().to_vec(), over, eps: eps as f32, stats: OnceLock::new() }
+impl NormKernel {
+    fn new<const D: usize>(x: &Tensor<D>, axes: NormAxes, eps: f64) -> Self {
+        Self { shape: x.dims().to_vec(), axes, eps: eps as f32, stats: OnceLock::new() }
     }
 
     fn run(&self, [x, gain, shift]: [&[f32]; 3]) -> (Vec<f32>, Vec<RowStats>) {
         let mut y = buffers::take(x.len());
-        let row = match self.over {
-            Over::Channels => gain.len(),
-            Over::Space { volume } => volume,
+        let row = match self.axes {
+            NormAxes::Channels => gain.len(),
+            NormAxes::Space { volume } => volume,
         };
         let mut stats = vec![RowStats::default(); x.len() / row.max(1)];
-        match self.over {
-            Over::Channels => kernels::layer_norm(x, gain, shift, self.eps, &mut y, &mut stats),
-            Over::Space { volume } => kernels::instance_norm(volume, x, gain, shift, self.eps, &mut y, &mut stats),
+        match self.axes {
+            NormAxes::Channels => kernels::layer_norm(x, gain, shift, self.eps, &mut y, &mut stats),
+            NormAxes::Space { volume } => kernels::instance_norm(volume, x, gain, shift, self.eps, &mut y, &mut stats),
         }
         (y, stats)
     }
 }
 
-impl Kernel<3> for Norm {
+impl CpuKernel<3> for NormKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -110,17 +111,17 @@ impl Kernel<3> for Norm {
         y
     }
 
-    fn remakes(&self) -> Remakes {
-        Remakes::Always
+    fn recompute(&self) -> RecomputeOutput {
+        RecomputeOutput::Always
     }
 
     fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {
         let [x, gain, shift] = inputs;
         let stats = self.stats.get_or_init(|| self.run(inputs).1);
         let [mut dx, mut dgain, mut dshift] = [x, gain, shift].map(|input| buffers::take(input.len()));
-        match self.over {
-            Over::Channels => kernels::layer_norm_backward(x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift),
-            Over::Space { volume } => {
+        match self.axes {
+            NormAxes::Channels => kernels::layer_norm_backward(x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift),
+            NormAxes::Space { volume } => {
                 kernels::instance_norm_backward(volume, x, gain, stats, grad, &mut dx, &mut dgain, &mut dshift);
             }
         }
@@ -129,12 +130,12 @@ impl Kernel<3> for Norm {
 }
 
 #[derive(Debug)]
-struct ChannelAffine {
+struct ChannelAffineKernel {
     shape: Vec<usize>,
     volume: usize,
 }
 
-impl Kernel<3> for ChannelAffine {
+impl CpuKernel<3> for ChannelAffineKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -143,8 +144,8 @@ impl Kernel<3> for ChannelAffine {
         filled(x.len(), |y| kernels::channel_affine(self.volume, x, scale, offset, y))
     }
 
-    fn remakes(&self) -> Remakes {
-        Remakes::Always
+    fn recompute(&self) -> RecomputeOutput {
+        RecomputeOutput::Always
     }
 
     fn backward(&self, inputs: [&[f32]; 3], _output: &[f32], grad: &[f32], needs: [bool; 3]) -> [Option<Vec<f32>>; 3] {

@@ -1,24 +1,22 @@
-//! Maximum and average over cubes of voxels.
+//! Max pooling and average pooling.
 
 use burn::tensor::Tensor;
 use willis_kernels::pooling::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
 
-use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
+use super::kernel::{CpuKernel, SavedForBackward, apply1, filled, on_cpu};
 
-/// Maximum over cubes of `side` voxels that do not overlap; voxels left over at the far borders are
-/// dropped.
+/// Maximum over adjacent cubes of `side` voxels; voxels beyond the last whole cube are ignored.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
 pub fn max_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     if !on_cpu(&x) {
-        return portable(x, side);
+        return portable_max(x, side);
     }
-    apply1(MaxPool(Cubes::new(&x, side)), x)
+    apply1(MaxPoolKernel(PoolCubes::new(&x, side)), x)
 }
 
-/// Mean over cubes of `side` voxels that do not overlap; voxels left over at the far borders are
-/// dropped.
+/// Mean over adjacent cubes of `side` voxels; voxels beyond the last whole cube are ignored.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]` -> `[B, C, D / side, H / side, W / side]`
@@ -26,11 +24,11 @@ pub fn average_pool3d(x: Tensor<5>, side: usize) -> Tensor<5> {
     if !on_cpu(&x) {
         return portable_average(x, side);
     }
-    apply1(AveragePool(Cubes::new(&x, side)), x)
+    apply1(AveragePoolKernel(PoolCubes::new(&x, side)), x)
 }
 
-/// The same by a maximum along three axes.
-fn portable(x: Tensor<5>, side: usize) -> Tensor<5> {
+/// Fallback for other devices: maxima along one axis after the other.
+fn portable_max(x: Tensor<5>, side: usize) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     let [d, h, w] = [depth / side, height / side, width / side];
     let x = x.slice([0..batch, 0..channels, 0..d * side, 0..h * side, 0..w * side]);
@@ -40,7 +38,7 @@ fn portable(x: Tensor<5>, side: usize) -> Tensor<5> {
     volumes.reshape([batch, channels, d, h, w])
 }
 
-/// The same as [`average_pool3d`] by means along three axes.
+/// Fallback for other devices: means along one axis after the other.
 fn portable_average(x: Tensor<5>, side: usize) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     let [d, h, w] = [depth / side, height / side, width / side];
@@ -51,15 +49,15 @@ fn portable_average(x: Tensor<5>, side: usize) -> Tensor<5> {
     volumes.reshape([batch, channels, d, h, w])
 }
 
-/// Cubes side by side.
+/// Adjacent cubes of voxels, which pooling reduces to one voxel each.
 #[derive(Debug)]
-struct Cubes {
+struct PoolCubes {
     batch: usize,
     channels: usize,
     shape: PoolShape,
 }
 
-impl Cubes {
+impl PoolCubes {
     fn new(x: &Tensor<5>, side: usize) -> Self {
         let [batch, channels, depth, height, width] = x.dims();
         let (kernel, stride, padding) = ([side; 3], [side; 3], [0; 3]);
@@ -73,9 +71,9 @@ impl Cubes {
 }
 
 #[derive(Debug)]
-struct MaxPool(Cubes);
+struct MaxPoolKernel(PoolCubes);
 
-impl Kernel<1> for MaxPool {
+impl CpuKernel<1> for MaxPoolKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.0.output_shape()
     }
@@ -84,8 +82,8 @@ impl Kernel<1> for MaxPool {
         filled(self.0.shape.output_len(), |y| max_forward(&self.0.shape, x, y))
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Both
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Both
     }
 
     fn backward(&self, [x]: [&[f32]; 1], y: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -94,9 +92,9 @@ impl Kernel<1> for MaxPool {
 }
 
 #[derive(Debug)]
-struct AveragePool(Cubes);
+struct AveragePoolKernel(PoolCubes);
 
-impl Kernel<1> for AveragePool {
+impl CpuKernel<1> for AveragePoolKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.0.output_shape()
     }
@@ -105,8 +103,8 @@ impl Kernel<1> for AveragePool {
         filled(self.0.shape.output_len(), |y| average_forward(&self.0.shape, Divisor::Window, x, y))
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Neither
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Neither
     }
 
     fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -123,6 +121,6 @@ mod tests {
     #[test]
     fn values_and_gradients_equal_the_portable_forms() {
         assert_same([2, 3, 4, 6, 7], |[x, _, _]| average_pool3d(x, 2), |[x, _, _]| portable_average(x, 2));
-        assert_same([2, 3, 4, 6, 7], |[x, _, _]| max_pool3d(x, 2), |[x, _, _]| portable(x, 2));
+        assert_same([2, 3, 4, 6, 7], |[x, _, _]| max_pool3d(x, 2), |[x, _, _]| portable_max(x, 2));
     }
 }

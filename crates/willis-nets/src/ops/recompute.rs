@@ -1,9 +1,11 @@
-//! Outputs of cheap kernels, made again for the backward pass instead of kept until then.
+//! Activation checkpointing: outputs of cheap kernels are recomputed in the backward pass instead
+//! of being saved for it.
 //!
-//! A training step keeps what its backward pass reads. Much of that is the output of a norm, an
-//! activation or a change of layout, whose input is kept as well. So such a kernel leaves a
-//! [`Recipe`] under its node of the autodiff graph; whoever would keep its output keeps the recipe.
-//! Kernels repeat their bytes, so gradients stay the same to the last bit.
+//! A training step saves what its backward pass reads. Much of that is the output of a norm, an
+//! activation or a transpose, whose input is saved as well. Such a kernel registers a
+//! [`Recomputation`] for its node of the autodiff graph, and every operation that would save its
+//! output saves the recomputation instead. Kernels are deterministic, so the gradients are
+//! bit-identical to those from saved outputs.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -13,94 +15,94 @@ use burn::backend::Flex;
 use burn::backend::autodiff::NodeId;
 use burn::backend::tensor::FloatTensor;
 
-/// Recipes by the node whose output they make. Each lives as long as somebody holds it.
-static RECIPES: LazyLock<Mutex<HashMap<NodeId, Weak<Recipe>>>> = LazyLock::new(Mutex::default);
+/// The recomputation of each node's output. Each lives as long as a backward step needs it.
+static RECOMPUTATIONS: LazyLock<Mutex<HashMap<NodeId, Weak<Recomputation>>>> = LazyLock::new(Mutex::default);
 
-/// What a backward step will read of a tensor.
+/// A tensor saved for backward.
 #[derive(Debug, Clone)]
-pub(super) enum Saved {
-    Kept(FloatTensor<Flex>),
-    Remade(Arc<Recipe>),
+pub(super) enum SavedTensor {
+    Stored(FloatTensor<Flex>),
+    Recomputed(Arc<Recomputation>),
 }
 
-impl Saved {
-    /// The output `tensor` of a node, by its recipe where it has one.
-    pub fn of(node: NodeId, tensor: &FloatTensor<Flex>) -> Self {
-        let recipe = lock(&RECIPES).get(&node).and_then(Weak::upgrade);
-        match recipe {
-            Some(recipe) => {
-                lock(&recipe.made).readers += 1;
-                Self::Remade(recipe)
+impl SavedTensor {
+    /// Saves the output `tensor` of a node: as a recomputation if the node has one.
+    pub fn new(node: NodeId, tensor: &FloatTensor<Flex>) -> Self {
+        let recomputation = lock(&RECOMPUTATIONS).get(&node).and_then(Weak::upgrade);
+        match recomputation {
+            Some(recomputation) => {
+                lock(&recomputation.output).pending_reads += 1;
+                Self::Recomputed(recomputation)
             }
-            None => Self::Kept(tensor.clone()),
+            None => Self::Stored(tensor.clone()),
         }
     }
 
-    pub fn is_remade(&self) -> bool {
-        matches!(self, Self::Remade(_))
+    pub fn is_recomputed(&self) -> bool {
+        matches!(self, Self::Recomputed(_))
     }
 
-    /// The tensor; each holder asks once.
+    /// Returns the tensor. To be called once per saved tensor.
     pub fn read(&self) -> FloatTensor<Flex> {
         match self {
-            Self::Kept(tensor) => tensor.clone(),
-            Self::Remade(recipe) => recipe.read(),
+            Self::Stored(tensor) => tensor.clone(),
+            Self::Recomputed(recomputation) => recomputation.read(),
         }
     }
 }
 
-/// How to make a tensor again.
-pub(super) struct Recipe {
-    make: Box<dyn Fn() -> FloatTensor<Flex> + Send + Sync>,
-    made: Mutex<Made>,
+/// Recomputes a tensor on its first read and frees it after its last.
+pub(super) struct Recomputation {
+    compute: Box<dyn Fn() -> FloatTensor<Flex> + Send + Sync>,
+    output: Mutex<RecomputedOutput>,
     node: OnceLock<NodeId>,
 }
 
-/// The tensor between its first and its last reader.
+/// A tensor that exists between its first and its last read.
 #[derive(Default)]
-struct Made {
-    readers: usize,
+struct RecomputedOutput {
+    pending_reads: usize,
     tensor: Option<FloatTensor<Flex>>,
 }
 
-impl Recipe {
-    pub fn new(make: impl Fn() -> FloatTensor<Flex> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { make: Box::new(make), made: Mutex::default(), node: OnceLock::new() })
+impl Recomputation {
+    pub fn new(compute: impl Fn() -> FloatTensor<Flex> + Send + Sync + 'static) -> Arc<Self> {
+        Arc::new(Self { compute: Box::new(compute), output: Mutex::default(), node: OnceLock::new() })
     }
 
-    /// From now on [`Saved::of`] finds the recipe under this node.
-    pub fn publish(self: &Arc<Self>, node: NodeId) {
+    /// Makes the recomputation available to [`SavedTensor::new`] under this node.
+    pub fn register(self: &Arc<Self>, node: NodeId) {
         if self.node.set(node).is_ok() {
-            lock(&RECIPES).insert(node, Arc::downgrade(self));
+            lock(&RECOMPUTATIONS).insert(node, Arc::downgrade(self));
         }
     }
 
     fn read(&self) -> FloatTensor<Flex> {
-        let mut made = lock(&self.made);
-        made.readers = made.readers.saturating_sub(1);
-        let tensor = made.tensor.take().unwrap_or_else(|| (self.make)());
-        if made.readers > 0 {
-            made.tensor = Some(tensor.clone());
+        let mut output = lock(&self.output);
+        output.pending_reads = output.pending_reads.saturating_sub(1);
+        let tensor = output.tensor.take().unwrap_or_else(|| (self.compute)());
+        if output.pending_reads > 0 {
+            output.tensor = Some(tensor.clone());
         }
         tensor
     }
 }
 
-impl Drop for Recipe {
+impl Drop for Recomputation {
     fn drop(&mut self) {
         if let Some(node) = self.node.get() {
-            lock(&RECIPES).remove(node);
+            lock(&RECOMPUTATIONS).remove(node);
         }
     }
 }
 
-impl fmt::Debug for Recipe {
+impl fmt::Debug for Recomputation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Recipe of {:?}", self.node.get())
+        write!(f, "Recomputation of {:?}", self.node.get())
     }
 }
 
-/// A panic elsewhere leaves these maps and counts whole.
+/// Locks a mutex; a panic of another holder leaves these maps and counts in a valid state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -116,27 +118,27 @@ mod tests {
     use crate::ops::{channels_first, channels_last, gelu, layer_norm, linear};
 
     #[test]
-    fn a_tensor_is_made_once_for_all_its_readers() {
+    fn a_tensor_is_recomputed_once_for_all_its_reads() {
         let tensor = || FloatTensor::<Flex>::from_data(TensorData::from([1.0f32]));
         let (node, count) = (NodeId::new(), Arc::new(AtomicUsize::new(0)));
         let counted = count.clone();
-        let recipe = Recipe::new(move || {
+        let recomputation = Recomputation::new(move || {
             counted.fetch_add(1, Ordering::Relaxed);
             FloatTensor::<Flex>::from_data(TensorData::from([2.0f32]))
         });
-        assert!(!Saved::of(node, &tensor()).is_remade());
-        recipe.publish(node);
-        let readers = [Saved::of(node, &tensor()), Saved::of(node, &tensor())];
-        drop(recipe);
-        for reader in &readers {
-            assert_eq!(reader.read().as_slice::<f32>(), Some(&[2.0f32][..]));
+        assert!(!SavedTensor::new(node, &tensor()).is_recomputed());
+        recomputation.register(node);
+        let saved = [SavedTensor::new(node, &tensor()), SavedTensor::new(node, &tensor())];
+        drop(recomputation);
+        for saved in &saved {
+            assert_eq!(saved.read().as_slice::<f32>(), Some(&[2.0f32][..]));
         }
         assert_eq!(count.load(Ordering::Relaxed), 1);
-        drop(readers);
-        assert!(!Saved::of(node, &tensor()).is_remade());
+        drop(saved);
+        assert!(!SavedTensor::new(node, &tensor()).is_recomputed());
     }
 
-    /// Through `step` nothing is made again when it hides the node.
+    /// Gradients of a small net. Nothing is recomputed if `step` hides the nodes of its inputs.
     fn gradients(step: fn(Tensor<3>) -> Tensor<3>) -> Vec<TensorData> {
         let device = Device::flex().autodiff();
         let x = golden::input([2, 24, 6], &device).require_grad();
@@ -156,11 +158,11 @@ mod tests {
     }
 
     #[test]
-    fn gradients_are_those_of_what_is_kept() {
-        let kept = gradients(|x| {
+    fn gradients_equal_those_from_saved_outputs() {
+        let saved = gradients(|x| {
             let [batch, rows, channels] = x.dims();
             x.reshape([batch * rows, channels]).reshape([batch, rows, channels])
         });
-        assert_eq!(gradients(|x| x), kept);
+        assert_eq!(gradients(|x| x), saved);
     }
 }

@@ -1,23 +1,23 @@
-//! Trilinear interpolation, separable along the three axes.
+//! Trilinear interpolation.
 
 use burn::tensor::{Device, Tensor, TensorData};
 use willis_kernels::resize::{Interpolation, resize, resize_gradient};
 
-use super::kernel::{Keeps, Kernel, apply1, filled, on_cpu};
+use super::kernel::{CpuKernel, SavedForBackward, apply1, filled, on_cpu};
 
-/// Which points of the two grids coincide, as PyTorch's `align_corners`.
+/// Which points of the two grids coincide: PyTorch's `align_corners`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Corners {
-    /// The corners of the outermost voxels (`align_corners=False`).
-    Free,
-    /// The centres of the outermost voxels (`align_corners=True`).
+    /// The outer faces of the border voxels (`align_corners=False`).
+    HalfPixel,
+    /// The centres of the border voxels (`align_corners=True`).
     Aligned,
 }
 
-/// Interpolation to another size.
+/// Resizes volumes by trilinear interpolation.
 ///
 /// # Shapes
-/// x `[B, C, D, H, W]` -> `[B, C, size...]`
+/// x `[B, C, D, H, W]` -> `[B, C, size[0], size[1], size[2]]`
 pub fn resize_trilinear(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     if [depth, height, width] == size {
@@ -27,14 +27,14 @@ pub fn resize_trilinear(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Ten
         return portable(x, size, corners);
     }
     let how = match corners {
-        Corners::Free => Interpolation::Linear,
+        Corners::HalfPixel => Interpolation::Linear,
         Corners::Aligned => Interpolation::LinearAligned,
     };
-    apply1(Resize { batch, channels, from: [depth, height, width], to: size, how }, x)
+    apply1(ResizeKernel { batch, channels, from: [depth, height, width], to: size, how }, x)
 }
 
 #[derive(Debug)]
-struct Resize {
+struct ResizeKernel {
     batch: usize,
     channels: usize,
     from: [usize; 3],
@@ -42,7 +42,7 @@ struct Resize {
     how: Interpolation,
 }
 
-impl Kernel<1> for Resize {
+impl CpuKernel<1> for ResizeKernel {
     fn output_shape(&self) -> Vec<usize> {
         [&[self.batch, self.channels][..], &self.to].concat()
     }
@@ -53,8 +53,8 @@ impl Kernel<1> for Resize {
         filled(len, |y| resize(volumes, self.from, self.to, self.how, x, y))
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Neither
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Neither
     }
 
     fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -64,11 +64,11 @@ impl Kernel<1> for Resize {
     }
 }
 
-/// The same as three products with matrices.
+/// Fallback for other devices: a product with an interpolation matrix along each axis.
 fn portable(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Tensor<5> {
     let [batch, channels, depth, height, width] = x.dims();
     let device = x.device();
-    let matrix = |from, to| interpolation(from, to, corners, &device);
+    let matrix = |from, to| interpolation_matrix(from, to, corners, &device);
     let rows = x.reshape([1, batch * channels * depth * height, width]);
     let rows = rows.matmul(matrix(width, size[2]).swap_dims(1, 2));
     let planes = rows.reshape([batch * channels * depth, height, size[2]]);
@@ -78,18 +78,18 @@ fn portable(x: Tensor<5>, size: [usize; 3], corners: Corners) -> Tensor<5> {
     volumes.reshape([batch, channels, size[0], size[1], size[2]])
 }
 
-/// The `[1, to, from]` matrix of linear interpolation along one axis.
-fn interpolation(from: usize, to: usize, corners: Corners, device: &Device) -> Tensor<3> {
+/// The matrix of linear interpolation along one axis, `[1, to, from]`.
+fn interpolation_matrix(from: usize, to: usize, corners: Corners, device: &Device) -> Tensor<3> {
     let mut matrix = vec![0.0f32; to * from];
     for (target, row) in matrix.chunks_exact_mut(from).enumerate() {
-        let place = match corners {
+        let position = match corners {
             Corners::Aligned if to > 1 => target as f64 * (from as f64 - 1.0) / (to as f64 - 1.0),
             Corners::Aligned => 0.0,
-            Corners::Free => ((target as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0),
+            Corners::HalfPixel => ((target as f64 + 0.5) * from as f64 / to as f64 - 0.5).max(0.0),
         };
-        let low = (place as usize).min(from - 1);
+        let low = (position as usize).min(from - 1);
         let high = (low + 1).min(from - 1);
-        let fraction = (place - low as f64) as f32;
+        let fraction = (position - low as f64) as f32;
         row[low] += 1.0 - fraction;
         row[high] += fraction;
     }
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn values_and_gradients_equal_the_matrix_form() {
-        for corners in [Corners::Free, Corners::Aligned] {
+        for corners in [Corners::HalfPixel, Corners::Aligned] {
             for size in [[4, 6, 10], [3, 3, 5], [1, 2, 3]] {
                 assert_same(
                     [2, 3, 2, 3, 5],

@@ -1,49 +1,51 @@
-//! Volumes `[B, C, D, H, W]` as rows of channels and back.
+//! Conversion between channels-first and channels-last memory layout.
 
 use burn::tensor::Tensor;
 use willis_kernels::transpose::transpose;
 
-use super::kernel::{Keeps, Kernel, Remakes, apply1, filled, on_cpu};
+use super::kernel::{CpuKernel, RecomputeOutput, SavedForBackward, apply1, filled, on_cpu};
 
-/// Channels move to the end.
+/// Moves the channels to the last axis.
 ///
 /// # Shapes
-/// x `[B, C, D, H, W]` -> `[B, ..., C]`; `shape` tells how the voxels are laid out between
+/// x `[B, C, D, H, W]` -> `shape`, which is `[B, ..., C]` with as many voxels between
+///
 /// # Panics
-/// if `shape` is no such shape (programmer error)
+/// if `shape` does not start with B and end with C (programmer error)
 pub fn channels_last<const E: usize>(x: Tensor<5>, shape: [usize; E]) -> Tensor<E> {
     let [batch, channels, d, h, w] = x.dims();
-    assert!(shape[0] == batch && shape[E - 1] == channels, "{:?} as {shape:?}", x.dims());
+    assert!(shape[0] == batch && shape[E - 1] == channels, "{:?} does not transpose to {shape:?}", x.dims());
     if !on_cpu(&x) {
         return x.permute([0, 2, 3, 4, 1]).reshape(shape);
     }
-    apply1(Swap { rows: channels, columns: d * h * w, shape: shape.to_vec() }, x)
+    apply1(TransposeKernel { rows: channels, columns: d * h * w, shape: shape.to_vec() }, x)
 }
 
-/// Channels move to the front.
+/// Moves the channels from the last axis to the second.
 ///
 /// # Shapes
-/// x `[B, ..., C]`, with as many rows as `grid` has voxels -> `[B, C, grid...]`
+/// x `[B, ..., C]`, with as many rows per item as `grid` has voxels -> `[B, C, D, H, W]` with grid
+/// `[D, H, W]`
 pub fn channels_first<const D: usize>(x: Tensor<D>, grid: [usize; 3]) -> Tensor<5> {
     let (batch, channels) = (x.dims()[0], x.dims()[D - 1]);
     let [d, h, w] = grid;
     if !on_cpu(&x) {
         return x.reshape([batch, d, h, w, channels]).permute([0, 4, 1, 2, 3]);
     }
-    apply1(Swap { rows: d * h * w, columns: channels, shape: vec![batch, channels, d, h, w] }, x)
+    apply1(TransposeKernel { rows: d * h * w, columns: channels, shape: vec![batch, channels, d, h, w] }, x)
 }
 
-/// Each item's matrix transposed.
+/// Transposes the `rows x columns` matrix of each item.
 #[derive(Debug)]
-struct Swap {
-    /// Of an item of the input.
+struct TransposeKernel {
+    /// Rows of an item of the input.
     rows: usize,
     columns: usize,
-    /// Of the output.
+    /// Shape of the output.
     shape: Vec<usize>,
 }
 
-impl Kernel<1> for Swap {
+impl CpuKernel<1> for TransposeKernel {
     fn output_shape(&self) -> Vec<usize> {
         self.shape.clone()
     }
@@ -52,12 +54,12 @@ impl Kernel<1> for Swap {
         filled(x.len(), |y| transpose(self.rows, self.columns, x, y))
     }
 
-    fn keeps(&self) -> Keeps {
-        Keeps::Neither
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Neither
     }
 
-    fn remakes(&self) -> Remakes {
-        Remakes::WithInput
+    fn recompute(&self) -> RecomputeOutput {
+        RecomputeOutput::WithInput
     }
 
     fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -71,7 +73,7 @@ mod tests {
     use crate::ops::kernel::tests::assert_same;
 
     #[test]
-    fn values_and_gradients_equal_burn_s() {
+    fn values_and_gradients_equal_burns() {
         let shape = [2, 3, 2, 4, 5];
         assert_same(shape, |[x, _, _]| channels_last(x, [2, 40, 3]), |[x, _, _]| x.flatten::<3>(2, 4).swap_dims(1, 2));
         assert_same(shape, |[x, _, _]| channels_first(x, [3, 2, 4]), |[x, _, _]| x.permute([0, 4, 1, 2, 3]));

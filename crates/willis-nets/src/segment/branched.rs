@@ -58,12 +58,12 @@ impl Branched {
         let half_size = [depth / 2, height / 2, width / 2];
         // Convolving a concatenation is summing convolutions: the branches are summed at once,
         // after 1x1 convolutions that run before the interpolation they commute with.
-        let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::Free);
+        let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::HalfPixel);
         let half = through(&self.half_out_blocks, self.half_out.forward(half, None));
-        let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::Free);
+        let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::HalfPixel);
         let fine = self.head.forward(through(&self.full_out_blocks, self.full_out.forward(full, None)));
         let coarse = self.backbone.segformer_decoder.classify(features);
-        fine + resize_trilinear(coarse, [depth, height, width], Corners::Free)
+        fine + resize_trilinear(coarse, [depth, height, width], Corners::HalfPixel)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::backbones::segformer3d::{SegFormer3d, SegFormer3dConfig};
 use crate::backbones::waveformer::{Waveformer, WaveformerConfig};
 use crate::layers::{Conv3d, Init};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
-use crate::ops::multiplications;
+use crate::ops::count_macs;
 use crate::weights::transfer::take_over;
 use crate::weights::{Weights, WeightsError};
 use willis_core::Switch;
@@ -271,7 +271,7 @@ impl SegmentNet {
     /// Multiply-accumulates of one window of `side³` voxels.
     pub fn multiplications(&self, side: usize) -> u64 {
         let x = Tensor::zeros([1, IN_CHANNELS, side, side, side], &self.device());
-        multiplications(|| self.forward(x).into_data()).1
+        count_macs(|| self.forward(x).into_data()).1
     }
 
     /// Where the parameters live.

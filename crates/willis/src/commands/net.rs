@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use willis_core::files::npy;
 use willis_nets::backbones::published::state_dict;
 use willis_nets::backbones::published::{Backbone, NetConfig};
-use willis_nets::ops::{cpu, multiplications};
+use willis_nets::ops::{count_macs, cpu};
 
 use super::Outcome;
 use crate::cli::{Format, NetCommand};
@@ -93,7 +93,7 @@ fn describe(net: &str, size: Option<usize>, config: Option<&Path>, format: Forma
     let parameters: usize = layers.iter().filter(|(name, _)| is_parameter(name)).map(|(_, shape)| count(shape)).sum();
 
     let shape = [1, config.in_channels, config.size, config.size, config.size];
-    let ((_, work), forward) = measure(|| multiplications(|| net.logits(shape, vec![0.5; count(&shape)])));
+    let ((_, work), forward) = measure(|| count_macs(|| net.logits(shape, vec![0.5; count(&shape)])));
     if format == Format::Json {
         let layers: Vec<Value> = layers.iter().map(|(name, shape)| json!({ "name": name, "shape": shape })).collect();
         let description = json!({

@@ -57,7 +57,7 @@ impl Decoder {
         let mut part = |tokens: Tokens, stage: usize| {
             let columns = block(&weight, 3 - stage);
             let fused = tokens.map(|x| ops::linear(projections[stage].forward(x), columns, shift.take()));
-            resize_trilinear(fused.into_volume(), finest, Corners::Free)
+            resize_trilinear(fused.into_volume(), finest, Corners::HalfPixel)
         };
         let sum = part(first, 0) + part(second, 1) + part(third, 2) + part(fourth, 3);
         let normed = if folded { sum } else { self.linear_fuse.norm.forward(sum) };

@@ -118,7 +118,7 @@ impl SegFormer3d {
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let [_, _, depth, height, width] = x.dims();
         let coarse = self.forward_coarse(x);
-        resize_trilinear(coarse, [depth, height, width], Corners::Free)
+        resize_trilinear(coarse, [depth, height, width], Corners::HalfPixel)
     }
 
     /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> logits `[B, classes, D/4, H/4, W/4]`.

@@ -83,7 +83,7 @@ impl WindowAttention {
         let width = c / self.heads;
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
         let part = |i| qkv.clone().narrow(0, i, 1).reshape([n, self.heads, tokens, width]);
-        ops::count(2 * n * tokens * tokens * c);
+        ops::record_macs(2 * n * tokens * tokens * c);
         let (q, k, v) = (part(0) * (width as f64).powf(-0.5), part(1), part(2));
         let mut logits = q.matmul(k.swap_dims(2, 3)) + self.bias(tokens);
         if let Some(seen) = seen {

@@ -114,8 +114,9 @@ pub(super) fn kept(x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
 /// Tokens interpolated to a size; of those that may be seen only, their weights scaled up to one.
 fn enlarge(x: Tensor<5>, size: [usize; 3], visible: Option<&VisibleCells>) -> Tensor<5> {
     let [_, d, h, w, _] = x.dims();
-    let resized =
-        |x: Tensor<5>| ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::Free).permute([0, 2, 3, 4, 1]);
+    let resized = |x: Tensor<5>| {
+        ops::resize_trilinear(x.permute([0, 4, 1, 2, 3]), size, Corners::HalfPixel).permute([0, 2, 3, 4, 1])
+    };
     let mask = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w]));
     match mask {
         _ if [d, h, w] == size => kept(x, visible),

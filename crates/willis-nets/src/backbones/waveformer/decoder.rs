@@ -138,7 +138,7 @@ impl WaveletDecoder {
         let low = self.conv_lf_block.forward(bottleneck);
         if details.is_empty() {
             let [_, _, d, h, w] = skip.dims();
-            let low = ops::resize_trilinear(low, [d, h, w], Corners::Free);
+            let low = ops::resize_trilinear(low, [d, h, w], Corners::HalfPixel);
             return self.conv_block.forward(Tensor::cat(vec![low, skip], 1));
         }
         let mut low = low.permute([0, 2, 3, 4, 1]);

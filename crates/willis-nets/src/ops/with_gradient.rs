@@ -1,41 +1,48 @@
-//! A gradient that was computed elsewhere.
+//! A scalar with a precomputed gradient.
 
 use burn::tensor::{Tensor, TensorData};
 
-use super::kernel::{Kernel, apply1, on_cpu};
+use super::kernel::{CpuKernel, SavedForBackward, apply1, on_cpu};
 
-/// A scalar whose gradient by `x` is `gradient`; its value has no meaning.
+/// Returns a scalar whose gradient with respect to `x` is `gradient`; its value is meaningless.
+///
+/// It connects a loss that computes its own gradient to autodiff.
 ///
 /// # Shapes
-/// x any, gradient as many values -> `[1]`
+/// x any, gradient with as many values -> `[1]`
+///
 /// # Panics
-/// if `gradient` does not fill x's shape (programmer error)
+/// if the number of values of `gradient` and `x` differ (programmer error)
 pub fn with_gradient<const D: usize>(x: Tensor<D>, gradient: Vec<f32>) -> Tensor<1> {
     assert_eq!(gradient.len(), x.shape().num_elements(), "one derivative per value");
     if !on_cpu(&x) {
         let gradient = Tensor::<D>::from_data(TensorData::new(gradient, x.dims()), &x.device());
         return (x * gradient).sum();
     }
-    apply1(Given { gradient }, x)
+    apply1(PrecomputedGradient { gradient }, x)
 }
 
-struct Given {
+struct PrecomputedGradient {
     gradient: Vec<f32>,
 }
 
-impl std::fmt::Debug for Given {
+impl std::fmt::Debug for PrecomputedGradient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Given({} derivatives)", self.gradient.len())
+        write!(f, "PrecomputedGradient({} values)", self.gradient.len())
     }
 }
 
-impl Kernel<1> for Given {
+impl CpuKernel<1> for PrecomputedGradient {
     fn output_shape(&self) -> Vec<usize> {
         vec![1]
     }
 
     fn forward(&self, _: [&[f32]; 1]) -> Vec<f32> {
         vec![0.0]
+    }
+
+    fn saved_for_backward(&self) -> SavedForBackward {
+        SavedForBackward::Neither
     }
 
     fn backward(&self, _: [&[f32]; 1], _output: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
@@ -50,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_scalar_carries_the_gradient() {
+    fn backward_returns_the_given_gradient() {
         let x = Tensor::<1>::from_floats([1.0, 2.0], &Device::flex().autodiff()).require_grad();
         let grads = with_gradient(x.clone(), vec![3.0, -4.0]).backward();
         x.grad(&grads).unwrap().into_data().assert_eq(&TensorData::from([3.0f32, -4.0]), true);

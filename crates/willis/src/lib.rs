@@ -13,6 +13,7 @@
 //!
 //! Research use only. Not a medical device.
 
+pub mod cases;
 pub mod cli;
 pub mod commands;
 pub mod config;
@@ -20,6 +21,7 @@ pub mod line;
 pub mod models;
 pub mod outputs;
 pub mod polarity;
+pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scoreboard;

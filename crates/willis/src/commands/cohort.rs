@@ -8,8 +8,9 @@ use willis_core::{Modality, Severity, cohort};
 use willis_imaging::ingest::{IngestConfig, ingest};
 use willis_phantom::{self as phantom, CohortMix};
 
-use super::{Outcome, progress::Progress};
+use super::Outcome;
 use crate::cli::{Appearance, CohortCommand, Format, ScanSize};
+use crate::progress::Progress;
 
 /// Runs one of the cohort commands.
 pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outcome> {
@@ -81,7 +82,7 @@ fn check(data: &Path, format: Format, progress: &Progress) -> anyhow::Result<Out
 
 fn split(data: &Path, folds: usize, format: Format) -> anyhow::Result<Outcome> {
     let cohort = cohort::read(data)?;
-    let fold_of = super::prepare::fold_of_series(&cohort, folds)?;
+    let fold_of = crate::cases::fold_of_series(&cohort, folds)?;
     if format == Format::Json {
         let map: serde_json::Map<_, _> =
             cohort.series.iter().zip(&fold_of).map(|(s, &f)| (s.meta.uid.clone(), json!(f))).collect();

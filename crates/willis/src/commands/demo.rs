@@ -5,12 +5,13 @@ use anyhow::Context;
 use willis_core::Modality;
 use willis_phantom::{LesionPlan, PhantomSpec, SeriesUids, synthesise, write_instances};
 
-use super::{Outcome, predict::print_summary, progress::Progress};
+use super::{Outcome, predict::print_summary};
 use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::line::predict_path;
 use crate::models::Nets;
 use crate::outputs::{self, Detail};
+use crate::progress::Progress;
 use crate::run::Stage;
 
 /// Runs the command.

@@ -3,12 +3,9 @@
 mod cohort;
 mod demo;
 mod evaluate;
-mod maps;
 mod net;
 mod predict;
-mod prepare;
 mod pretrain;
-mod progress;
 mod train;
 mod volume;
 
@@ -16,6 +13,7 @@ use std::process::ExitCode;
 
 use crate::cli::{Cli, Command};
 use crate::config::Config;
+use crate::progress::Progress;
 
 /// How a command ended when it could run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +40,7 @@ impl From<Outcome> for ExitCode {
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     start_logging(cli.verbose);
     rayon::ThreadPoolBuilder::new().num_threads(cli.threads).build_global()?;
-    let progress = progress::Progress::new(cli.quiet);
+    let progress = Progress::new(cli.quiet);
     match cli.command {
         Command::Demo(args) => demo::run(&args, &progress),
         Command::Predict(args) => predict::run(&args, &progress),

@@ -10,12 +10,13 @@ use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, json};
 use willis_core::{Modality, Prediction, Sex};
 
-use super::{Outcome, progress::Progress};
+use super::Outcome;
 use crate::cli::{Format, PredictArgs};
 use crate::config::Config;
 use crate::line::{SeriesResult, predict_path};
 use crate::models::Nets;
 use crate::outputs::{self, Detail};
+use crate::progress::Progress;
 use crate::run::{RunRecord, Stage};
 
 /// One input and where its results go.

@@ -15,10 +15,11 @@ use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 
-use super::prepare::prepare;
-use super::{Outcome, progress::Progress};
+use super::Outcome;
+use crate::cases::prepare;
 use crate::cli::{MethodName, PretrainArgs};
 use crate::config::Config;
+use crate::progress::Progress;
 
 /// Name of the pre-trained backbone in a run's folder.
 const BACKBONE: &str = "backbone.safetensors";

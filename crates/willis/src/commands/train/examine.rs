@@ -14,10 +14,10 @@ use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detectio
 
 use super::{MARGIN_MM, MapMaker, PreparedCase, Start, checked_decay, overlaid, show};
 use crate::cli::TrainExamineArgs;
-use crate::commands::progress::Progress;
 use crate::config::Config;
 use crate::line::candidates;
 use crate::models::{self, EXAMINE};
+use crate::progress::Progress;
 use crate::scoreboard::{Figure, Scores};
 
 /// Trains and prints how the net does.

@@ -19,13 +19,14 @@ use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
 use willis_stats::stack::{self, StackCase, StackFit};
 
-use super::maps::MapMaker;
-use super::prepare::{PreparedCase, prepare};
-use super::{Outcome, progress::Progress};
+use super::Outcome;
+use crate::cases::maps::MapMaker;
+use crate::cases::{PreparedCase, prepare};
 use crate::cli::{TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
 use crate::models::{self, PROPOSE, STACK};
+use crate::progress::Progress;
 use crate::scoreboard::Figure;
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.

@@ -14,11 +14,11 @@ use willis_nets::weights::{Precision, Weights};
 use willis_stats::metrics;
 
 use super::{PreparedCase, Start, checked_decay, overlaid, show};
+use crate::cases::maps::harmonised;
 use crate::cli::TrainSegmentArgs;
-use crate::commands::maps::harmonised;
-use crate::commands::progress::Progress;
 use crate::config::Config;
 use crate::models::SEGMENT;
+use crate::progress::Progress;
 use crate::scoreboard::{Figure, Scores};
 
 /// A true centreline farther than this from every traced one is missed, mm.

@@ -10,7 +10,7 @@ use willis_core::files::{case, tensors};
 use willis_core::{Affine, Grid, HarmonisedVolume, Image, Point, Shape, Spacing, TrainingCase, VesselMap, Volume};
 use willis_nets::segment::{SegmentConfig, SegmentNet, segment};
 
-use super::prepare::PreparedCase;
+use super::PreparedCase;
 
 /// A vessel net with the folder name of its maps.
 pub struct MapMaker<'a> {

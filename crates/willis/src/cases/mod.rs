@@ -1,6 +1,8 @@
 //! Training cases from a data set: each series read and harmonised once, its masks on the same
 //! grid, kept in a cache folder inside the data set whose name is the hash of what made it.
 
+pub mod maps;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,8 +15,8 @@ use willis_imaging::ingest::ingest;
 use willis_imaging::resample;
 use willis_stats::folds::stratified_group_k_fold;
 
-use super::progress::Progress;
 use crate::config::Config;
+use crate::progress::Progress;
 
 /// Folder of caches inside a data set.
 const CACHE: &str = ".willis";

@@ -1,9 +1,9 @@
-//! Lesion recall on real arterial trees: the voxelised trees of 22 patients (IntrA) get intensities
-//! like those of a TOF-MRA and are taken down the line; two detectors without learning see the same
-//! volumes.
+//! Measures lesion recall on real arterial trees. The voxelised trees of 22 patients (IntrA) are
+//! given intensities like those of a TOF-MRA and taken down the line; two detectors without learning
+//! get the same volumes.
 //!
 //! ```text
-//! cargo run --release --example real_geometry -- TREES -o OUT [--models DIR]
+//! cargo bench -p willis --bench real_geometry -- TREES -o OUT [--models DIR]
 //! ```
 //! TREES holds `ground_truth.csv` and `<case>_vesselmask_0.4mm.nii.gz`. The table goes to stdout,
 //! the volumes and predictions to OUT.
@@ -34,21 +34,25 @@ struct Args {
     /// Folder with weights instead of the embedded ones.
     #[arg(long)]
     models: Option<PathBuf>,
+    /// Passed by `cargo bench`; has no effect.
+    #[arg(long, hide = true)]
+    bench: bool,
 }
 
-struct Sac {
+/// An aneurysm of the ground truth.
+struct TrueSac {
     name: String,
     centre: Point,
     diameter_mm: f64,
 }
 
-/// Distance at which a candidate counts as the lesion: inside the sac, or within 3 mm of its
-/// centre.
-fn is_hit(candidate: &Candidate, sac: &Sac) -> bool {
+/// Whether a candidate counts as a detection: its centre is inside the sac or within 3 mm of the
+/// centre of the sac.
+fn is_hit(candidate: &Candidate, sac: &TrueSac) -> bool {
     candidate.centre.distance_mm(sac.centre) <= (sac.diameter_mm / 2.0).max(3.0)
 }
 
-fn rank_of_hit(candidates: &[Candidate], sac: &Sac) -> Option<usize> {
+fn rank_of_hit(candidates: &[Candidate], sac: &TrueSac) -> Option<usize> {
     candidates.iter().position(|c| is_hit(c, sac)).map(|i| i + 1)
 }
 
@@ -100,14 +104,14 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Sac>>> {
-    let mut cases: BTreeMap<String, Vec<Sac>> = BTreeMap::new();
+fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<TrueSac>>> {
+    let mut cases: BTreeMap<String, Vec<TrueSac>> = BTreeMap::new();
     for row in csv::Reader::from_path(path)?.deserialize() {
         let row: BTreeMap<String, String> = row?;
         let field = |name: &str| row.get(name).with_context(|| format!("{} has no column {name}", path.display()));
         let xyz: Vec<f64> = field("centre_lps_mm")?.split_whitespace().map(str::parse).collect::<Result<_, _>>()?;
         let [x, y, z] = xyz[..] else { anyhow::bail!("centre_lps_mm needs three numbers") };
-        cases.entry(field("case")?.clone()).or_default().push(Sac {
+        cases.entry(field("case")?.clone()).or_default().push(TrueSac {
             name: field("aneurysm")?.clone(),
             centre: Point::new(x, y, z),
             diameter_mm: field("max_diam_mm")?.parse()?,
@@ -116,8 +120,8 @@ fn read_truth(path: &Path) -> anyhow::Result<BTreeMap<String, Vec<Sac>>> {
     Ok(cases)
 }
 
-/// Bright lumen with slow drift in flow signal, softened edges, brain-like texture around, Rician
-/// noise.
+/// Renders a mask as a TOF-MRA: a bright lumen with blurred edges and a slowly varying flow signal,
+/// brain-like texture around it, a bias field and Rician noise.
 fn render(mask: &Image<u8>, case: &str) -> Image<f32> {
     const TISSUE: f32 = 110.0;
     const LUMEN: f32 = 300.0;
@@ -148,7 +152,7 @@ fn render(mask: &Image<u8>, case: &str) -> Image<f32> {
     Image::new(mask.grid, voxels)
 }
 
-/// Two independent standard normal numbers (Box–Muller).
+/// Two independent samples of the standard normal distribution (Box–Muller).
 fn gaussian_pair(rng: &mut impl Rng) -> (f32, f32) {
     let radius = (-2.0 * (1.0 - rng.random::<f32>()).ln()).sqrt();
     let angle = std::f32::consts::TAU * rng.random::<f32>();

@@ -1,6 +1,5 @@
 //! The binary: turns the command line into a call and an error into an exit code.
 
-use clap::Parser;
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 use willis::cli::{Cli, Command};
@@ -11,7 +10,7 @@ use willis_kernels::runtime::allocator::{LargeBlocks, TRAINING_IDLE_BYTES};
 static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::from_arguments();
     if matches!(cli.command, Command::Train(_) | Command::Pretrain(_)) {
         ALLOCATOR.keep_idle(TRAINING_IDLE_BYTES);
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use willis::cli::Cli;
+
 fn willis(args: &[&str]) -> Output {
     command(args).output().expect("the binary was built for this test")
 }
@@ -37,10 +39,26 @@ fn content(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 
 #[test]
 fn help_names_every_command() {
-    let output = willis(&["--help"]);
-    let help = text(&output.stdout);
-    for command in ["demo", "predict", "cohort", "train", "evaluate", "volume", "config"] {
-        assert!(help.contains(command), "{command} is missing from\n{help}");
+    let help = text(&willis(&["--help"]).stdout);
+    let commands: Vec<String> = Cli::parser().get_subcommands().map(|command| command.get_name().into()).collect();
+    assert!(commands.len() >= 9, "{commands:?}");
+    for command in commands {
+        let listed = help.lines().any(|line| line.split_whitespace().next() == Some(&command));
+        assert!(listed, "{command} is missing from\n{help}");
+    }
+}
+
+#[test]
+fn unknown_names_are_refused_with_the_known_ones() {
+    for (arguments, known) in [
+        (&["predict", "scan", "-o", "out", "--modality", "pet"][..], "cta, mra, t1post, t2"),
+        (&["predict", "scan", "-o", "out", "--sex", "f"], "female, male"),
+        (&["net", "describe", "unet"], "segformer3d, waveformer, resenc"),
+    ] {
+        let output = willis(arguments);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert!(error.contains(known), "{error}");
     }
 }
 

@@ -10,7 +10,7 @@ use willis_nets::backbones::published::{Backbone, NetConfig};
 use willis_nets::ops::{count_macs, cpu};
 
 use super::Outcome;
-use crate::cli::{Format, NetCommand};
+use crate::cli::{BackboneName, Format, NetCommand};
 use crate::run::measure;
 
 /// Runs one of the net commands.
@@ -21,17 +21,12 @@ pub fn run(command: &NetCommand) -> anyhow::Result<Outcome> {
                 println!("{:<12} {}", backbone.name(), backbone.about());
             }
         }
-        NetCommand::Describe { net, size, config, format } => describe(net, *size, config.as_deref(), *format)?,
+        NetCommand::Describe { net, size, config, format } => describe(*net, *size, config.as_deref(), *format)?,
         NetCommand::Run { net, weights, input, output, config } => {
-            infer(net, weights, input, output, config.as_deref())?;
+            infer(*net, weights, input, output, config.as_deref())?;
         }
     }
     Ok(Outcome::Done)
-}
-
-fn backbone(name: &str) -> anyhow::Result<Backbone> {
-    let names: Vec<&str> = Backbone::ALL.iter().map(|b| b.name()).collect();
-    Backbone::from_name(name).with_context(|| format!("there is no net {name}; there are {}", names.join(", ")))
 }
 
 /// The published configuration with what a JSON file says differently, and whether the file gives
@@ -47,8 +42,8 @@ fn configured(backbone: Backbone, file: Option<&Path>) -> anyhow::Result<(NetCon
     Ok((serde_json::from_value(Value::Object(all)).with_context(named)?, sized))
 }
 
-fn infer(net: &str, weights: &Path, input: &Path, output: &Path, config: Option<&Path>) -> anyhow::Result<()> {
-    let backbone = backbone(net)?;
+fn infer(net: BackboneName, weights: &Path, input: &Path, output: &Path, config: Option<&Path>) -> anyhow::Result<()> {
+    let backbone = Backbone::from(net);
     let (mut config, sized) = configured(backbone, config)?;
     let (shape, values) = npy::read_f32(input)?;
     let shape: [usize; 5] = match shape.as_slice() {
@@ -80,8 +75,8 @@ fn infer(net: &str, weights: &Path, input: &Path, output: &Path, config: Option<
     Ok(())
 }
 
-fn describe(net: &str, size: Option<usize>, config: Option<&Path>, format: Format) -> anyhow::Result<()> {
-    let backbone = backbone(net)?;
+fn describe(net: BackboneName, size: Option<usize>, config: Option<&Path>, format: Format) -> anyhow::Result<()> {
+    let backbone = Backbone::from(net);
     let (mut config, _) = configured(backbone, config)?;
     config.size = size.unwrap_or(config.size);
     let net = backbone.build(&config, 0, &cpu())?;

@@ -40,21 +40,12 @@ pub fn run(args: &PredictArgs, progress: &Progress) -> anyhow::Result<Outcome> {
 
 fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
     let mut config = Config::load(args.line.config.as_deref())?;
-    if let Some(name) = &args.modality {
-        let modality = Modality::from_name(name);
-        config.ingest.modality =
-            Some(modality.with_context(|| format!("unknown modality {name}; use cta, mra, t1post or t2"))?);
-    }
+    let ingest = &mut config.ingest;
+    ingest.modality = args.modality.map(Modality::from).or(ingest.modality);
+    ingest.sex = args.sex.map(Sex::from).or(ingest.sex);
+    ingest.age_years = args.age.or(ingest.age_years);
     if args.series.is_some() {
-        config.ingest.series_uid.clone_from(&args.series);
-    }
-    if args.age.is_some() {
-        config.ingest.age_years = args.age;
-    }
-    match args.sex.as_deref() {
-        Some("female") => config.ingest.sex = Some(Sex::Female),
-        Some("male") => config.ingest.sex = Some(Sex::Male),
-        _ => {}
+        ingest.series_uid.clone_from(&args.series);
     }
     Ok(config)
 }

@@ -11,13 +11,13 @@ use willis_core::{Image, TrainingCase};
 use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::ingest;
 use willis_nets::ops::cpu;
-use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
+use willis_nets::pretrain::{Epoch, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 
 use super::Outcome;
 use crate::cases::prepare;
-use crate::cli::{MethodName, PretrainArgs};
+use crate::cli::PretrainArgs;
 use crate::config::Config;
 use crate::progress::Progress;
 
@@ -32,14 +32,10 @@ const EPOCHS_HEADER: &str = "step,loss,probe_r2,spread";
 /// Runs the command.
 pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let mut config = Config::load(args.config.as_deref())?;
-    let method = match args.method {
-        MethodName::Spark => Method::Spark,
-        MethodName::Mim => Method::Mim,
-        MethodName::SparkMim => Method::SparkMim,
-    };
     let steps = args.steps.unwrap_or(config.pretrain.train.steps);
     let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
-    config.pretrain = PretrainConfig { train, backbone: args.backbone.into(), method, ..config.pretrain };
+    config.pretrain =
+        PretrainConfig { train, backbone: args.backbone.into(), method: args.method.into(), ..config.pretrain };
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
     let record = args.output.join(RECORD);
     if record.exists() {

@@ -54,7 +54,8 @@ pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
     let config = serde_json::to_string(&recipe.net)?;
     let metadata = [("config", config.as_str()), ("revision", ExamineNet::REVISION)];
     export(&fitted.net, &args.train.output.join(EXAMINE), &metadata)?;
-    let left_out: Vec<_> = start.left_out(args.train.fold).take(start.config.train.validation_cases).collect();
+    let left_out: Vec<_> =
+        start.left_out(args.train.folds.left_out()).take(start.config.train.validation_cases).collect();
     let bar = progress.bar("scores", left_out.len() as u64);
     let mut answers = Vec::new();
     for prepared in left_out {

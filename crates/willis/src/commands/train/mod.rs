@@ -22,7 +22,7 @@ use willis_stats::stack::{self, StackCase, StackFit};
 use super::Outcome;
 use crate::cases::maps::MapMaker;
 use crate::cases::{PreparedCase, prepare};
-use crate::cli::{TrainArgs, TrainCommand};
+use crate::cli::{FoldArgs, TrainArgs, TrainCommand};
 use crate::config::Config;
 use crate::line::candidates;
 use crate::models::{self, PROPOSE, STACK};
@@ -52,14 +52,11 @@ struct Start {
 
 impl Start {
     fn new(args: &TrainArgs, progress: &Progress) -> anyhow::Result<Self> {
-        ensure!(
-            args.fold < args.folds,
-            "fold {} does not exist; the {} folds are numbered from 0",
-            args.fold,
-            args.folds
-        );
+        let FoldArgs { folds, .. } = args.folds;
+        let left_out = args.folds.left_out();
+        ensure!(left_out < folds, "--fold {left_out} does not exist; the {folds} folds are numbered from 0");
         let config = Config::load(args.config.as_deref())?;
-        let cases = prepare(&cohort::read(&args.data)?, &config, args.folds, progress)?;
+        let cases = prepare(&cohort::read(&args.data)?, &config, folds, progress)?;
         std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
         let resolved = config.resolved();
         write_atomically(&args.output.join("config.toml"), |file| file.write_all(resolved.as_bytes()))?;
@@ -68,7 +65,7 @@ impl Start {
 
     /// The cases that are trained on.
     fn kept(&self, args: &TrainArgs) -> impl Iterator<Item = &PreparedCase> {
-        let fold = args.fold;
+        let fold = args.folds.left_out();
         self.cases.iter().filter(move |case| case.fold != fold).take(args.cases.unwrap_or(usize::MAX))
     }
 
@@ -129,7 +126,7 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     let (net, sha256) = models::load_segment(models)?;
     let (scorer, examiner) = (models::load_propose(models)?, models::load_examine(models)?);
     let maker = MapMaker { net: &net, sha256: &sha256, config: &start.config.segment };
-    let chosen: Vec<_> = start.left_out(args.fold).take(args.cases.unwrap_or(usize::MAX)).collect();
+    let chosen: Vec<_> = start.left_out(args.folds.left_out()).take(args.cases.unwrap_or(usize::MAX)).collect();
     let bar = progress.bar("evidence", chosen.len() as u64);
     let (mut cases, mut detected) = (Vec::new(), Vec::new());
     for prepared in chosen {

@@ -38,7 +38,7 @@ pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
         cases.map(|case| case.folder.clone()).collect::<Vec<PathBuf>>()
     };
     let training = folders(&mut start.kept(&args.train));
-    let mut validation = folders(&mut start.left_out(args.train.fold));
+    let mut validation = folders(&mut start.left_out(args.train.folds.left_out()));
     validation.truncate(start.config.train.validation_cases);
     let bar = progress.bar("vessels", recipe.train.steps as u64);
     let fitted = fit(&training, &validation, &recipe, initial, &args.train.output, &cpu(), show(&bar))?;

@@ -1,0 +1,135 @@
+//! Values that a user types by name.
+
+use clap::ValueEnum;
+use willis_core::{Modality, Sex};
+use willis_nets::backbones::published::Backbone;
+use willis_nets::pretrain::Method;
+use willis_phantom::ScanSize;
+
+/// Format of stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Text for people.
+    Text,
+    /// JSON for programs.
+    Json,
+}
+
+/// Name of a [`Modality`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ModalityName {
+    /// CT angiography.
+    Cta,
+    /// Time-of-flight MR angiography.
+    Mra,
+    /// T1-weighted MR after contrast agent.
+    T1post,
+    /// T2-weighted MR.
+    T2,
+}
+
+impl From<ModalityName> for Modality {
+    fn from(name: ModalityName) -> Self {
+        match name {
+            ModalityName::Cta => Self::Cta,
+            ModalityName::Mra => Self::Mra,
+            ModalityName::T1post => Self::T1Post,
+            ModalityName::T2 => Self::T2,
+        }
+    }
+}
+
+/// Name of a [`Sex`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SexName {
+    /// Female.
+    Female,
+    /// Male.
+    Male,
+}
+
+impl From<SexName> for Sex {
+    fn from(name: SexName) -> Self {
+        match name {
+            SexName::Female => Self::Female,
+            SexName::Male => Self::Male,
+        }
+    }
+}
+
+/// Name of a [`Backbone`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BackboneName {
+    /// SegFormer3D, the backbone of the embedded segmentation net.
+    Segformer3d,
+    /// WaveFormer, the encoder of the embedded classifier.
+    Waveformer,
+    /// Residual-encoder U-Net.
+    Resenc,
+}
+
+impl From<BackboneName> for Backbone {
+    fn from(name: BackboneName) -> Self {
+        match name {
+            BackboneName::Segformer3d => Self::Segformer3d,
+            BackboneName::Waveformer => Self::Waveformer,
+            BackboneName::Resenc => Self::Resenc,
+        }
+    }
+}
+
+/// Name of a pre-training [`Method`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum MethodName {
+    /// SparK: reconstruct masked cells; the encoder computes visible cells only.
+    Spark,
+    /// MiM: reconstruct and align three nested levels of masks.
+    Mim,
+    /// MiM's levels with SparK's sparse encoder.
+    SparkMim,
+}
+
+impl From<MethodName> for Method {
+    fn from(name: MethodName) -> Self {
+        match name {
+            MethodName::Spark => Self::Spark,
+            MethodName::Mim => Self::Mim,
+            MethodName::SparkMim => Self::SparkMim,
+        }
+    }
+}
+
+/// Appearance of phantom scans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum AppearanceName {
+    /// As scanners show them.
+    Realistic,
+    /// Two thirds realistic, one third wide; the embedded weights were trained on this.
+    Mixed,
+    /// Randomised beyond what scanners show.
+    Wide,
+}
+
+/// Name of a phantom's [`ScanSize`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ScanSizeName {
+    /// As hospitals scan: 256 to 512 pixels across.
+    Clinical,
+    /// Slabs of 160 pixels across about the circle of Willis.
+    Small,
+    /// Slabs of 48 pixels across, for tests.
+    Tiny,
+    /// Whole-head CTA of 300 slices of 512 x 512, for measurements of speed and memory.
+    Reference,
+}
+
+impl From<ScanSizeName> for ScanSize {
+    fn from(name: ScanSizeName) -> Self {
+        match name {
+            ScanSizeName::Clinical => Self::Clinical,
+            ScanSizeName::Small => Self::Small,
+            ScanSizeName::Tiny => Self::Tiny,
+            ScanSizeName::Reference => Self::Reference,
+        }
+    }
+}

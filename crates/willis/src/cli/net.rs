@@ -1,0 +1,61 @@
+//! Arguments of `willis net`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::{BackboneName, Format};
+
+/// `willis net ...`
+#[derive(Debug, Subcommand)]
+pub enum NetCommand {
+    /// List the published backbones.
+    #[command(after_help = "Example:\n  willis net list")]
+    List,
+    /// Print layers, parameters, multiplications, seconds and memory of a backbone.
+    #[command(after_help = "\
+Example:
+  willis net describe waveformer --size 64
+
+The net runs once on a cube of that size.")]
+    Describe {
+        /// Backbone.
+        #[arg(value_enum)]
+        net: BackboneName,
+        /// Side of the cube; from the configuration by default.
+        #[arg(long, value_name = "VOXELS")]
+        size: Option<usize>,
+        /// JSON file with the values that differ from the published configuration.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Format of stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Compute the logits of a backbone for an array.
+    #[command(after_help = "\
+Example:
+  willis net run segformer3d --weights pytorch_model.bin --input x.npy --output logits.npy
+
+Weights are safetensors or PyTorch state dicts under the official names; the prefixes `module.` and \
+`model.` are stripped. Keys of the configuration: in_channels, num_classes, size, attention_scale \
+(\"heads\" or \"head_dim\"), quirks (\"official\" or \"fixed\"), multi_scale, hf_refinement.")]
+    Run {
+        /// Backbone.
+        #[arg(value_enum)]
+        net: BackboneName,
+        /// Checkpoint.
+        #[arg(long, value_name = "FILE")]
+        weights: PathBuf,
+        /// .npy array, `[C, D, H, W]` or `[B, C, D, H, W]`.
+        #[arg(long, value_name = "X.npy")]
+        input: PathBuf,
+        /// .npy array, `[B, classes, D, H, W]`.
+        #[arg(long, value_name = "Y.npy")]
+        output: PathBuf,
+        /// JSON file with the values that differ from the published configuration; `size` is that
+        /// of the input by default.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+}

@@ -1,0 +1,93 @@
+//! Arguments of `willis volume`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::Format;
+
+/// `willis volume ...`
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// Print shape, spacing, affine, modality and findings of a series.
+    #[command(after_help = "Example:\n  willis volume info scan/ --format json")]
+    Info {
+        /// Any input of `willis predict`.
+        input: PathBuf,
+        /// Format of stdout.
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Convert a series to NIfTI.
+    #[command(after_help = "Example:\n  willis volume convert scan/ -o scan.nii.gz")]
+    Convert {
+        /// Any input of `willis predict`.
+        input: PathBuf,
+        /// .nii or .nii.gz file.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Thin a mask to its skeleton (Lee).
+    #[command(after_help = "Example:\n  willis volume skeleton vessels.nii.gz -o skeleton.nii.gz")]
+    Skeleton {
+        /// Mask; every voxel above zero is foreground.
+        input: PathBuf,
+        /// .nii or .nii.gz file.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Trace the vessel graph of a mask.
+    #[command(after_help = "Example:\n  willis volume graph vessels.nii.gz -o graph.json")]
+    Graph {
+        /// Mask; every voxel above zero is foreground.
+        input: PathBuf,
+        /// .json file.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Standardise intensity histograms (Nyúl).
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  willis volume nyul fit a.nii.gz b.nii.gz -o standard.npy
+  willis volume nyul apply c.nii.gz --standard standard.npy -o c-standard.nii.gz"
+    )]
+    Nyul(NyulCommand),
+}
+
+/// `willis volume nyul ...`
+#[derive(Debug, Subcommand)]
+pub enum NyulCommand {
+    /// Learn the standard scale of several images.
+    #[command(after_help = "Example:\n  willis volume nyul fit a.nii.gz b.nii.gz -o standard.npy")]
+    Fit {
+        /// Images.
+        #[arg(required = true)]
+        images: Vec<PathBuf>,
+        /// One mask per image, in order; voxels above zero count. By default the voxels of the image
+        /// above zero count.
+        #[arg(long, num_args = 1.., value_name = "FILE")]
+        mask: Vec<PathBuf>,
+        /// .npy file of shape (2, 11).
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+    /// Map an image to a standard scale.
+    #[command(
+        after_help = "Example:\n  willis volume nyul apply c.nii.gz --standard standard.npy -o c-standard.nii.gz"
+    )]
+    Apply {
+        /// Image.
+        image: PathBuf,
+        /// Standard scale from `willis volume nyul fit`.
+        #[arg(long, value_name = "FILE")]
+        standard: PathBuf,
+        /// Mask; voxels above zero count. By default the voxels of the image above zero count.
+        #[arg(long, value_name = "FILE")]
+        mask: Option<PathBuf>,
+        /// .nii or .nii.gz file.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+    },
+}

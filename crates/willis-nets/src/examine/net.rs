@@ -17,7 +17,7 @@ use crate::backbones::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, 
 use crate::layers::film::{Film, FilmConfig};
 use crate::layers::{Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, Init, Linear, LinearConfig};
 use crate::ops;
-use crate::weights::transfer::take_over;
+use crate::weights::transfer::transfer_encoder;
 use crate::weights::{Weights, WeightsError};
 use willis_core::Switch;
 
@@ -132,7 +132,7 @@ impl ExamineNetConfig {
     /// # Errors
     /// the encoder has other parameters than this net's, or this net is the plain one
     pub fn with_encoder(&self, encoder: &Weights, seed: u64) -> Result<Weights, WeightsError> {
-        take_over(Weights::of(&self.init(seed, &Device::flex())), ENCODER, encoder)
+        transfer_encoder(Weights::of(&self.init(seed, &Device::flex())), ENCODER, encoder)
     }
 
     /// Learning rates of a pre-trained encoder's layers by path: each layer's is `decay` times the

@@ -10,7 +10,7 @@ use willis_core::NodeTable;
 
 use crate::layers::graph_attention::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
 use crate::layers::{Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use crate::weights::{Weights, WeightsError};
+use crate::weights::{Mismatch, Weights, WeightsError};
 
 /// Sizes of a [`ProposeNet`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,7 +107,7 @@ impl ProposeNet {
             let found = weights.shapes().find(|&(n, _)| n == name).map(|(_, shape)| shape);
             match found {
                 Some(&[a, b]) => Ok([a, b]),
-                _ => Err(WeightsError::Missing { name: name.into() }),
+                _ => Err(WeightsError::from(Mismatch { missing: vec![name.into()], ..Mismatch::default() })),
             }
         };
         let [_, node_features] = pair("input.weight")?;

@@ -14,7 +14,7 @@ use crate::backbones::waveformer::{Waveformer, WaveformerConfig};
 use crate::layers::{Conv3d, Init};
 use crate::loss::segmentation::{CHANNELS, CLASSES};
 use crate::ops::count_macs;
-use crate::weights::transfer::take_over;
+use crate::weights::transfer::transfer_encoder;
 use crate::weights::{Weights, WeightsError};
 use willis_core::Switch;
 
@@ -116,8 +116,10 @@ impl SegmentNetConfig {
         let net = self.init(&mut Init::new(seed, &Device::flex()));
         let weights = match self.kind {
             // The whole U-Net was pre-trained; its decoder painted intensities.
-            Backbone::Resenc => take_over(Weights::of(&net), self.encoder(), &encoder.under("encoder.")),
-            Backbone::Segformer3d | Backbone::Waveformer => take_over(Weights::of(&net), self.encoder(), encoder),
+            Backbone::Resenc => transfer_encoder(Weights::of(&net), self.encoder(), &encoder.under("encoder.")),
+            Backbone::Segformer3d | Backbone::Waveformer => {
+                transfer_encoder(Weights::of(&net), self.encoder(), encoder)
+            }
         };
         Ok(weights?.under(net.variant()))
     }

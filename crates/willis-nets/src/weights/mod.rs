@@ -1,129 +1,87 @@
-//! Parameters of a net by path, and their safetensors files.
+//! Named parameters of nets: their names, their files, and the metadata of these files.
+//!
+//! The file format is [`willis_core::files::tensors`]. Every weights file of a net carries the
+//! net's configuration and the revision of its code.
 
+mod error;
+mod mismatch;
+mod module;
 pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Tensor, TensorData};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
+use willis_core::files::FileError;
 use willis_core::files::tensors::{self, TensorFile, TensorRef};
-use willis_core::files::{FileError, Malformed};
 
+pub use error::WeightsError;
+pub use mismatch::Mismatch;
 pub use willis_core::files::tensors::Precision;
-
-/// Why parameters cannot be read, written or given to a net.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WeightsError {
-    /// The file cannot be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The bytes are not a safetensors file.
-    #[error("weights are not a valid safetensors file; fetch or train them again")]
-    Format(#[from] Malformed),
-    /// A value type that willis does not read.
-    #[error("tensor {name} has type {got}, expected reals; convert the weights")]
-    Type {
-        /// Path of the tensor.
-        name: String,
-        /// Its type.
-        got: String,
-    },
-    /// The net has a parameter that the weights lack.
-    #[error("weights lack {name}; they belong to another net or configuration")]
-    Missing {
-        /// Path of the parameter.
-        name: String,
-    },
-    /// The weights have a tensor that the net lacks.
-    #[error("weights hold {name}, which the net lacks; they belong to another net or configuration")]
-    Unknown {
-        /// Path of the tensor.
-        name: String,
-    },
-    /// Several things do not fit.
-    #[error("the weights do not fit the net; check the configuration\n{mismatch}")]
-    Mismatch {
-        /// All of them.
-        mismatch: crate::backbones::published::state_dict::Mismatch,
-    },
-    /// The net computes something else with these parameters than when they were trained.
-    #[error(
-        "weights are of revision {got:?} of their net and this willis computes revision {expected:?}; train them again"
-    )]
-    Revision {
-        /// In the header; `None` before revisions were counted.
-        got: Option<String>,
-        /// Of this code.
-        expected: &'static str,
-    },
-    /// The header does not say which net the weights are of.
-    #[error("weights carry no valid net configuration; write them with `willis train`")]
-    Configuration {
-        /// What is wrong with it; `None` when it is absent.
-        source: Option<serde_json::Error>,
-    },
-    /// Same path, different shape.
-    #[error("{name} has shape {got:?}, expected {expected:?}; the weights belong to another configuration")]
-    Shape {
-        /// Path of the parameter.
-        name: String,
-        /// Shape in the net.
-        expected: Vec<usize>,
-        /// Shape in the weights.
-        got: Vec<usize>,
-    },
-}
 
 /// Key of a file's header under which all metadata is stored, as JSON.
 const METADATA_KEY: &str = "willis";
+/// Key of the net's configuration, as JSON.
+const CONFIG_KEY: &str = "config";
+/// Key of the revision of the net's code.
+const REVISION_KEY: &str = "revision";
 
 /// Named f32 tensors.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Weights {
     tensors: BTreeMap<String, tensors::Tensor>,
-    /// Free text pairs of the file's header.
+    /// Metadata of the file: free text by key.
     pub metadata: BTreeMap<String, String>,
 }
 
 impl Weights {
-    /// Every parameter of a net, by its path.
-    pub fn of<M: Module>(net: &M) -> Self {
-        let mut reader = Reader::default();
-        net.visit(&mut reader);
-        reader.weights
+    /// The same weights with the configuration of their net and the revision of its code in the
+    /// metadata.
+    ///
+    /// # Panics
+    /// if the configuration is not valid JSON (programmer error)
+    #[must_use]
+    pub fn described(mut self, config: &impl Serialize, revision: &str) -> Self {
+        let config = serde_json::to_string(config).expect("configurations of nets are valid JSON");
+        self.metadata.insert(CONFIG_KEY.into(), config);
+        self.metadata.insert(REVISION_KEY.into(), revision.into());
+        self
     }
 
-    /// The configuration of the net, from the metadata key `config`.
+    /// Returns the configuration of the net, from the metadata.
     ///
     /// # Errors
-    /// `Configuration` when there is none or it is of another net
+    /// [`WeightsError::Configuration`] if the metadata has none, or one of another net
     pub fn config<T: DeserializeOwned>(&self) -> Result<T, WeightsError> {
-        let text = self.metadata.get("config").ok_or(WeightsError::Configuration { source: None })?;
+        let text = self.metadata.get(CONFIG_KEY).ok_or(WeightsError::Configuration { source: None })?;
         serde_json::from_str(text).map_err(|error| WeightsError::Configuration { source: Some(error) })
     }
 
-    /// Whether the metadata key `revision` names this revision of the net.
+    /// Checks that the weights were trained with this revision of the net's code.
     ///
     /// # Errors
-    /// `Revision` when it does not
+    /// [`WeightsError::Revision`] if the metadata has another revision or none
     pub fn check_revision(&self, expected: &'static str) -> Result<(), WeightsError> {
-        match self.metadata.get("revision") {
+        match self.metadata.get(REVISION_KEY) {
             Some(revision) if revision == expected => Ok(()),
             other => Err(WeightsError::Revision { got: other.cloned(), expected }),
         }
     }
 
-    /// Adds a tensor.
+    /// Adds a tensor or replaces the one of this name.
     ///
     /// # Panics
-    /// if the number of values differs from the shape's (programmer error)
+    /// if the values do not fill the shape (programmer error)
     pub fn insert(&mut self, name: impl Into<String>, shape: Vec<usize>, values: Vec<f32>) {
         assert_eq!(shape.iter().product::<usize>(), values.len(), "values do not fill shape {shape:?}");
         self.tensors.insert(name.into(), tensors::Tensor { shape, data: values });
+    }
+
+    /// Shape of a tensor.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|t| t.shape.as_slice())
     }
 
     /// Values of a tensor.
@@ -131,25 +89,30 @@ impl Weights {
         self.tensors.get(name).map(|t| t.data.as_slice())
     }
 
-    /// Values of a tensor, to change.
+    /// Mutable values of a tensor.
     pub fn get_mut(&mut self, name: &str) -> Option<&mut [f32]> {
         self.tensors.get_mut(name).map(|t| t.data.as_mut_slice())
     }
 
-    /// Multiplies every value.
+    /// Removes a tensor and returns its shape and values.
+    fn remove(&mut self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+        self.tensors.remove(name).map(|t| (t.shape, t.data))
+    }
+
+    /// Multiplies every value by `factor`.
     pub fn scale(&mut self, factor: f32) {
         self.tensors.values_mut().flat_map(|t| &mut t.data).for_each(|v| *v *= factor);
     }
 
-    /// Adds the tensors of `other` times `factor`; those that are not here yet are taken over.
+    /// Adds `factor` times the tensors of `other`; missing tensors count as 0.
     ///
     /// # Panics
-    /// if a shape differs (programmer error)
+    /// if two shapes differ (programmer error)
     pub fn add_scaled(&mut self, other: &Self, factor: f32) {
         for (name, added) in &other.tensors {
             let zero = || tensors::Tensor { shape: added.shape.clone(), data: vec![0.0; added.data.len()] };
             let sum = self.tensors.entry(name.clone()).or_insert_with(zero);
-            assert_eq!(sum.shape, added.shape, "{name} has two shapes");
+            assert_eq!(sum.shape, added.shape, "shapes of {name} differ");
             sum.data.iter_mut().zip(&added.data).for_each(|(s, &a)| *s += a * factor);
         }
     }
@@ -164,7 +127,7 @@ impl Weights {
         self.tensors.iter().map(|(name, t)| (name.as_str(), t.shape.as_slice(), t.data.as_slice()))
     }
 
-    /// The same names and shapes with other values.
+    /// The same names and shapes with the values that `f` returns.
     pub fn map(self, mut f: impl FnMut(&str, &[usize]) -> Vec<f32>) -> Self {
         let metadata = self.metadata;
         let mut mapped = Self { metadata, ..Self::default() };
@@ -175,7 +138,7 @@ impl Weights {
         mapped
     }
 
-    /// The same tensors with prefixes replaced, given as (old, new).
+    /// The same tensors with other prefixes of names, given as (old, new); the first match counts.
     pub fn renamed(self, prefixes: &[(&str, &str)]) -> Self {
         let rename = |name: String| {
             let found = prefixes.iter().find_map(|(old, new)| Some(format!("{new}{}", name.strip_prefix(old)?)));
@@ -184,37 +147,21 @@ impl Weights {
         Self { tensors: self.tensors.into_iter().map(|(n, t)| (rename(n), t)).collect(), metadata: self.metadata }
     }
 
-    /// The tensors whose names start with `prefix`, named without it.
+    /// The tensors whose names start with `prefix`, with the prefix removed and without metadata.
     pub fn under(&self, prefix: &str) -> Self {
         let tensors = self.tensors.iter().filter_map(|(n, t)| Some((n.strip_prefix(prefix)?.to_string(), t.clone())));
         Self { tensors: tensors.collect(), metadata: BTreeMap::new() }
     }
 
-    /// The net with these parameters.
-    ///
-    /// # Errors
-    /// `Missing`, `Unknown`, `Shape` when the weights are not exactly the net's
-    pub fn apply<M: Module>(self, net: M) -> Result<M, WeightsError> {
-        let mut writer = Writer { path: Vec::new(), tensors: self.tensors, error: None };
-        let net = net.map(&mut writer);
-        if let Some(error) = writer.error {
-            return Err(error);
-        }
-        match writer.tensors.into_keys().find(|name| !name.ends_with("num_batches_tracked")) {
-            Some(name) => Err(WeightsError::Unknown { name }),
-            None => Ok(net),
-        }
-    }
-
-    /// The bytes of a safetensors file; equal weights give equal bytes.
+    /// Encodes a safetensors file; equal weights give equal bytes.
     pub fn to_bytes(&self, precision: Precision) -> Vec<u8> {
         tensors::encode_refs(&self.refs(precision), &self.header())
     }
 
-    /// Weights from the bytes of a safetensors file.
+    /// Decodes a safetensors file of floating-point tensors.
     ///
     /// # Errors
-    /// `Format`, `Type`
+    /// [`WeightsError::Format`], [`WeightsError::Type`]
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let file = TensorFile::parse(bytes)?;
         let metadata = file.metadata.get(METADATA_KEY).and_then(|text| serde_json::from_str(text).ok());
@@ -222,7 +169,7 @@ impl Weights {
         for (name, stored) in file.iter() {
             let values = match stored.to_f32() {
                 Some(values) => values,
-                None if name.ends_with("num_batches_tracked") => continue,
+                None if name.ends_with(module::BATCH_COUNTER) => continue,
                 None => return Err(WeightsError::Type { name: name.to_string(), got: stored.type_name() }),
             };
             weights.insert(name, stored.shape().to_vec(), values);
@@ -233,103 +180,46 @@ impl Weights {
     /// Writes a safetensors file.
     ///
     /// # Errors
-    /// `File`
+    /// [`WeightsError::File`]
     pub fn save(&self, path: &Path, precision: Precision) -> Result<(), WeightsError> {
         Ok(tensors::write_refs(path, &self.refs(precision), &self.header())?)
     }
 
-    /// Reads a safetensors file.
+    /// Reads a safetensors file of floating-point tensors.
     ///
     /// # Errors
-    /// `File`, `Format`, `Type`
+    /// [`WeightsError::File`], [`WeightsError::InFile`]
     pub fn load(path: &Path) -> Result<Self, WeightsError> {
         let bytes = fs::read(path).map_err(|source| FileError::Read { path: path.to_path_buf(), source })?;
-        Self::from_bytes(&bytes)
+        Self::from_bytes(&bytes).map_err(|error| error.in_file(path))
     }
 
     fn refs(&self, precision: Precision) -> Vec<TensorRef<'_>> {
         self.tensors.iter().map(|(name, tensor)| TensorRef::float(name, tensor, precision)).collect()
     }
 
-    /// The metadata as one pair of a file's header.
+    /// The metadata as one entry of a file's header.
     fn header(&self) -> BTreeMap<String, String> {
         let text = || serde_json::to_string(&self.metadata).expect("a map of strings is valid JSON");
         (!self.metadata.is_empty()).then(|| (METADATA_KEY.to_string(), text())).into_iter().collect()
     }
 }
 
-#[derive(Default)]
-struct Reader {
-    path: Vec<String>,
-    weights: Weights,
-}
-
-impl ModuleVisitor for Reader {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let shape = value.dims().to_vec();
-        let values = value.into_data().convert::<f32>().try_to_vec::<f32>().expect("data was just converted to f32");
-        self.weights.insert(self.path.join("."), shape, values);
-    }
-}
-
-struct Writer {
-    path: Vec<String>,
-    tensors: BTreeMap<String, tensors::Tensor>,
-    error: Option<WeightsError>,
-}
-
-impl ModuleMapper for Writer {
-    fn enter_module(&mut self, name: &str, _container_type: &str) {
-        self.path.push(name.to_string());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.path.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let name = self.path.join(".");
-        let (old, expected) = (param.val(), param.val().dims().to_vec());
-        let error = match self.tensors.remove(&name) {
-            Some(t) if t.shape == expected => {
-                return param.map(|_| {
-                    let new = Tensor::from_data(TensorData::new(t.data, t.shape), &old.device());
-                    new.set_require_grad(old.is_require_grad())
-                });
-            }
-            Some(t) => WeightsError::Shape { name, expected, got: t.shape },
-            None => WeightsError::Missing { name },
-        };
-        self.error.get_or_insert(error);
-        param
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use burn::tensor::Device;
-
     use super::*;
-    use crate::layers::{Init, Linear, LinearConfig};
 
-    fn net(seed: u64) -> Linear {
-        LinearConfig::new(3, 2).init(&mut Init::new(seed, &Device::flex()))
+    fn weights() -> Weights {
+        let mut weights = Weights::default();
+        weights.insert("bias", vec![2], vec![0.5, -0.25]);
+        weights.insert("weight", vec![2, 3], (0..6).map(|i| 0.1 * i as f32).collect());
+        weights
     }
 
     #[test]
-    fn files_keep_names_shapes_and_values() {
-        let mut weights = Weights::of(&net(1));
+    fn files_keep_names_shapes_values_and_metadata() {
+        let mut weights = weights();
         weights.metadata.insert("licence".into(), "research use".into());
-        assert_eq!(weights.shapes().collect::<Vec<_>>(), [("bias", &[2][..]), ("weight", &[2, 3][..])]);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("net.safetensors");
         weights.save(&path, Precision::F32).unwrap();
@@ -342,24 +232,47 @@ mod tests {
     }
 
     #[test]
-    fn a_net_takes_only_its_own_weights() {
-        let weights = Weights::of(&net(1));
-        let taken = weights.clone().apply(net(2)).unwrap();
-        assert_eq!(Weights::of(&taken), weights);
-        let mut extra = weights.clone();
-        extra.insert("scale", vec![1], vec![1.0]);
-        assert!(matches!(extra.apply(net(2)), Err(WeightsError::Unknown { name }) if name == "scale"));
-        assert!(matches!(Weights::default().apply(net(2)), Err(WeightsError::Missing { .. })));
-        let mut reshaped = weights;
-        reshaped.insert("bias", vec![1], vec![1.0]);
-        assert!(matches!(reshaped.apply(net(2)), Err(WeightsError::Shape { .. })));
+    fn broken_files_are_errors_that_name_the_file() {
+        let bytes = weights().to_bytes(Precision::F32);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("net.safetensors");
+        for cut in [0, 7, 8, 40, bytes.len() - 1] {
+            fs::write(&path, &bytes[..cut]).unwrap();
+            let error = Weights::load(&path).unwrap_err();
+            assert!(error.to_string().contains("net.safetensors"), "{error}");
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("download or train"), "{cause}");
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(Weights::load(&path).unwrap_err().to_string().contains("net.safetensors"));
     }
 
     #[test]
-    fn broken_files_are_errors() {
-        let bytes = Weights::of(&net(1)).to_bytes(Precision::F32);
-        for cut in [0, 7, 8, 40, bytes.len() - 1] {
-            assert!(Weights::from_bytes(&bytes[..cut]).is_err());
-        }
+    fn configuration_and_revision_are_read_back_and_checked() {
+        let weights = weights();
+        assert!(matches!(weights.config::<Vec<usize>>(), Err(WeightsError::Configuration { source: None })));
+        assert!(matches!(weights.check_revision("2"), Err(WeightsError::Revision { got: None, .. })));
+        let weights = Weights::from_bytes(&weights.described(&vec![1, 2], "2").to_bytes(Precision::F32)).unwrap();
+        assert_eq!(weights.config::<Vec<usize>>().unwrap(), [1, 2]);
+        assert!(matches!(weights.config::<String>(), Err(WeightsError::Configuration { source: Some(_) })));
+        assert!(weights.check_revision("2").is_ok());
+        let error = weights.check_revision("3").unwrap_err().to_string();
+        assert!(error.contains("revision 2") && error.contains("revision 3") && error.contains("train"), "{error}");
+    }
+
+    #[test]
+    fn sums_count_missing_tensors_as_zero() {
+        let mut sum = Weights::default();
+        sum.add_scaled(&weights(), 2.0);
+        sum.add_scaled(&weights(), -1.0);
+        sum.scale(0.5);
+        assert_eq!(sum.get("bias").unwrap(), [0.25, -0.125]);
+    }
+
+    #[test]
+    fn prefixes_are_replaced_and_selected() {
+        let renamed = weights().renamed(&[("wei", "a.wei"), ("", "b.")]);
+        assert_eq!(renamed.shapes().map(|(name, _)| name).collect::<Vec<_>>(), ["a.weight", "b.bias"]);
+        assert_eq!(renamed.under("b.").shapes().collect::<Vec<_>>(), [("bias", &[2][..])]);
     }
 }

@@ -1,22 +1,25 @@
-//! What a pre-trained encoder hands over to a net that is not quite the one it was trained in.
+//! Transfer of a pre-trained encoder into a net with other input channels or windows.
 
-use crate::backbones::published::state_dict::Mismatch;
-use crate::weights::{Weights, WeightsError};
+use super::{Mismatch, Weights, WeightsError};
 
-/// The weights of a net with those of an encoder in place of its own, which lie under `inside`.
+/// Returns the weights of a net with those of a pre-trained encoder in place of its own, whose
+/// names start with `prefix`.
 ///
-/// A convolution that sees the image may see other channels there: of these the first one, the
-/// intensity in all our nets, is taken over, and the others keep the net's own kernels: with zeros
-/// there, a classifier whose best evidence lies in them learned far worse than from scratch
-/// (`docs/pretraining.md`). Tables of WaveFormer's position bias are interpolated to windows of
-/// another size, as is usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
+/// Two parameters may differ in shape:
+///
+/// - A convolution may have other input channels. Only the kernels of the first channel, the
+///   intensity in all our nets, are transferred; the other channels keep the net's own kernels.
+///   Zeros there made a classifier whose best evidence is in these channels learn far worse than
+///   from scratch (`docs/pretraining.md`).
+/// - Tables of WaveFormer's relative position bias are interpolated to another window size, as is
+///   usual for windowed attention (Liu et al., ICCV 2021, arXiv:2103.14030).
 ///
 /// # Errors
-/// `Mismatch` when the encoder's parameters are not those of the net's encoder
-pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
+/// [`WeightsError::Mismatch`] if the parameters are not those of the net's encoder
+pub fn transfer_encoder(net: Weights, prefix: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
     let mut fitted = Weights::default();
     for (name, shape, values) in encoder.iter() {
-        let own = net.iter().find(|(own, ..)| own.strip_prefix(inside) == Some(name));
+        let own = net.iter().find(|(own, ..)| own.strip_prefix(prefix) == Some(name));
         let values = match own {
             Some((_, wanted, own)) if wanted != shape => {
                 refitted(name, (shape, values), (wanted, own)).map(|values| (wanted.to_vec(), values))
@@ -26,18 +29,18 @@ pub fn take_over(net: Weights, inside: &str, encoder: &Weights) -> Result<Weight
         .unwrap_or_else(|| (shape.to_vec(), values.to_vec()));
         fitted.insert(name, values.0, values.1);
     }
-    let mismatch = Mismatch::between(&net.under(inside), &fitted);
+    let mismatch = Mismatch::between(&net.under(prefix), &fitted);
     if !mismatch.is_empty() {
         return Err(mismatch.into());
     }
     let mut weights = net;
     for (name, shape, values) in fitted.iter() {
-        weights.insert(format!("{inside}{name}"), shape.to_vec(), values.to_vec());
+        weights.insert(format!("{prefix}{name}"), shape.to_vec(), values.to_vec());
     }
     Ok(weights)
 }
 
-/// The encoder's values in the shape of the net's own; `None` where there is no way.
+/// The encoder's values in the shape of the net's own; `None` if the shapes are not convertible.
 fn refitted(name: &str, (shape, values): (&[usize], &[f32]), (wanted, own): (&[usize], &[f32])) -> Option<Vec<f32>> {
     match (shape, wanted) {
         ([outputs, from, kernel @ ..], [same, to, other @ ..]) if kernel.len() == 3 => {
@@ -51,7 +54,7 @@ fn refitted(name: &str, (shape, values): (&[usize], &[f32]), (wanted, own): (&[u
     }
 }
 
-/// The net's own filters with the encoder's kernel of the first input channel.
+/// The net's own kernels with the encoder's kernel for the first input channel.
 fn first_channel<'a>(
     encoder: impl Iterator<Item = &'a [f32]>,
     own: impl Iterator<Item = &'a [f32]>,
@@ -60,13 +63,15 @@ fn first_channel<'a>(
     encoder.zip(own).flat_map(|(given, own)| given[..kernel].iter().chain(&own[kernel..])).copied().collect()
 }
 
-/// A table over a cube of displacements `[from³, columns]` -> `[to³, columns]`, linear between the
-/// rows, ends on ends.
+/// Resizes a table over a cube of displacements by trilinear interpolation with aligned corners.
+///
+/// # Shapes
+/// values `[from³, columns]` -> `[to³, columns]`
 fn interpolated(values: &[f32], from: usize, to: usize, columns: usize) -> Vec<f32> {
     let tap = |i: usize| {
-        let place = i as f32 * (from - 1) as f32 / (to - 1).max(1) as f32;
-        let low = (place as usize).min(from.saturating_sub(2));
-        [(low, 1.0 - (place - low as f32)), ((low + 1).min(from - 1), place - low as f32)]
+        let position = i as f32 * (from - 1) as f32 / (to - 1).max(1) as f32;
+        let low = (position as usize).min(from.saturating_sub(2));
+        [(low, 1.0 - (position - low as f32)), ((low + 1).min(from - 1), position - low as f32)]
     };
     let mut table = Vec::with_capacity(to.pow(3) * columns);
     for (z, y) in (0..to).flat_map(|z| (0..to).map(move |y| (z, y))) {
@@ -100,9 +105,12 @@ mod tests {
     }
 
     #[test]
-    fn other_input_channels_keep_the_intensity() {
-        let taken =
-            take_over(one("net.conv.weight", vec![2, 3, 1, 1, 2]), "net.", &one("conv.weight", vec![2, 2, 1, 1, 2]));
+    fn other_input_channels_keep_their_kernels() {
+        let taken = transfer_encoder(
+            one("net.conv.weight", vec![2, 3, 1, 1, 2]),
+            "net.",
+            &one("conv.weight", vec![2, 2, 1, 1, 2]),
+        );
         let taken = taken.unwrap();
         assert_eq!(
             taken.get("net.conv.weight").unwrap(),
@@ -111,20 +119,20 @@ mod tests {
     }
 
     #[test]
-    fn a_bias_table_keeps_its_corners_and_middle() {
+    fn a_resized_bias_table_keeps_its_corners_and_centre() {
         let name = "attn.relative_position_bias_table";
         let given = one(name, vec![27, 2]);
-        let taken = take_over(one(name, vec![125, 2]), "", &given).unwrap();
+        let taken = transfer_encoder(one(name, vec![125, 2]), "", &given).unwrap();
         let (small, large) = (given.get(name).unwrap(), taken.get(name).unwrap());
         assert_eq!((small[..2].to_vec(), small[52..].to_vec()), (large[..2].to_vec(), large[248..].to_vec()));
         assert_eq!(small[26..28], large[124..126]);
-        // Halfway between the first two rows.
+        // The second row is halfway between the first two of the smaller table.
         assert_eq!(large[2..4], [2.0, 3.0]);
     }
 
     #[test]
     fn another_encoder_is_refused() {
-        let refused = |given| take_over(one("conv.weight", vec![2, 3, 1, 1, 1]), "", &given).is_err();
+        let refused = |given| transfer_encoder(one("conv.weight", vec![2, 3, 1, 1, 1]), "", &given).is_err();
         assert!(refused(one("conv.weight", vec![3, 3, 1, 1, 1])));
         assert!(refused(one("other.weight", vec![2, 3, 1, 1, 1])));
         assert!(refused(Weights::default()));

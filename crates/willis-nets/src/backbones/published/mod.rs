@@ -7,12 +7,11 @@ use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
-use crate::backbones::published::state_dict::Mismatch;
 use crate::backbones::resenc::{self, ResEnc, ResEncConfig};
 use crate::backbones::segformer3d::{self, AttentionScale, SegFormer3d, SegFormer3dConfig};
 use crate::backbones::waveformer::{self, Quirks, Waveformer, WaveformerConfig};
 use crate::layers::Init;
-use crate::weights::{Weights, WeightsError};
+use crate::weights::{Mismatch, Weights, WeightsError};
 
 /// A backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,7 +8,7 @@ use pytorch_reader::{DType, PytorchReader};
 
 use willis_core::files::tensors::{StoredTensor, TensorFile};
 
-use crate::weights::{Weights, WeightsError};
+use crate::weights::Weights;
 
 /// Why a checkpoint cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -105,70 +105,6 @@ fn format(path: &Path, error: &dyn std::error::Error) -> CheckpointError {
     CheckpointError::Format { path: path.to_path_buf(), reason: error.to_string() }
 }
 
-/// How a checkpoint differs from what a net needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Mismatch {
-    /// In the net only.
-    pub missing: Vec<String>,
-    /// In the checkpoint only.
-    pub unexpected: Vec<String>,
-    /// In both: name, shape in the net, shape in the checkpoint.
-    pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
-}
-
-impl Mismatch {
-    /// Between a net's own weights and given ones.
-    pub fn between(net: &Weights, given: &Weights) -> Self {
-        let shape_in = |weights: &Weights, name: &str| {
-            weights.shapes().find(|(other, _)| *other == name).map(|(_, shape)| shape.to_vec())
-        };
-        let mut mismatch = Self::default();
-        for (name, expected) in net.shapes() {
-            match shape_in(given, name) {
-                None => mismatch.missing.push(name.to_string()),
-                Some(got) if got != expected => mismatch.misshapen.push((name.to_string(), expected.to_vec(), got)),
-                Some(_) => {}
-            }
-        }
-        let unknown = given.shapes().filter(|(name, _)| shape_in(net, name).is_none());
-        mismatch.unexpected = unknown.map(|(name, _)| name.to_string()).collect();
-        mismatch
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.missing.is_empty() && self.unexpected.is_empty() && self.misshapen.is_empty()
-    }
-}
-
-impl std::fmt::Display for Mismatch {
-    /// One line per kind; of many names the first ten.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut line = |what: &str, names: &[String]| {
-            if names.is_empty() {
-                return Ok(());
-            }
-            let rest = names.len().saturating_sub(10);
-            let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
-            writeln!(f, "{} {what}: {}{more}", names.len(), names[..names.len() - rest].join(", "))
-        };
-        line("missing", &self.missing)?;
-        line("unexpected", &self.unexpected)?;
-        let shapes: Vec<String> = self
-            .misshapen
-            .iter()
-            .map(|(name, expected, got)| format!("{name} is {got:?}, expected {expected:?}"))
-            .collect();
-        line("misshapen", &shapes)
-    }
-}
-
-impl From<Mismatch> for WeightsError {
-    fn from(mismatch: Mismatch) -> Self {
-        Self::Mismatch { mismatch }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,19 +141,5 @@ mod tests {
             assert!(read(&path).unwrap_err().to_string().contains(name));
         }
         assert!(read(&folder.path().join("none.pt")).is_err());
-    }
-
-    #[test]
-    fn differences_are_told_apart() {
-        let net = weights(&[("a", &[2]), ("b", &[3]), ("c", &[4])]);
-        let given = weights(&[("a", &[2]), ("b", &[5]), ("d", &[4])]);
-        let mismatch = Mismatch::between(&net, &given);
-        assert_eq!(
-            (mismatch.missing.as_slice(), mismatch.unexpected.as_slice()),
-            (&["c".into()][..], &["d".into()][..])
-        );
-        let text = mismatch.to_string();
-        assert!(text.contains("1 missing: c") && text.contains("b is [5], expected [3]"), "{text}");
-        assert!(Mismatch::between(&net, &net).is_empty());
     }
 }

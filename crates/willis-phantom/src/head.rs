@@ -1,14 +1,14 @@
-//! Everything but vessels: which tissue is where in the mean head.
+//! The tissue at each position of the mean head, without vessels.
 //!
-//! Ellipsoids, planes and noise; distances are approximate millimetres. Coordinates are the mean
-//! head's, LPS mm from the centre of the circle of Willis.
+//! Anatomy is built from ellipsoids, planes and noise; distances are approximately millimetres.
+//! Coordinates are those of the mean head, LPS mm from the centre of the circle of Willis.
 
 use rand_chacha::ChaCha8Rng;
 
 use crate::noise::NoiseField;
 use crate::random::Draw;
 
-/// A tissue; the scanner gives each a brightness.
+/// A tissue; the scanner assigns its brightness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tissue {
     Air,
@@ -21,23 +21,24 @@ pub(crate) enum Tissue {
     Grey,
     White,
     Dura,
-    /// Pituitary, choroid plexus, mucosa, tumours: bright after contrast agent.
+    /// Pituitary, choroid plexus, mucosa and tumours, which enhance after contrast agent.
     Enhancing,
 }
 
 /// Number of tissues.
 pub(crate) const TISSUE_COUNT: usize = Tissue::Enhancing as usize + 1;
 
-/// An enhancing tumour: an uneven ellipsoid.
+/// An enhancing tumour, an irregular ellipsoid.
 #[derive(Debug, Clone, Copy)]
 struct Tumour {
     centre: [f32; 3],
+    /// Semi-axes, mm.
     half: [f32; 3],
 }
 
 impl Tumour {
-    /// A meningioma or schwannoma on the skull base, where aneurysms are too, or a metastasis
-    /// anywhere in the brain.
+    /// Draws a meningioma or schwannoma at the skull base, where aneurysms also occur, or a
+    /// metastasis anywhere in the brain.
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let radius = rng.log_normal(5.5, 0.5, 2.0, 14.0);
         let half = [0; 3].map(|_| (radius * rng.uniform(0.65, 1.3)) as f32);
@@ -51,13 +52,15 @@ impl Tumour {
     }
 }
 
-/// One patient's head.
+/// The head of one patient.
 #[derive(Debug, Clone)]
-pub(crate) struct Head {
+pub(crate) struct HeadAnatomy {
     noise: NoiseField,
     scalp_mm: f32,
     skull_mm: f32,
+    /// Size of the sphenoid sinus relative to the mean.
     sinus_air: f32,
+    /// Brain atrophy, 0 to 1.
     atrophy: f32,
     tumours: Vec<Tumour>,
 }
@@ -69,13 +72,13 @@ fn ellipsoid(p: [f32; 3], centre: [f32; 3], half: [f32; 3]) -> f32 {
     (r - 1.0) * half[0].min(half[1]).min(half[2])
 }
 
-/// 0 below `low`, 1 above `high`, smooth between.
+/// Smoothstep: 0 below `low`, 1 above `high`.
 fn ramp(v: f32, low: f32, high: f32) -> f32 {
     let t = ((v - low) / (high - low)).clamp(0.0, 1.0);
     t * t * (3.0 - 2.0 * t)
 }
 
-/// Height of the skull base under a place; lateral is unsigned.
+/// Height of the skull base, mm; `lateral` is the distance from the midline.
 fn base_height(lateral: f32, y: f32) -> f32 {
     let anterior = -7.0 + 9.0 * ramp(lateral, 6.0, 22.0);
     let sella = -10.5 + 5.0 * ramp(y, 4.0, 7.5);
@@ -88,7 +91,8 @@ fn base_height(lateral: f32, y: f32) -> f32 {
     if ridge > 0.0 { behind } else { front }
 }
 
-impl Head {
+impl HeadAnatomy {
+    /// Draws the head of one patient.
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
         let tumours = if rng.chance(0.25) { 1 + usize::from(rng.chance(0.2)) } else { 0 };
         let tumours = (0..tumours).map(|_| Tumour::draw(rng)).collect();
@@ -102,8 +106,8 @@ impl Head {
         }
     }
 
-    /// Tissue at a place, `near_artery_mm` from the nearest arterial wall; the flag says whether
-    /// the place is inside the skull.
+    /// Tissue at a position `near_artery_mm` from the nearest arterial wall, and whether the
+    /// position is inside the cranial cavity.
     pub fn tissue(&self, p: [f32; 3], near_artery_mm: f32) -> (Tissue, bool) {
         let wave = self.noise.scaled(p, 24.0);
         let other = self.noise.scaled([p[1] + 300.0, p[2], p[0]], 24.0);
@@ -129,7 +133,7 @@ impl Head {
             return (self.scalp(-outer, fine), false);
         }
         if z > base {
-            // The vault: two tables with marrow between.
+            // The cranial vault: two tables of bone with marrow between them.
             let within = inner / self.skull_mm;
             let marrow = (0.3..0.68).contains(&within) && fine > -0.3;
             return (if marrow { Tissue::Marrow } else { Tissue::Bone }, false);
@@ -145,7 +149,8 @@ impl Head {
         }
     }
 
-    /// Skull base, orbits, air cavities, face and neck.
+    /// Skull base, orbits, air cavities, face and neck, `under` mm below the upper surface of the
+    /// skull base.
     fn below_base(&self, p: [f32; 3], under: f32, outer_depth: f32, fine: f32) -> Tissue {
         let [x, y, z] = p;
         let lateral = x.abs();
@@ -205,16 +210,18 @@ impl Head {
             return if canal < 1.3 { Tissue::Bone } else { Tissue::Marrow };
         }
         let streak = self.noise.scaled([x, y, z * 0.5], 9.0) + 0.35 * fine;
-        match () {
-            () if outer_depth < 4.0 + 3.0 * fine => Tissue::Fat,
-            () if streak > 0.42 => Tissue::Fat,
-            () if streak < -0.62 && y < 0.0 => Tissue::Bone,
-            () if streak < -0.55 => Tissue::Enhancing,
-            () => Tissue::Muscle,
+        if outer_depth < 4.0 + 3.0 * fine || streak > 0.42 {
+            Tissue::Fat
+        } else if streak < -0.62 && y < 0.0 {
+            Tissue::Bone
+        } else if streak < -0.55 {
+            Tissue::Enhancing
+        } else {
+            Tissue::Muscle
         }
     }
 
-    /// Inside the skull, `depth` mm under its inner surface.
+    /// Tissue inside the cranial cavity, `depth` mm from its inner surface.
     fn brain(&self, p: [f32; 3], depth: f32, near_artery_mm: f32) -> Tissue {
         let [x, y, z] = p;
         let lateral = x.abs();
@@ -228,7 +235,7 @@ impl Head {
         if self.tumours.iter().any(in_tumour) {
             return Tissue::Enhancing;
         }
-        // Anterior clinoid and sella.
+        // Anterior clinoid process; then the pituitary in the sella.
         if ellipsoid(mirrored, [13.5, -12.0, -4.5], [3.0, 5.0, 2.2]) < 0.0 {
             return Tissue::Bone;
         }
@@ -236,7 +243,7 @@ impl Head {
             return Tissue::Enhancing;
         }
         if ellipsoid(mirrored, [12.0, -4.0, -16.0], [5.0, 12.0, 6.0]) < 0.0 {
-            // The cavernous sinus holds the carotid in venous tissue.
+            // The cavernous sinus, venous tissue around the carotid artery.
             return Tissue::Dura;
         }
         let cistern = ellipsoid(p, [0.0, 0.0, -1.0], [15.0, 13.0, 8.0]);
@@ -270,6 +277,7 @@ impl Head {
         }
     }
 
+    /// Ventricles, deep grey nuclei and pineal gland; `None` elsewhere.
     fn deep(&self, p: [f32; 3], mirrored: [f32; 3]) -> Option<Tissue> {
         let [lateral, y, z] = mirrored;
         let roomy = 1.0 + 0.6 * self.atrophy;
@@ -292,6 +300,7 @@ impl Head {
         (pineal < 0.0).then_some(Tissue::Enhancing)
     }
 
+    /// Brain stem, fourth ventricle and cerebellum.
     fn posterior_fossa(&self, p: [f32; 3], fold: f32) -> Tissue {
         let [x, y, z] = p;
         let slope = y - 27.0 + 0.12 * z;
@@ -305,7 +314,7 @@ impl Head {
         if ellipsoid(p, [0.0, 42.0, -24.0], [7.0, 5.0, 10.0]) < 0.0 {
             return Tissue::Csf;
         }
-        // Folia are nearly parallel sheets.
+        // The folia of the cerebellum are nearly parallel sheets.
         let folia = self.noise.scaled([x * 0.3 + 90.0, y * 0.7 - 0.8 * z, z + 0.5 * y], 3.6);
         match folia {
             f if f < -0.55 => Tissue::Csf,
@@ -321,9 +330,9 @@ mod tests {
     use crate::random::stream;
 
     #[test]
-    fn landmarks_are_where_they_should_be() {
+    fn landmarks_have_the_expected_tissue() {
         for seed in 0..5 {
-            let head = Head { tumours: Vec::new(), ..Head::draw(&mut stream(seed, "head")) };
+            let head = HeadAnatomy { tumours: Vec::new(), ..HeadAnatomy::draw(&mut stream(seed, "head")) };
             let at = |x, y, z| head.tissue([x, y, z], 50.0);
             assert_eq!(at(0.0, 20.0, 140.0), (Tissue::Air, false));
             assert_eq!(at(0.0, 27.0, -20.0), (Tissue::White, true));

@@ -1,4 +1,4 @@
-//! Saccular aneurysms: where they grow, how large, what shape, and the truth about each.
+//! Saccular aneurysms: location, size, shape and truth.
 
 use rand_chacha::ChaCha8Rng;
 use willis_core::{Lesion, Site};
@@ -7,48 +7,52 @@ use crate::atlas::{Artery, Atlas, Wall};
 use crate::random::Draw;
 use crate::vector::Vec3;
 
-/// Aneurysms per site among the challenge's training series, column order (rsna-challenge.md §1.3).
+/// Number of aneurysms per site in the training set of the RSNA 2025 challenge, in the order of
+/// [`Site::ALL`].
 pub(crate) const SITE_COUNTS: [f64; 13] =
     [81.0, 101.0, 343.0, 287.0, 225.0, 304.0, 376.0, 47.0, 58.0, 89.0, 105.0, 114.0, 117.0];
 
-/// Limits of the largest diameter, mm.
+/// Smallest and largest diameter drawn, mm.
 pub(crate) const DIAMETER_LIMITS_MM: [f64; 2] = [2.0, 25.0];
 
-/// The shape of one aneurysm: an ellipsoid with blebs, melted into its parent.
+/// The shape of one aneurysm: an ellipsoid with blebs, blended into its parent artery.
 #[derive(Debug, Clone)]
-pub(crate) struct Sac {
+pub(crate) struct SacShape {
+    /// Truth about this aneurysm.
     pub truth: Lesion,
+    /// Centre of the ellipsoid, LPS mm.
     centre: Vec3,
-    /// Dome direction and two directions across.
+    /// Dome direction and two perpendicular directions, unit vectors.
     axes: [Vec3; 3],
-    /// Half axes along `axes`, mm.
+    /// Semi-axes along `axes`, mm.
     half: [f64; 3],
-    /// Centre and radius of each bleb.
+    /// Centre and radius of each bleb, mm.
     blebs: Vec<(Vec3, f64)>,
-    /// Unevenness of the wall: amplitude in mm, waves per mm, phase.
-    uneven: (f64, Vec3, f64),
-    /// Rounding where sac and artery meet, mm.
+    /// Undulation of the wall: amplitude in mm, wave vector in rad/mm, phase in rad.
+    undulation: (f64, Vec3, f64),
+    /// Width of the fillet between sac and artery, mm.
     pub fillet_mm: f64,
-    /// Brightness of its slow flow relative to the parent's, 0 to 1.
+    /// Signal of the slow flow in the sac relative to the parent artery, 0 to 1.
     pub flow: f32,
 }
 
-impl Sac {
-    /// Signed distance to the sac's surface, mm; negative inside. First order for the ellipsoid.
+impl SacShape {
+    /// Signed distance from `p` (LPS mm) to the surface, mm; negative inside. The distance to the
+    /// ellipsoid is a first-order approximation.
     pub fn distance(&self, p: Vec3) -> f64 {
         let d = p - self.centre;
         let [a, b, c] = [0, 1, 2].map(|i| d.dot(self.axes[i]) / self.half[i]);
         let scaled = (a * a + b * b + c * c).sqrt();
         let slope = ((a / self.half[0]).powi(2) + (b / self.half[1]).powi(2) + (c / self.half[2]).powi(2)).sqrt();
         let body = if slope > 1e-9 { scaled * (scaled - 1.0) / slope } else { -self.half[1].min(self.half[2]) };
-        let (amplitude, waves, phase) = self.uneven;
-        let body = body + amplitude * (d.dot(waves) + phase).sin();
+        let (amplitude, wave, phase) = self.undulation;
+        let body = body + amplitude * (d.dot(wave) + phase).sin();
         self.blebs
             .iter()
             .fold(body, |near, (centre, radius)| smooth_min(near, (p - *centre).length() - radius, 0.35 * radius))
     }
 
-    /// Place and radius of a ball that holds the whole sac with its rounding.
+    /// Centre and radius of a ball that contains the sac and its fillet.
     pub fn bound(&self) -> (Vec3, f64) {
         let body = self.half.iter().fold(0.0f64, |m, h| m.max(*h));
         let far = self.blebs.iter().fold(body, |m, (c, r)| m.max((*c - self.centre).length() + r));
@@ -56,15 +60,16 @@ impl Sac {
     }
 }
 
-/// Polynomial smooth minimum; `k` is the width of the blend.
+/// Polynomial smooth minimum with blending width `k`.
 pub(crate) fn smooth_min(a: f64, b: f64, k: f64) -> f64 {
     let h = (k - (a - b).abs()).max(0.0) / k.max(1e-9);
     a.min(b) - 0.25 * h * h * k
 }
 
-/// Grows `count` aneurysms on walls that `visible` accepts; fewer when there is no room.
-pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, rng: &mut ChaCha8Rng) -> Vec<Sac> {
-    let mut sacs: Vec<Sac> = Vec::new();
+/// Grows `count` aneurysms where `visible` returns true, or fewer if there is no room. The site is
+/// drawn with the frequencies of [`SITE_COUNTS`].
+pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, rng: &mut ChaCha8Rng) -> Vec<SacShape> {
+    let mut sacs: Vec<SacShape> = Vec::new();
     for _ in 0..count * 60 {
         if sacs.len() == count {
             break;
@@ -86,15 +91,16 @@ pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, 
     sacs
 }
 
-/// One aneurysm on one wall.
-fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
+/// Grows one aneurysm on one wall.
+fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> SacShape {
     let span = (wall.range[1] - wall.range[0]) as f64;
     let point = wall.range[0] + (span * rng.uniform(0.0, 1.0)).round() as usize;
     let (base, _, tangent) = atlas.at(wall.artery, point);
     let typical = wall.towards.length() > 0.1;
     let spread = if typical { 0.4 } else { 1.0 };
     let mut dome = (wall.towards + rng.normal3() * spread).unit();
-    // A side wall's dome stands up from it; an artery's end may continue forward.
+    // On a side wall the dome is nearly perpendicular to the artery. At the end of an artery it may
+    // point forward.
     let last = atlas.arteries[wall.artery].points.len() - 1;
     if point > 2 && point + 2 < last {
         dome = (dome.reject(tangent) + dome * 0.25).unit();
@@ -103,12 +109,12 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
 
     let parent = 2.0 * surface;
     let diameter = rng.log_normal(5.2, 0.48, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]).min(8.0 * parent.max(1.0));
-    // Height over width, and neck over width.
+    // Ratios of height and of neck to the width.
     let aspect = rng.log_normal(1.05, 0.2, 0.65, 1.9);
     let neck_share = rng.uniform(0.42, 0.97);
     let (height, width) = if aspect > 1.0 { (diameter, diameter / aspect) } else { (diameter * aspect, diameter) };
     let neck_width = (neck_share * width).min(2.2 * parent.max(1.2)).max(0.9);
-    // The sphere-like body is cut by the wall so that the cut is as wide as the neck.
+    // The wall cuts the ellipsoid where its cross-section is as wide as the neck.
     let cut = (1.0 - (neck_width / width).min(0.95).powi(2)).sqrt();
     let half_along = height / (1.0 + cut);
     let side = rng.uniform(0.82, 1.0);
@@ -127,7 +133,7 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
         })
         .collect();
     let neck = base + dome * surface;
-    let uneven =
+    let undulation =
         (width * rng.uniform(0.0, 0.05), rng.normal3() * (3.5 / width), rng.uniform(0.0, std::f64::consts::TAU));
     let truth = Lesion {
         centre: (neck + dome * (height / 2.0)).into(),
@@ -137,10 +143,11 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> Sac {
         neck_width_mm: Some(neck_width),
     };
     let flow = (1.05 - 0.025 * diameter * rng.uniform(0.2, 1.8)).clamp(0.45, 1.0) as f32;
-    Sac { truth, centre, axes, half, blebs, uneven, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
+    SacShape { truth, centre, axes, half, blebs, undulation, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
 }
 
-/// Distance from a place inside the arteries to their common surface along a direction, mm.
+/// Distance along a direction from a point inside the arteries to their common surface, mm; at most
+/// 6 mm.
 fn exit_distance(arteries: &[Artery], from: Vec3, direction: Vec3) -> f64 {
     let near: Vec<(Vec3, f64)> = arteries
         .iter()
@@ -162,7 +169,7 @@ mod tests {
     use super::*;
     use crate::random::stream;
 
-    fn sacs() -> Vec<Sac> {
+    fn sacs() -> Vec<SacShape> {
         (0..60)
             .flat_map(|seed| {
                 let atlas = Atlas::draw(&mut stream(seed, "atlas"));
@@ -172,17 +179,17 @@ mod tests {
     }
 
     #[test]
-    fn smooth_min_is_below_both_and_meets_them_far_apart() {
+    fn smooth_min_blends_equal_values_and_keeps_distant_ones() {
         assert_eq!(smooth_min(1.0, 3.0, 0.5), 1.0);
         assert!((smooth_min(1.0, 1.0, 0.4) - 0.9).abs() < 1e-12);
     }
 
     #[test]
-    fn sacs_have_their_size_and_hold_their_centre() {
+    fn sacs_contain_the_centre_of_their_lesion() {
         let sacs = sacs();
         assert!(sacs.len() > 150);
         for sac in &sacs {
-            let d = sac.truth.diameter_mm.expect("phantoms know it");
+            let d = sac.truth.diameter_mm.expect("every phantom lesion has a diameter");
             assert!((1.0..=25.0).contains(&d), "{d}");
             let centre = sac.truth.centre.into();
             assert!(sac.distance(centre) < 0.0);

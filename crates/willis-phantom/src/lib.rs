@@ -21,9 +21,9 @@ mod spec;
 mod synthesis;
 mod vector;
 mod veins;
-mod window;
+mod visibility;
 mod write;
 
-pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Plane, Randomisation, ScanSize};
+pub use spec::{CohortMix, FieldOfView, LesionPlan, ScanSize, PhantomSpec, Randomisation, SlicePlane};
 pub use synthesis::{Phantom, synthesise};
 pub use write::{SeriesUids, WriteCohortError, synthesise_cohort, write_instances};

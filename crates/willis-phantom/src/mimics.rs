@@ -1,13 +1,13 @@
-//! What looks like an aneurysm and is none: infundibula, ectasia, stenosis. All are drawn into the
-//! arteries themselves.
+//! Vessels that resemble aneurysms: infundibula, ectasias and stenoses. All are changes of arterial
+//! radii.
 
 use rand_chacha::ChaCha8Rng;
 
 use crate::atlas::{Artery, Atlas, RADIUS_LIMITS_MM};
 use crate::random::Draw;
 
-/// Widens, narrows and funnels some arteries of a patient.
-pub(crate) fn disturb(atlas: &mut Atlas, rng: &mut ChaCha8Rng) {
+/// Adds infundibula, ectasias and stenoses to some arteries of a patient.
+pub(crate) fn add(atlas: &mut Atlas, rng: &mut ChaCha8Rng) {
     for artery in &mut atlas.arteries {
         match artery.name {
             "pcom" | "choroidal" | "ophthalmic" if rng.chance(0.12) => infundibulum(artery, rng),
@@ -24,7 +24,7 @@ pub(crate) fn disturb(atlas: &mut Atlas, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// A funnel of at most 3 mm at a branch's origin, with the branch leaving its tip.
+/// Widens the origin of a branch to a cone at most 3 mm wide, with the branch at its tip.
 fn infundibulum(artery: &mut Artery, rng: &mut ChaCha8Rng) {
     let (mouth, length) = (rng.uniform(0.9, 1.4), rng.uniform(3.0, 4.5));
     let mut run = 0.0;
@@ -37,7 +37,8 @@ fn infundibulum(artery: &mut Artery, rng: &mut ChaCha8Rng) {
     }
 }
 
-/// Multiplies the radius around one point by up to `factor`, over a bell of deviation `reach_mm`.
+/// Multiplies the radius around one point by up to `factor`. The effect falls off as a Gaussian
+/// with standard deviation `reach_mm`.
 fn bulge(artery: &mut Artery, factor: f64, reach_mm: f64, rng: &mut ChaCha8Rng) {
     let middle = (artery.points.len() as f64 * rng.uniform(0.25, 0.75)) as usize;
     let centre = artery.points[middle];
@@ -56,7 +57,7 @@ mod tests {
     fn radii_stay_within_limits() {
         for seed in 0..20 {
             let mut atlas = Atlas::draw(&mut stream(seed, "atlas"));
-            disturb(&mut atlas, &mut stream(seed, "mimics"));
+            add(&mut atlas, &mut stream(seed, "mimics"));
             let radii = atlas.arteries.iter().flat_map(|a| &a.radii);
             assert!(radii.clone().all(|r| (RADIUS_LIMITS_MM[0]..=RADIUS_LIMITS_MM[1]).contains(r)));
         }

@@ -1,13 +1,14 @@
-//! Smooth random fields: values on a periodic lattice, interpolated.
+//! Smooth random fields (value noise): random values on a periodic lattice, interpolated.
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 
-/// Points per axis of the lattice; a power of two so that wrapping is a mask.
+/// Lattice points per axis; a power of two, so that wrapping is a bit mask.
 const SIDE: usize = 32;
 const MASK: i32 = SIDE as i32 - 1;
 
-/// A periodic random field, -1 to 1, continuous, one feature per unit of length.
+/// A continuous, periodic random field with values from -1 to 1 and features of about one lattice
+/// unit.
 #[derive(Debug, Clone)]
 pub(crate) struct NoiseField {
     values: Vec<f32>,
@@ -18,7 +19,7 @@ impl NoiseField {
         Self { values: (0..SIDE.pow(3)).map(|_| rng.random::<f32>() * 2.0 - 1.0).collect() }
     }
 
-    /// Value at a place in lattice units.
+    /// Value at a position in lattice units.
     pub fn at(&self, p: [f32; 3]) -> f32 {
         let cell = p.map(f32::floor);
         let fade = |t: f32| t * t * (3.0 - 2.0 * t);
@@ -41,8 +42,8 @@ impl NoiseField {
         a + (b - a) * t[2]
     }
 
-    /// Value at a place in mm of a field with features of `size` mm; the lattice is turned so that
-    /// its axes do not show.
+    /// Value at a position in mm, with features of about `size` mm. The lattice is rotated so that
+    /// its axes do not align with the image.
     pub fn scaled(&self, p: [f32; 3], size: f32) -> f32 {
         let [x, y, z] = p.map(|v| v / size);
         self.at([0.36 * x + 0.48 * y - 0.8 * z, 0.6 * y - 0.8 * x, 0.48 * x + 0.64 * y + 0.6 * z])

@@ -1,25 +1,25 @@
-//! Randomness: one ChaCha stream per purpose, and noise that depends on a voxel's number alone.
+//! Random numbers: one ChaCha stream per purpose, and noise that depends only on a counter.
 
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::vector::{Vec3, vec3};
 
-/// A generator for one purpose; the same seed gives unrelated streams to different purposes.
+/// Generator for one purpose. Different purposes get unrelated streams from the same seed.
 pub(crate) fn stream(seed: u64, purpose: &str) -> ChaCha8Rng {
-    // FNV-1a over the name, then mixed with the seed.
+    // FNV-1a of the name, mixed with the seed.
     let name = purpose.bytes().fold(0xcbf2_9ce4_8422_2325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-    ChaCha8Rng::seed_from_u64(mix(seed ^ mix(name)))
+    ChaCha8Rng::seed_from_u64(splitmix64(seed ^ splitmix64(name)))
 }
 
-/// Draws the generators of this crate need.
+/// Distributions that this crate draws from.
 pub(crate) trait Draw: Rng {
-    /// Uniform between two numbers.
+    /// Uniform in `[low, high)`.
     fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.random::<f64>()
     }
 
-    /// Whether an event of this probability happens.
+    /// Bernoulli trial with this probability of `true`.
     fn chance(&mut self, probability: f64) -> bool {
         self.random::<f64>() < probability
     }
@@ -31,17 +31,17 @@ pub(crate) trait Draw: Rng {
         (-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()
     }
 
-    /// `median * exp(sigma * normal)`, held within limits.
+    /// Log-normal, `median * exp(sigma * normal)`, clamped to `[low, high]`.
     fn log_normal(&mut self, median: f64, sigma: f64, low: f64, high: f64) -> f64 {
         (median * (sigma * self.normal()).exp()).clamp(low, high)
     }
 
-    /// Isotropic normal vector of unit standard deviation per axis.
+    /// Isotropic normal vector with unit standard deviation per axis.
     fn normal3(&mut self) -> Vec3 {
         vec3(self.normal(), self.normal(), self.normal())
     }
 
-    /// Index drawn with probability proportional to its weight; the weights must not all be zero.
+    /// Index drawn with probability proportional to its weight. The weights must not all be zero.
     fn weighted(&mut self, weights: &[f64]) -> usize {
         let mut left = self.random::<f64>() * weights.iter().sum::<f64>();
         for (i, w) in weights.iter().enumerate() {
@@ -56,18 +56,18 @@ pub(crate) trait Draw: Rng {
 
 impl<R: Rng + ?Sized> Draw for R {}
 
-/// SplitMix64's finaliser.
-pub(crate) const fn mix(value: u64) -> u64 {
+/// One step of SplitMix64: a bijective hash of 64 bits.
+pub(crate) const fn splitmix64(value: u64) -> u64 {
     let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-/// Nearly normal noise from a counter: the sum of four 16-bit uniforms, mean 0, deviation 1, within
-/// ±3.5.
+/// Approximately normal noise from a counter: the sum of four 16-bit uniform numbers with mean 0,
+/// standard deviation 1 and range ±3.5.
 pub(crate) fn counter_normal(seed: u64, counter: u64) -> f32 {
-    let bits = mix(seed ^ counter.wrapping_mul(0xd134_2543_de82_ef95));
+    let bits = splitmix64(seed ^ counter.wrapping_mul(0xd134_2543_de82_ef95));
     let sum = (bits & 0xffff) + ((bits >> 16) & 0xffff) + ((bits >> 32) & 0xffff) + (bits >> 48);
     (sum as f32 / 65_535.0 - 2.0) * 1.732_050_8
 }
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn noises_are_standard() {
+    fn noise_has_mean_0_and_variance_1() {
         let moments = |values: &[f64]| {
             let n = values.len() as f64;
             let mean = values.iter().sum::<f64>() / n;
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_decide() {
+    fn indices_are_drawn_by_weight() {
         let mut rng = stream(5, "test");
         let picks = (0..3000).filter(|_| rng.weighted(&[1.0, 0.0, 2.0]) == 2).count();
         assert!((1850..2150).contains(&picks), "{picks}");

@@ -1,48 +1,58 @@
-//! From tissue and blood to what a scanner stores: contrast, blur, bias, motion, noise.
+//! The scanner: turns tissue and blood into stored values with contrast, blur, bias field, ghosts
+//! and noise.
 
 use rand_chacha::ChaCha8Rng;
 use willis_core::Modality;
 
 use crate::head::{TISSUE_COUNT, Tissue};
 use crate::noise::NoiseField;
-use crate::random::{Draw, counter_normal, mix};
+use crate::random::{Draw, counter_normal, splitmix64};
 use crate::spec::Randomisation;
 
-/// What lies behind the vessels.
+/// Tissue that is shown around the vessels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Background {
     /// The whole head.
     Head,
-    /// Zero outside the skull's inside, as after brain extraction.
+    /// Zero outside the cranial cavity, as after brain extraction.
     Stripped,
     /// Zero everywhere, as after thresholding.
     Zeroed,
-    /// One smooth grey, as when a vessel mask is rendered.
+    /// A smooth, uniform grey, as in a rendered vessel mask.
     Plain,
 }
 
-/// One scanner on one day.
+/// A scanner with the parameters of one acquisition.
 #[derive(Debug, Clone)]
 pub(crate) struct Scanner {
     modality: Modality,
+    /// Tissue around the vessels.
     pub background: Background,
-    /// Whether nothing but vessels is drawn.
+    /// Whether only vessels are rendered.
     pub only_vessels: bool,
+    /// Brightness of each tissue, in the order of [`Tissue`].
     tissue: [f32; TISSUE_COUNT],
+    /// Amplitude of the texture of tissue, relative to its brightness.
     texture: f32,
+    /// Brightness of arterial blood.
     artery: f32,
+    /// Brightness of venous blood.
     vein: f32,
-    /// Signal lost by slow flow in small arteries, 0 to 1.
+    /// Fraction of the signal that is lost by slow flow in small arteries, 0 to 1.
     pub slow_flow_loss: f32,
-    /// Thickness of the excitation slabs, mm, signal lost across each, and phase.
+    /// Excitation slabs of MRA: thickness in mm, fraction of the signal lost across a slab, phase.
     slab: [f32; 3],
-    /// Weight of each neighbour along z, y, x.
+    /// Weight of each neighbour in the blur along z, y, x.
     blur: [f32; 3],
+    /// Standard deviation of the noise.
     noise_sd: f32,
-    /// Part of the noise's neighbours, for interpolated reconstructions.
+    /// Weight of each neighbour in the blur of the noise, as in interpolated reconstructions.
     noise_blur: f32,
+    /// Amplitude of the bias field.
     bias: f32,
+    /// Brightness of the ghost relative to the image.
     ghost: f32,
+    /// Brightness that becomes zero in an inverted image; `None` if it is not inverted.
     inverted_about: Option<f32>,
     /// Values below are stored as zero.
     threshold: f32,
@@ -50,8 +60,8 @@ pub(crate) struct Scanner {
     seed: u64,
 }
 
-/// Tissue brightness in the order of [`Tissue`]: HU for CTA; for MR, white matter of T1 is about
-/// 300.
+/// Mean brightness of each tissue in the order of [`Tissue`]. CTA is in HU; MR is in arbitrary
+/// units in which white matter in T1 has 300.
 fn typical_tissue(modality: Modality) -> [f64; TISSUE_COUNT] {
     // air, skin, fat, muscle, bone, marrow, csf, grey, white, dura, enhancing
     match modality {
@@ -63,7 +73,7 @@ fn typical_tissue(modality: Modality) -> [f64; TISSUE_COUNT] {
 }
 
 impl Scanner {
-    /// Draws a scanner; `seed` feeds its voxel noise.
+    /// Draws the parameters from `rng`; `seed` determines the voxel noise.
     pub fn draw(modality: Modality, randomise: Randomisation, seed: u64, rng: &mut ChaCha8Rng) -> Self {
         let wide = randomise == Randomisation::Wide;
         let spread = if wide { 0.22 } else { 0.08 };
@@ -130,21 +140,21 @@ impl Scanner {
             },
             only_vessels: plain || zeroed && rng.chance(0.5),
             field: NoiseField::new(rng),
-            seed: mix(seed),
+            seed: splitmix64(seed),
         }
     }
 
-    /// Stored value times this slope plus this intercept is the value here (HU for CTA).
+    /// Slope and intercept that convert stored values to brightness (HU for CTA).
     pub fn rescale(&self) -> (f64, f64) {
         if self.modality == Modality::Cta { (1.0, -1024.0) } else { (1.0, 0.0) }
     }
 
-    /// Whether calcified plaques show.
+    /// Whether calcified plaques are visible.
     pub fn shows_plaque(&self) -> bool {
         self.background == Background::Head && matches!(self.modality, Modality::Cta)
     }
 
-    /// Brightness of tissue at a patient place relative to the grid's middle.
+    /// Brightness of tissue at `local`, mm from the centre of the grid.
     pub fn tissue(&self, tissue: Tissue, inside_skull: bool, local: [f32; 3]) -> f32 {
         match self.background {
             Background::Zeroed if self.only_vessels => 0.0,
@@ -161,7 +171,7 @@ impl Scanner {
         }
     }
 
-    /// Brightness of arterial blood of a relative signal.
+    /// Brightness of arterial blood with a relative signal.
     pub fn artery(&self, signal: f32, local: [f32; 3]) -> f32 {
         let [thick, loss, phase] = self.slab;
         let depth = (local[2] / thick + phase).rem_euclid(1.0);
@@ -173,7 +183,7 @@ impl Scanner {
         }
     }
 
-    /// Brightness of a vein of a relative filling.
+    /// Brightness of a vein with a relative filling.
     pub fn vein(&self, filling: f32) -> f32 {
         match self.background {
             Background::Plain => self.vein,
@@ -181,8 +191,8 @@ impl Scanner {
         }
     }
 
-    /// Smooths a block of `[z, y, x]` voxels in place with three-point kernels; across slices only
-    /// when asked.
+    /// Blurs a block of `[z, y, x]` voxels in place with three-point kernels, along z only if
+    /// `across_slices`.
     pub fn blur(&self, block: &mut [f32], shape: [usize; 3], across_slices: bool) {
         smooth_rows(block, shape, self.blur[2]);
         smooth_columns(block, shape, self.blur[1]);
@@ -191,25 +201,26 @@ impl Scanner {
         }
     }
 
-    /// One slice from blurred brightness to stored values: bias, ghosts, noise, inversion,
+    /// Converts the brightness of slice `z` to stored values: ghost, bias field, inversion, noise,
     /// rounding.
     ///
-    /// `locals(y)` gives the start of a row and its step, mm from the grid's middle.
+    /// `row_position(y)` returns the first voxel of a row relative to the centre of the grid and
+    /// the step along the row, mm.
     pub fn store(
         &self,
         slice: &[f32],
         z: usize,
         [rows, columns]: [usize; 2],
-        locals: impl Fn(usize) -> ([f32; 3], [f32; 3]),
+        row_position: impl Fn(usize) -> ([f32; 3], [f32; 3]),
     ) -> Vec<i16> {
         let offset = -self.rescale().1 as f32;
         let first = (z * rows * columns) as u64;
         let mut noise: Vec<f32> = (0..slice.len() as u64).map(|i| counter_normal(self.seed, first + i)).collect();
         smooth_rows(&mut noise, [1, rows, columns], self.noise_blur);
-        let second = mix(self.seed ^ 0x5a5a);
+        let second = splitmix64(self.seed ^ 0x5a5a);
         let mut out = Vec::with_capacity(slice.len());
         for y in 0..rows {
-            let (start, step) = locals(y);
+            let (start, step) = row_position(y);
             for x in 0..columns {
                 let i = y * columns + x;
                 let mut value = slice[i];
@@ -228,7 +239,7 @@ impl Scanner {
                 value = match self.modality {
                     _ if empty => 0.0,
                     Modality::Cta => value + self.noise_sd * noise[i],
-                    // The magnitude of a complex signal: Rician.
+                    // Rician noise: the magnitude of a complex signal.
                     _ => {
                         let quadrature = self.noise_sd * counter_normal(second, first + i as u64);
                         ((value + self.noise_sd * noise[i]).powi(2) + quadrature * quadrature).sqrt()
@@ -245,7 +256,7 @@ fn tissue_of(table: &[f32; TISSUE_COUNT], tissue: Tissue) -> f32 {
     table[tissue as usize]
 }
 
-/// `[w, 1 - 2w, w]` along x; edges repeat.
+/// Convolves with `[w, 1 - 2w, w]` along x in place; edge voxels are repeated.
 fn smooth_rows(block: &mut [f32], shape: [usize; 3], w: f32) {
     for row in block.chunks_exact_mut(shape[2]) {
         let mut before = row[0];
@@ -258,7 +269,7 @@ fn smooth_rows(block: &mut [f32], shape: [usize; 3], w: f32) {
     }
 }
 
-/// The same along y.
+/// Convolves with `[w, 1 - 2w, w]` along y in place.
 fn smooth_columns(block: &mut [f32], [_, rows, columns]: [usize; 3], w: f32) {
     let mut before = vec![0.0; columns];
     for slice in block.chunks_exact_mut(rows * columns) {
@@ -275,7 +286,7 @@ fn smooth_columns(block: &mut [f32], [_, rows, columns]: [usize; 3], w: f32) {
     }
 }
 
-/// The same along z.
+/// Convolves with `[w, 1 - 2w, w]` along z in place.
 fn smooth_slices(block: &mut [f32], [slices, rows, columns]: [usize; 3], w: f32) {
     let plane = rows * columns;
     let mut before = block[..plane].to_vec();
@@ -295,7 +306,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoothing_keeps_sums_and_spreads_a_point() {
+    fn smoothing_preserves_the_sum_and_spreads_a_point() {
         let mut block = vec![0.0; 125];
         block[62] = 1.0;
         smooth_rows(&mut block, [5; 3], 0.2);

@@ -1,49 +1,70 @@
-//! One patient under one scanner, drawn slab by slab.
+//! One patient in one scanner, rendered in blocks of slices.
 
 use std::ops::Range;
 
 use willis_core::{Grid, Shape, VoxelPoint};
 
 use crate::atlas::Atlas;
-use crate::head::{Head, Tissue};
-use crate::lesion::Sac;
+use crate::head::{HeadAnatomy, Tissue};
+use crate::lesion::SacShape;
 use crate::random::{Draw, stream};
-use crate::render::{Boxed, Canvas, Capsule, Lumen};
+use crate::render::{Bounded, Canvas, Capsule, VesselRaster};
 use crate::scanner::Scanner;
 use crate::spec::PhantomSpec;
 use crate::veins::{self, Vein};
-use crate::window::Window;
+use crate::visibility::VisibleArteries;
 
-/// Drawn slices a task makes at once: bounds a task's memory.
+/// Number of thin slices that one task renders at once; bounds its memory.
 const DRAWN_SLICES: usize = 12;
-/// Distance around arteries that is drawn, for the cisterns, mm.
+/// Distance from arteries up to which it is computed for the cisterns, mm.
 const CISTERN_MM: f64 = 3.2;
 
-/// What a slab needs to be drawn.
+/// The parts of a scene.
+pub(crate) struct SceneInput<'a> {
+    /// Specification of the phantom.
+    pub spec: &'a PhantomSpec,
+    /// The scanner's grid.
+    pub grid: Grid,
+    /// Arteries of the patient.
+    pub atlas: &'a Atlas,
+    /// Aneurysms of the patient.
+    pub sacs: &'a [SacShape],
+    /// Arteries that the image shows.
+    pub visible: &'a VisibleArteries,
+    /// The scanner.
+    pub scanner: Scanner,
+    /// Seed of everything that is drawn here.
+    pub seed: u64,
+}
+
+/// Everything that is needed to render slices.
 pub(crate) struct Scene<'a> {
     shape: Shape,
     canvas: Canvas,
-    /// Drawn slices per output slice.
+    /// Thin slices that are averaged to one output slice.
     thickness: usize,
-    arteries: Vec<Boxed<Capsule>>,
-    veins: Vec<Boxed<Capsule>>,
-    plaques: Vec<Boxed<Capsule>>,
-    sacs: Vec<Boxed<&'a Sac>>,
-    head: Head,
-    /// Patient to mean head.
+    arteries: Vec<Bounded<Capsule>>,
+    veins: Vec<Bounded<Capsule>>,
+    plaques: Vec<Bounded<Capsule>>,
+    sacs: Vec<Bounded<&'a SacShape>>,
+    head: HeadAnatomy,
+    /// Affine map from the patient to the mean head.
     to_head: [[f32; 4]; 3],
     scanner: Scanner,
 }
 
-/// Output of one slab.
-pub(crate) struct Slab {
+/// Consecutive slices of the output.
+pub(crate) struct RenderedSlices {
+    /// Stored values.
     pub stored: Vec<i16>,
+    /// Site of each arterial voxel as mask value, 0 elsewhere.
     pub sites: Vec<u8>,
+    /// 1 inside an aneurysm sac, 0 elsewhere.
     pub aneurysm: Vec<u8>,
 }
 
-/// The grid with each slice split into `parts`.
-fn thin(grid: &Grid, parts: usize) -> Grid {
+/// The grid with each slice divided into `parts`.
+fn divide_slices(grid: &Grid, parts: usize) -> Grid {
     let k = parts as f64;
     let start = VoxelPoint::new(-(k - 1.0) / (2.0 * k), 0.0, 0.0);
     Grid::new(
@@ -59,7 +80,7 @@ fn artery_capsules(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> 
         let label = artery.site.map_or(0, |s| s.mask_value());
         let own = rng.uniform(0.9, 1.0);
         for (p, r) in artery.points.windows(2).zip(artery.radii.windows(2)) {
-            // Blood in small arteries is slower and further from the inflow.
+            // Blood in small arteries is slower and farther from the inflow.
             let slow = f64::from(scanner.slow_flow_loss) * (1.0 - r[0] / 1.4).clamp(0.0, 1.0);
             out.push(Capsule {
                 a: p[0],
@@ -85,17 +106,17 @@ fn vein_capsules(veins: &[Vein]) -> Vec<Capsule> {
     veins.iter().flat_map(pieces).collect()
 }
 
-/// Calcified plaques on the walls of carotids and vertebrals.
+/// Calcified plaques on the walls of the carotid and vertebral arteries.
 fn plaques(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
     let mut rng = stream(seed, "plaques");
     if !scanner.shows_plaque() || rng.chance(0.4) {
         return Vec::new();
     }
     let mut out = Vec::new();
-    let bearers: Vec<_> =
+    let arteries: Vec<_> =
         atlas.arteries.iter().filter(|a| ["ica_infra", "ica_supra", "vertebral"].contains(&a.name)).collect();
     for _ in 0..rng.weighted(&[1.0; 9]) {
-        let artery = bearers[rng.weighted(&vec![1.0; bearers.len()])];
+        let artery = arteries[rng.weighted(&vec![1.0; arteries.len()])];
         let i = (artery.points.len() as f64 * rng.uniform(0.55, 0.99)) as usize;
         let out_of_axis = rng.normal3().unit() * artery.radii[i];
         let at = artery.points[i] + out_of_axis;
@@ -114,27 +135,20 @@ fn plaques(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
 }
 
 impl<'a> Scene<'a> {
-    /// Places everything of a patient on a scanner's grid.
-    pub fn new(
-        spec: &PhantomSpec,
-        grid: &Grid,
-        atlas: &Atlas,
-        sacs: &'a [Sac],
-        window: &Window,
-        scanner: Scanner,
-        seed: u64,
-    ) -> Self {
-        // A thick slice averages thin ones, as the scanner does.
+    /// Places the patient on the scanner's grid.
+    pub fn new(input: SceneInput<'a>) -> Self {
+        let SceneInput { spec, grid, atlas, sacs, visible, scanner, seed } = input;
+        // Thick slices average thin ones, which gives partial volumes as in a scanner.
         let thickness = (spec.spacing.z / (1.3 * spec.spacing.x.max(spec.spacing.y))).ceil().clamp(1.0, 12.0) as usize;
-        let canvas = Canvas::new(thin(grid, thickness));
+        let canvas = Canvas::new(divide_slices(&grid, thickness));
         let veins = veins::draw(&atlas.warp, &mut stream(seed, "veins"));
         Self {
             shape: spec.shape,
-            arteries: canvas.place_capsules(&window.keep(artery_capsules(atlas, &scanner, seed)), CISTERN_MM),
+            arteries: canvas.place_capsules(&visible.keep(artery_capsules(atlas, &scanner, seed)), CISTERN_MM),
             veins: canvas.place_capsules(&vein_capsules(&veins), 1.0),
             plaques: canvas.place_capsules(&plaques(atlas, &scanner, seed), 1.0),
             sacs: canvas.place_sacs(sacs),
-            head: Head::draw(&mut stream(seed, "head")),
+            head: HeadAnatomy::draw(&mut stream(seed, "head")),
             to_head: atlas.warp.inverse_rows(),
             canvas,
             thickness,
@@ -147,24 +161,25 @@ impl<'a> Scene<'a> {
         self.scanner.rescale()
     }
 
-    /// Output slices, in tasks of bounded memory.
-    pub fn ranges(&self) -> Vec<Range<usize>> {
+    /// Ranges of output slices that can be rendered with bounded memory.
+    pub fn blocks(&self) -> Vec<Range<usize>> {
         let step = (DRAWN_SLICES / self.thickness).max(1);
         (0..self.shape.z).step_by(step).map(|z| z..(z + step).min(self.shape.z)).collect()
     }
 
-    /// Draws some output slices, with one more on either side for the blur.
-    pub fn slab(&self, slices: Range<usize>) -> Slab {
+    /// Renders output slices. One more slice on either side is rendered for the blur.
+    pub fn render(&self, slices: Range<usize>) -> RenderedSlices {
         let shape = self.shape;
-        // Thick slices do not blur into each other.
+        // Thick slices are not blurred across slices.
         let halo = usize::from(self.thickness < 3);
         let around = slices.start.saturating_sub(halo)..(slices.end + halo).min(shape.z);
         let plane = shape.y * shape.x;
         let drawn = around.start * self.thickness..around.end * self.thickness;
-        let mut arteries = Lumen::draw(&self.canvas, drawn.clone(), &self.arteries);
+        let mut arteries = VesselRaster::draw(&self.canvas, drawn.clone(), &self.arteries);
         arteries.add_sacs(&self.canvas, drawn.clone(), &self.sacs);
-        let veins = Lumen::draw(&self.canvas, drawn.clone(), &self.veins);
-        let plaques = (!self.plaques.is_empty()).then(|| Lumen::draw(&self.canvas, drawn.clone(), &self.plaques));
+        let veins = VesselRaster::draw(&self.canvas, drawn.clone(), &self.veins);
+        let plaques =
+            (!self.plaques.is_empty()).then(|| VesselRaster::draw(&self.canvas, drawn.clone(), &self.plaques));
 
         let mut bright = vec![0.0f32; around.len() * plane];
         let mut sites = vec![0u8; slices.len() * plane];
@@ -180,7 +195,7 @@ impl<'a> Scene<'a> {
                 for x in 0..shape.x {
                     let k = x as f32;
                     let local = [start[0] + step[0] * k, start[1] + step[1] * k, start[2] + step[2] * k];
-                    let mut value = self.blood_and_tissue(local, middle, &arteries, &veins, base + x);
+                    let mut value = self.brightness(local, middle, &arteries, &veins, base + x);
                     if let Some(p) = &plaques {
                         value += (p.signal[base + x] - value) * p.cover[base + x];
                     }
@@ -206,10 +221,18 @@ impl<'a> Scene<'a> {
             let middle_of_slice = z * self.thickness + self.thickness / 2;
             stored.extend(self.scanner.store(slice, z, [shape.y, shape.x], |y| self.canvas.row(middle_of_slice, y)));
         }
-        Slab { stored, sites, aneurysm }
+        RenderedSlices { stored, sites, aneurysm }
     }
 
-    fn blood_and_tissue(&self, local: [f32; 3], middle: [f32; 3], arteries: &Lumen, veins: &Lumen, i: usize) -> f32 {
+    /// Brightness of voxel `i` of a block at `local`, mm from the grid's centre `middle`.
+    fn brightness(
+        &self,
+        local: [f32; 3],
+        middle: [f32; 3],
+        arteries: &VesselRaster,
+        veins: &VesselRaster,
+        i: usize,
+    ) -> f32 {
         let blood = arteries.cover[i];
         let mut value = 0.0;
         if blood < 1.0 {

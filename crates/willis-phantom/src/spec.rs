@@ -1,4 +1,4 @@
-//! What to synthesise: modality, grid, lesions, how far from realistic.
+//! The specification of a phantom: modality, grid, lesions, realism.
 
 use rand::Rng;
 use willis_core::{Affine, Grid, Modality, Shape, Spacing, VoxelPoint};
@@ -7,18 +7,18 @@ use crate::atlas::rotation_rows;
 use crate::random::Draw;
 use crate::vector::{Vec3, vec3};
 
-/// Plane of the slices.
+/// Orientation of the slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Plane {
-    /// Slices run from feet to head.
+pub enum SlicePlane {
+    /// Slices are stacked from feet to head.
     Axial,
-    /// Slices run from front to back.
+    /// Slices are stacked from front to back.
     Coronal,
-    /// Slices run from left to right.
+    /// Slices are stacked from left to right.
     Sagittal,
 }
 
-/// What the scan covers.
+/// Part of the head that a scan covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FieldOfView {
     /// A box around the circle of Willis.
@@ -27,84 +27,89 @@ pub enum FieldOfView {
     WholeHead,
 }
 
-/// How many aneurysms there are.
+/// Number of aneurysms in a phantom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum LesionPlan {
-    /// At least one with this probability; one in six of those heads has several, up to five.
+    /// At least one with this probability. One in six of the affected heads has several, at most
+    /// five.
     Random {
-        /// Probability of at least one, 0 to 1.
+        /// Probability of at least one aneurysm, 0 to 1.
         prevalence: f64,
     },
     /// None.
     None,
-    /// This many, fewer only where the scan leaves no room.
+    /// This number, or fewer if the visible arteries leave no room.
     Exact(usize),
 }
 
-/// How far from a clinical series the image may be.
+/// Realism of the image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Randomisation {
-    /// Like clinical series.
+    /// Varies as clinical series do.
     Realistic,
-    /// Contrasts, backgrounds, noise, cropping and resolution far beyond clinical ones, so that
-    /// nets learn shape.
+    /// Contrast, background, noise, cropping and resolution vary far beyond clinical series, so
+    /// that networks learn shape (domain randomisation).
     Wide,
 }
 
-/// One phantom to be made; with a seed it decides every byte.
+/// Specification of one phantom. Together with a seed it determines every byte.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PhantomSpec {
-    /// Kind of series.
+    /// Modality.
     pub modality: Modality,
-    /// Voxels as scanned: slices, rows, columns.
+    /// Size of the scan in voxels: slices, rows, columns.
     pub shape: Shape,
-    /// Voxel size as scanned: between slices, rows, columns, mm.
+    /// Distance between slices, rows and columns, mm.
     pub spacing: Spacing,
-    /// Plane of the slices.
-    pub plane: Plane,
-    /// What the scan covers.
+    /// Orientation of the slices.
+    pub plane: SlicePlane,
+    /// Part of the head that the scan covers.
     pub field_of_view: FieldOfView,
-    /// How many aneurysms.
+    /// Number of aneurysms.
     pub lesions: LesionPlan,
-    /// Gantry tilt: slices stay parallel to the tilted plane while the table moves straight, so the
-    /// grid is sheared, rad.
+    /// Gantry tilt, rad. The slices are tilted while the table moves straight, so the grid is
+    /// sheared.
     pub tilt_rad: f64,
-    /// Turn of the scanned box about x, y and z, rad.
+    /// Rotation of the scanned box about x, y and z, rad.
     pub oblique_rad: [f64; 3],
-    /// Clinical or wide.
+    /// Realism of the image.
     pub randomise: Randomisation,
 }
 
-/// How large drawn scans are.
+/// Size of the scans that [`PhantomSpec::draw`] draws.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ScanSize {
-    /// As hospitals scan: 256 to 512 pixels across.
+    /// Clinical sizes: about 200 to 700 pixels across.
     Clinical,
-    /// Slabs of 160 pixels across about the circle of Willis, at most 160 slices.
+    /// Boxes of 160 pixels across around the circle of Willis, at most 160 slices.
     Small,
-    /// Slabs of 48 pixels across, for tests.
+    /// Boxes of 48 pixels across around the circle of Willis, for tests.
     Tiny,
-    /// [`PhantomSpec::cta_512`], whatever the shares say.
+    /// [`PhantomSpec::cta_512`], where only the number of lesions is drawn.
     Reference,
 }
 
-/// Shares from which [`PhantomSpec::draw`] draws; the default is the challenge's training set
-/// (rsna-challenge.md §1.3).
+/// Distribution from which [`PhantomSpec::draw`] draws.
+///
+/// The default has the modalities, planes and prevalence of the training set of the RSNA 2025
+/// challenge. `cohort.json` records this struct as text, so a renamed field or type changes that
+/// file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CohortMix {
     /// Weight of each modality, in the order of [`Modality::ALL`].
     pub modalities: [f64; 4],
-    /// Weight of axial, coronal and sagittal planes.
+    /// Weight of axial, coronal and sagittal slices.
     pub planes: [f64; 3],
     /// Probability of at least one aneurysm.
     pub prevalence: f64,
-    /// Aneurysms of a head that has any; drawn as [`LesionPlan::Random`] does when `None`.
+    /// Number of aneurysms in an affected head; `None` draws it as [`LesionPlan::Random`] does.
     pub lesions: Option<usize>,
-    /// Factor on the in-plane voxel size; 1 is clinical, larger is smaller and faster.
+    /// Factor on the voxel size of [`ScanSize::Clinical`], at least 0.2. Larger values give
+    /// smaller images.
     pub coarseness: f64,
-    /// How large scans are; `coarseness` is for clinical ones only.
+    /// Size of the scans.
     pub size: ScanSize,
-    /// Share of series that are randomised widely; the others look clinical.
+    /// Share of series with [`Randomisation::Wide`]; the others are realistic.
     pub wide_share: f64,
 }
 
@@ -137,13 +142,13 @@ impl CohortMix {
 }
 
 impl PhantomSpec {
-    /// A slab of 88 to 136 mm about the circle of Willis, `pixels` across; slices are thick where
-    /// the modality's often are.
+    /// Draws a box of 88 to 136 mm around the circle of Willis, `pixels` across. The slice
+    /// thickness depends on the modality.
     fn draw_slab(
         rng: &mut (impl Rng + ?Sized),
         mix: &CohortMix,
         modality: Modality,
-        plane: Plane,
+        plane: SlicePlane,
         pixels: usize,
     ) -> Self {
         let extent = rng.uniform(88.0, 136.0);
@@ -168,10 +173,10 @@ impl PhantomSpec {
         }
     }
 
-    /// Draws a series as a hospital might have scanned it.
+    /// Draws a specification. `mix` must be valid.
     pub fn draw(rng: &mut (impl Rng + ?Sized), mix: &CohortMix) -> Self {
         let modality = Modality::ALL[rng.weighted(&mix.modalities)];
-        let plane = [Plane::Axial, Plane::Coronal, Plane::Sagittal][rng.weighted(&mix.planes)];
+        let plane = [SlicePlane::Axial, SlicePlane::Coronal, SlicePlane::Sagittal][rng.weighted(&mix.planes)];
         match mix.size {
             ScanSize::Clinical => {}
             ScanSize::Small => return Self::draw_slab(rng, mix, modality, plane, 160),
@@ -179,7 +184,7 @@ impl PhantomSpec {
             ScanSize::Reference => return Self { lesions: mix.lesions(rng), ..Self::cta_512() },
         }
         let k = mix.coarseness.max(0.2);
-        // Field of view across and along the slices, and voxel sizes, mm.
+        // Extent within a slice and across the stack, then pixel size and slice distance, mm.
         let (across, along, in_plane, between) = match modality {
             Modality::Cta => {
                 (rng.uniform(190.0, 235.0), rng.uniform(130.0, 190.0), rng.uniform(0.40, 0.50), rng.uniform(0.5, 1.25))
@@ -195,11 +200,11 @@ impl PhantomSpec {
             }
         };
         let count = |mm: f64, step: f64| (mm / step).round().max(16.0) as usize;
-        let across = if plane == Plane::Axial { across } else { across.max(180.0) };
+        let across = if plane == SlicePlane::Axial { across } else { across.max(180.0) };
         let columns = count(across, in_plane * k);
         let rows = if rng.chance(0.75) { columns } else { count(across * 0.85, in_plane * k) };
         let between = if modality == Modality::T2 { between } else { between * k };
-        let slab = modality == Modality::Mra && plane == Plane::Axial;
+        let slab = modality == Modality::Mra && plane == SlicePlane::Axial;
         let small = |rng: &mut _, sd: f64| (sd * Draw::normal(rng)).clamp(-0.35, 0.35);
         let oblique = if rng.chance(0.35) { [small(rng, 0.12), small(rng, 0.03), small(rng, 0.03)] } else { [0.0; 3] };
         Self {
@@ -215,13 +220,13 @@ impl PhantomSpec {
         }
     }
 
-    /// A box of 160³ voxels of 0.7 mm around the circle of Willis: what the nets train on.
+    /// A box of 160³ voxels of 0.7 mm around the circle of Willis.
     pub fn low_resolution(modality: Modality) -> Self {
         Self {
             modality,
             shape: Shape::new(160, 160, 160),
             spacing: Spacing::isotropic(0.7),
-            plane: Plane::Axial,
+            plane: SlicePlane::Axial,
             field_of_view: FieldOfView::Slab,
             lesions: LesionPlan::Random { prevalence: 0.5 },
             tilt_rad: 0.0,
@@ -230,20 +235,7 @@ impl PhantomSpec {
         }
     }
 
-    /// A wide phantom as large as [`PhantomSpec::low_resolution`], with voxels of 0.35 to 1.1 mm,
-    /// slices up to twice as thick, and a turned box.
-    pub fn wide(rng: &mut (impl Rng + ?Sized), modality: Modality) -> Self {
-        let in_plane = 0.35 * (1.1f64 / 0.35).powf(rng.uniform(0.0, 1.0));
-        let between = (in_plane * rng.uniform(0.8, 2.0)).min(1.6);
-        Self {
-            spacing: Spacing::new(between, in_plane, in_plane),
-            oblique_rad: [0; 3].map(|_| (0.12 * rng.normal()).clamp(-0.35, 0.35)),
-            randomise: Randomisation::Wide,
-            ..Self::low_resolution(modality)
-        }
-    }
-
-    /// A whole head of 300 slices of 512 x 512: the series the speed goal is stated for.
+    /// A CTA of the whole head with 300 slices of 512 x 512, the series of the speed benchmarks.
     pub fn cta_512() -> Self {
         Self {
             shape: Shape::new(300, 512, 512),
@@ -253,14 +245,14 @@ impl PhantomSpec {
         }
     }
 
-    /// The scanner's grid, its middle at a place in the patient.
+    /// The scanner's grid with its centre at `middle`, patient LPS mm.
     pub(crate) fn grid(&self, middle: Vec3) -> Grid {
         let rotation = rotation_rows(self.oblique_rad);
         let turn = |v: Vec3| vec3(rotation[0].dot(v), rotation[1].dot(v), rotation[2].dot(v));
         let (columns, rows) = match self.plane {
-            Plane::Axial => (vec3(1.0, 0.0, 0.0), vec3(0.0, 1.0, 0.0)),
-            Plane::Coronal => (vec3(1.0, 0.0, 0.0), vec3(0.0, 0.0, -1.0)),
-            Plane::Sagittal => (vec3(0.0, 1.0, 0.0), vec3(0.0, 0.0, -1.0)),
+            SlicePlane::Axial => (vec3(1.0, 0.0, 0.0), vec3(0.0, 1.0, 0.0)),
+            SlicePlane::Coronal => (vec3(1.0, 0.0, 0.0), vec3(0.0, 0.0, -1.0)),
+            SlicePlane::Sagittal => (vec3(0.0, 1.0, 0.0), vec3(0.0, 0.0, -1.0)),
         };
         let normal = columns.cross(rows);
         let tilted = rows * self.tilt_rad.cos() + normal * self.tilt_rad.sin();
@@ -284,7 +276,7 @@ mod tests {
 
     #[test]
     fn grids_are_centred_right_handed_and_spaced() {
-        for plane in [Plane::Axial, Plane::Coronal, Plane::Sagittal] {
+        for plane in [SlicePlane::Axial, SlicePlane::Coronal, SlicePlane::Sagittal] {
             let spec = PhantomSpec {
                 plane,
                 oblique_rad: [0.1, 0.05, -0.1],
@@ -300,20 +292,12 @@ mod tests {
     }
 
     #[test]
-    fn wide_phantoms_vary_in_resolution() {
-        let mut rng = stream(3, "spec");
-        let sizes: Vec<f64> = (0..50).map(|_| PhantomSpec::wide(&mut rng, Modality::Cta).spacing.x).collect();
-        assert!(sizes.iter().all(|mm| (0.35..=1.1).contains(mm)));
-        assert!(sizes.iter().any(|mm| *mm < 0.5) && sizes.iter().any(|mm| *mm > 0.9));
-    }
-
-    #[test]
-    fn draws_follow_the_shares() {
+    fn draws_follow_the_weights() {
         let mut rng = stream(2, "spec");
         let specs: Vec<_> = (0..400).map(|_| PhantomSpec::draw(&mut rng, &CohortMix::default())).collect();
         let share = |f: &dyn Fn(&PhantomSpec) -> bool| specs.iter().filter(|s| f(s)).count() as f64 / 400.0;
         assert!((share(&|s| s.modality == Modality::Cta) - 0.416).abs() < 0.08);
-        assert!((share(&|s| s.plane == Plane::Axial) - 0.965).abs() < 0.04);
+        assert!((share(&|s| s.plane == SlicePlane::Axial) - 0.965).abs() < 0.04);
         assert!(specs.iter().all(|s| s.shape.len() < 200_000_000 && s.shape.z >= 16));
     }
 }

@@ -1,4 +1,4 @@
-//! From a specification and a seed to a phantom.
+//! Making a phantom from a specification and a seed.
 
 use rayon::prelude::*;
 use willis_core::{Image, Lesion, Modality, SeriesMeta, Sex};
@@ -6,65 +6,68 @@ use willis_core::{Image, Lesion, Modality, SeriesMeta, Sex};
 use crate::atlas::Atlas;
 use crate::lesion;
 use crate::mimics;
-use crate::random::{Draw, mix, stream};
+use crate::random::{Draw, splitmix64, stream};
 use crate::scanner::Scanner;
-use crate::scene::{Scene, Slab};
+use crate::scene::{RenderedSlices, Scene, SceneInput};
 use crate::spec::{LesionPlan, PhantomSpec, Randomisation};
-use crate::window::{Window, place};
+use crate::visibility::{VisibleArteries, place};
 
-/// A synthetic series with its truth.
+/// A synthetic series and its truth.
 #[derive(Debug, Clone)]
 pub struct Phantom {
-    /// Stored values on the scanner's grid.
+    /// Stored values on the scanner's grid, 0 to 4095.
     pub volume: Image<i16>,
-    /// Slope and intercept from stored values to HU (CTA) or brightness (MR).
+    /// Slope and intercept that convert stored values to HU (CTA) or signal intensity (MR).
     pub rescale: (f64, f64),
-    /// Site of each arterial voxel as [`willis_core::Site::mask_value`], 0 elsewhere; a sac's
-    /// voxels carry its parent's site.
+    /// Site of each arterial voxel as [`willis_core::Site::mask_value`], 0 elsewhere. The voxels of
+    /// a sac have the site of the parent artery.
     pub sites: Image<u8>,
-    /// 1 inside a sac.
+    /// 1 inside an aneurysm sac, 0 elsewhere.
     pub aneurysm: Image<u8>,
-    /// True lesions, all within the scan.
+    /// True lesions, all inside the scan.
     pub lesions: Vec<Lesion>,
     /// Age, sex, modality and a UID.
     pub meta: SeriesMeta,
 }
 
-/// Makes a phantom. The same specification and seed give the same bytes at any number of threads.
+/// Makes a phantom. The result depends only on the specification and the seed, not on the number of
+/// threads.
 pub fn synthesise(spec: &PhantomSpec, seed: u64) -> Phantom {
     let mut atlas = Atlas::draw(&mut stream(seed, "atlas"));
-    mimics::disturb(&mut atlas, &mut stream(seed, "mimics"));
+    mimics::add(&mut atlas, &mut stream(seed, "mimics"));
     let grid = place(spec, &atlas, seed);
     let mut scanner = Scanner::draw(spec.modality, spec.randomise, seed, &mut stream(seed, "scanner"));
-    let window = Window::draw(spec, &atlas, &grid, &scanner, seed);
-    let sacs = lesion::grow(&atlas, count(spec.lesions, seed), |p| window.shows(p), &mut stream(seed, "lesions"));
+    let visible = VisibleArteries::draw(spec, &atlas, &grid, &scanner, seed);
+    let sacs =
+        lesion::grow(&atlas, lesion_count(spec.lesions, seed), |p| visible.shows(p), &mut stream(seed, "lesions"));
     if spec.randomise == Randomisation::Wide && stream(seed, "one brightness").chance(0.3) {
         scanner.slow_flow_loss = 0.0;
     }
 
-    let scene = Scene::new(spec, &grid, &atlas, &sacs, &window, scanner, seed);
-    let slabs: Vec<Slab> = scene.ranges().into_par_iter().map(|range| scene.slab(range)).collect();
-    let mut parts = (Vec::new(), Vec::new(), Vec::new());
-    for mut slab in slabs {
-        parts.0.append(&mut slab.stored);
-        parts.1.append(&mut slab.sites);
-        parts.2.append(&mut slab.aneurysm);
+    let scene = Scene::new(SceneInput { spec, grid, atlas: &atlas, sacs: &sacs, visible: &visible, scanner, seed });
+    let rendered: Vec<RenderedSlices> = scene.blocks().into_par_iter().map(|slices| scene.render(slices)).collect();
+    let (mut stored, mut sites, mut aneurysm) = (Vec::new(), Vec::new(), Vec::new());
+    for mut block in rendered {
+        stored.append(&mut block.stored);
+        sites.append(&mut block.sites);
+        aneurysm.append(&mut block.aneurysm);
     }
     let lesions: Vec<Lesion> = sacs.iter().map(|s| s.truth.clone()).collect();
     let mut phantom = Phantom {
-        volume: Image::new(grid, parts.0),
+        volume: Image::new(grid, stored),
         rescale: scene.rescale(),
-        sites: Image::new(grid, parts.1),
-        aneurysm: Image::new(grid, parts.2),
+        sites: Image::new(grid, sites),
+        aneurysm: Image::new(grid, aneurysm),
         meta: meta(spec.modality, !lesions.is_empty(), seed),
         lesions,
     };
-    mark_centres(&mut phantom);
+    label_centres(&mut phantom);
     phantom
 }
 
-/// A lesion smaller than a slice still marks the voxel at its centre.
-fn mark_centres(phantom: &mut Phantom) {
+/// Labels the voxel at the centre of every lesion, because a lesion thinner than a slice may
+/// otherwise have no voxel.
+fn label_centres(phantom: &mut Phantom) {
     let grid = phantom.volume.grid;
     for lesion in &phantom.lesions {
         if let Some(p) = grid.affine.to_voxel(lesion.centre) {
@@ -75,7 +78,7 @@ fn mark_centres(phantom: &mut Phantom) {
     }
 }
 
-fn count(plan: LesionPlan, seed: u64) -> usize {
+fn lesion_count(plan: LesionPlan, seed: u64) -> usize {
     let mut rng = stream(seed, "lesion count");
     match plan {
         LesionPlan::None => 0,
@@ -91,7 +94,7 @@ fn meta(modality: Modality, diseased: bool, seed: u64) -> SeriesMeta {
     let mut rng = stream(seed, "meta");
     let sex = if rng.chance(if diseased { 0.72 } else { 0.6 }) { Sex::Female } else { Sex::Male };
     SeriesMeta {
-        uid: format!("2.25.{}", mix(seed)),
+        uid: format!("2.25.{}", splitmix64(seed)),
         modality: Some(modality),
         modality_from_voxels: false,
         age_years: Some((58.0 + 14.0 * rng.normal()).clamp(18.0, 89.0).round() as f32),
@@ -115,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn same_seed_same_bytes_at_any_thread_count() {
+    fn the_result_does_not_depend_on_the_number_of_threads() {
         let spec = small(Modality::Mra, LesionPlan::Exact(2));
         let with = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
@@ -130,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn lesions_lie_in_marked_voxels_of_their_site() {
+    fn lesion_centres_are_labelled_with_their_site() {
         for (seed, modality) in (0..6).zip(Modality::ALL.into_iter().cycle()) {
             for randomise in [Randomisation::Realistic, Randomisation::Wide] {
                 let spec = PhantomSpec { randomise, ..small(modality, LesionPlan::Exact(2)) };
                 let phantom = synthesise(&spec, seed);
                 for lesion in &phantom.lesions {
-                    let voxel = phantom.volume.grid.affine.to_voxel(lesion.centre).expect("regular grid");
+                    let voxel = phantom.volume.grid.affine.to_voxel(lesion.centre).expect("the grid is regular");
                     assert!(phantom.volume.grid.shape.contains(voxel));
                     let index = phantom.volume.grid.shape.nearest(voxel);
                     assert_eq!(*phantom.aneurysm.at(index), 1);
@@ -151,14 +154,14 @@ mod tests {
     }
 
     #[test]
-    fn no_lesion_where_none_is_asked_for() {
+    fn a_phantom_without_lesions_has_none() {
         let phantom = synthesise(&small(Modality::Cta, LesionPlan::None), 3);
         assert!(phantom.lesions.is_empty() && !phantom.aneurysm.voxels.contains(&1));
         assert_eq!(phantom.rescale, (1.0, -1024.0));
     }
 
     #[test]
-    fn all_sites_are_drawn_and_left_lies_left() {
+    fn all_sites_occur_and_left_has_larger_x() {
         let phantoms: Vec<Phantom> =
             (0..4).map(|seed| synthesise(&small(Modality::Mra, LesionPlan::None), seed)).collect();
         let seen: HashSet<u8> = phantoms.iter().flat_map(|p| p.sites.voxels.iter().copied()).collect();
@@ -195,7 +198,7 @@ mod tests {
         let spec = PhantomSpec {
             shape: Shape::new(20, 64, 60),
             spacing: Spacing::new(5.0, 1.6, 1.6),
-            plane: crate::Plane::Coronal,
+            plane: crate::SlicePlane::Coronal,
             oblique_rad: [0.1, 0.0, 0.05],
             tilt_rad: 0.1,
             ..small(Modality::T2, LesionPlan::Exact(1))

@@ -1,10 +1,10 @@
-//! Small vectors and smooth curves in millimetres; LPS like [`Point`].
+//! Vectors and smooth curves in LPS mm, like [`Point`].
 
 use std::ops::{Add, Mul, Neg, Sub};
 
 use willis_core::Point;
 
-/// A vector or a place, LPS mm.
+/// A vector or a position, LPS mm.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(crate) struct Vec3 {
     pub x: f64,
@@ -12,7 +12,7 @@ pub(crate) struct Vec3 {
     pub z: f64,
 }
 
-/// Shorthand constructor.
+/// The vector with these components.
 pub(crate) const fn vec3(x: f64, y: f64, z: f64) -> Vec3 {
     Vec3 { x, y, z }
 }
@@ -58,18 +58,18 @@ impl Vec3 {
         self.dot(self).sqrt()
     }
 
-    /// Unit vector; straight up for a vector without length.
+    /// Unit vector in the same direction; z for a vector of zero length.
     pub fn unit(self) -> Self {
         let n = self.length();
         if n > 1e-9 { self * (1.0 / n) } else { vec3(0.0, 0.0, 1.0) }
     }
 
-    /// Component at right angles to a unit vector.
+    /// Component perpendicular to the unit vector `axis`.
     pub fn reject(self, axis: Self) -> Self {
         self - axis * self.dot(axis)
     }
 
-    /// Two unit vectors that complete this unit vector to a frame.
+    /// Two unit vectors that form an orthonormal frame with this unit vector.
     pub fn frame(self) -> (Self, Self) {
         let helper = if self.x.abs() < 0.8 { vec3(1.0, 0.0, 0.0) } else { vec3(0.0, 1.0, 0.0) };
         let u = helper.reject(self).unit();
@@ -94,8 +94,8 @@ impl From<Point> for Vec3 {
     }
 }
 
-/// Centripetal-like Catmull-Rom curve through control points, sampled about every `step_mm`; both
-/// ends included.
+/// Catmull-Rom spline through the control points, sampled about every `step_mm`, both ends
+/// included.
 pub(crate) fn spline(control: &[Vec3], step_mm: f64) -> Vec<Vec3> {
     let n = control.len();
     let mut out = Vec::new();
@@ -104,7 +104,7 @@ pub(crate) fn spline(control: &[Vec3], step_mm: f64) -> Vec<Vec3> {
         let a = if i == 0 { b + b - c } else { control[i - 1] };
         let d = if i + 2 < n { control[i + 2] } else { c + c - b };
         let chord = (c - b).length().max(1e-6);
-        // Tangents scaled to this chord, so that unevenly spaced control points make no loops.
+        // Tangents are scaled to this chord, so that unevenly spaced control points cause no loops.
         let tangent = |p: Vec3, q: Vec3, r: Vec3| {
             let (before, after) = ((q - p).length().max(1e-6), (r - q).length().max(1e-6));
             (r - p) * (chord / (before + after))
@@ -128,7 +128,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spline_passes_its_control_points_and_steps_are_short() {
+    fn splines_pass_through_their_control_points_in_short_steps() {
         let control = [vec3(0.0, 0.0, 0.0), vec3(10.0, 0.0, 0.0), vec3(10.0, 5.0, 0.0), vec3(0.0, 5.0, 3.0)];
         let curve = spline(&control, 0.5);
         for c in control {

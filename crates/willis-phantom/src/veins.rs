@@ -1,4 +1,4 @@
-//! Veins and dural sinuses: bright neighbours that are no arteries.
+//! Veins and dural sinuses, which are often as bright as the arteries beside them.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -6,17 +6,18 @@ use crate::atlas::Warp;
 use crate::random::Draw;
 use crate::vector::{Vec3, spline, vec3};
 
-/// A vein of one patient, patient LPS mm.
+/// A vein of one patient.
 #[derive(Debug, Clone)]
 pub(crate) struct Vein {
+    /// Centreline, patient LPS mm.
     pub points: Vec<Vec3>,
     /// Radius along the whole vein, mm.
     pub radius_mm: f64,
-    /// Filling relative to the other veins, 0 to 1.
+    /// Contrast filling relative to the other veins, 0 to 1.
     pub filling: f64,
 }
 
-/// Paired veins: radius in mm and path, coordinates as in the arterial plan.
+/// Paired veins: radius in mm and path, in the coordinates of the arterial atlas.
 const PAIRED: &[(f64, &[[f64; 3]])] = &[
     // Transverse and sigmoid sinus to the jugular bulb and vein.
     (
@@ -33,7 +34,7 @@ const PAIRED: &[(f64, &[[f64; 3]])] = &[
             [30.0, 26.0, -95.0],
         ],
     ),
-    // Cavernous sinus, in three strands around the carotid.
+    // Cavernous sinus, in two strands around the carotid.
     (2.6, &[[14.5, 3.0, -19.0], [15.0, -3.0, -17.0], [15.5, -9.0, -15.0], [15.0, -13.0, -12.5]]),
     (1.8, &[[8.5, 2.0, -17.0], [8.2, -4.0, -16.5], [8.8, -9.0, -14.5]]),
     // Petrosal sinuses.
@@ -70,7 +71,7 @@ const PAIRED: &[(f64, &[[f64; 3]])] = &[
     (0.9, &[[15.0, -13.0, -12.0], [20.0, -22.0, -2.0], [24.0, -34.0, 2.0], [18.0, -46.0, 4.0]]),
 ];
 
-/// Midline sinuses.
+/// Sinuses of the midline: radius in mm and path.
 const UNPAIRED: &[(f64, &[[f64; 3]])] = &[
     (
         3.2,
@@ -119,7 +120,7 @@ fn vein(path: &[Vec3], radius_mm: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Vei
     Vein { points, radius_mm, filling: rng.uniform(0.6, 1.0) }
 }
 
-/// A vein over the convexity that ends in the superior sagittal sinus.
+/// A cortical vein over the convexity that ends in the superior sagittal sinus.
 fn cortical(side: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Vein {
     let turn = rng.uniform(0.5, 2.4);
     let drift = rng.uniform(-0.35, 0.35);

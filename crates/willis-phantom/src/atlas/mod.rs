@@ -1,4 +1,4 @@
-//! One patient's arteries: the mean atlas with variants, calibres, wander and deformation.
+//! The arteries of one patient: the mean atlas with variants, calibres, tortuosity and deformation.
 
 mod plan;
 mod warp;
@@ -21,9 +21,11 @@ pub(crate) const RADIUS_LIMITS_MM: [f64; 2] = [0.25, 3.6];
 /// An artery of one patient.
 #[derive(Debug, Clone)]
 pub(crate) struct Artery {
+    /// Name in the atlas, or `twig`.
     pub name: &'static str,
-    /// On the patient's left; false for the right and the midline.
+    /// Whether it is on the patient's left; false for the right and the midline.
     pub left: bool,
+    /// Site; `None` for branches of the external carotid artery.
     pub site: Option<Site>,
     /// Centreline, patient LPS mm.
     pub points: Vec<Vec3>,
@@ -31,37 +33,42 @@ pub(crate) struct Artery {
     pub radii: Vec<f64>,
 }
 
-/// A wall of one patient from which an aneurysm may grow.
+/// A part of an arterial wall from which an aneurysm may grow.
 #[derive(Debug, Clone)]
 pub(crate) struct Wall {
+    /// Site of the aneurysms.
     pub site: Site,
-    /// Share among the walls of this site.
+    /// Relative frequency among the walls of this site.
     pub weight: f64,
-    /// Centreline points it may stand at: artery, first and last point.
+    /// Index of the artery.
     pub artery: usize,
+    /// First and last centreline point where an aneurysm may grow.
     pub range: [usize; 2],
-    /// Usual direction of the dome, patient LPS; zero for any.
+    /// Usual direction of the dome, patient LPS; zero if there is none.
     pub towards: Vec3,
 }
 
-/// One patient's arteries.
+/// The arteries of one patient.
 #[derive(Debug, Clone)]
 pub(crate) struct Atlas {
+    /// Map from the mean head to the patient.
     pub warp: Warp,
+    /// All arteries.
     pub arteries: Vec<Artery>,
+    /// Walls from which aneurysms may grow.
     pub walls: Vec<Wall>,
 }
 
-/// Departures from the mean anatomy, drawn for each patient.
+/// Anatomical variants of one patient.
 #[derive(Debug, Default)]
 struct Variants {
-    /// Radius factor by artery name and side (`true` is left); 0 removes the artery.
+    /// Radius factor by artery name and side (`true` for left); 0 removes the artery.
     calibre: HashMap<(&'static str, bool), f64>,
 }
 
 impl Variants {
-    /// Frequencies follow the usual autopsy and MRA series of the circle of Willis; a complete,
-    /// symmetric circle is the minority.
+    /// Draws the variants. Their frequencies approximate published autopsy and MRA series of the
+    /// circle of Willis, in which a minority of patients has a complete, symmetric circle.
     fn draw(rng: &mut ChaCha8Rng) -> Self {
         let mut calibre = HashMap::new();
         for left in [false, true] {
@@ -73,7 +80,7 @@ impl Variants {
                 1 => set("pcom", rng.uniform(0.4, 0.7)),
                 2 => set("pcom", 0.0),
                 _ => {
-                    // Fetal origin: the PCA hangs on the carotid.
+                    // Fetal origin: the carotid artery supplies the posterior cerebral artery.
                     set("pcom", rng.uniform(1.45, 1.9));
                     set("p1", if rng.chance(0.25) { 0.0 } else { rng.uniform(0.35, 0.65) });
                 }
@@ -83,7 +90,7 @@ impl Variants {
             {
                 set(name, if rng.chance(absent) { 0.0 } else { rng.log_normal(1.0, 0.15, 0.6, 1.4) });
             }
-            // The trunks share the first segment's flow by Murray's law.
+            // The M2 trunks share the flow of M1 by Murray's law.
             let share = rng.uniform(0.3, 0.7);
             set("m2_superior", (2.0 * share).cbrt());
             set("m2_inferior", (2.0 - 2.0 * share).cbrt());
@@ -116,7 +123,7 @@ impl Variants {
 }
 
 impl Atlas {
-    /// Draws one patient.
+    /// Draws the arteries of one patient.
     pub fn draw(rng: &mut ChaCha8Rng) -> Self {
         let warp = Warp::draw(rng);
         let variants = Variants::draw(rng);
@@ -126,14 +133,15 @@ impl Atlas {
         let sides = PAIRED.iter().flat_map(|p| [(p, true), (p, false)]);
         for (plan, left) in sides.chain(UNPAIRED.iter().map(|p| (p, false))) {
             let factor = variants.factor(plan.name, left);
-            // Drawn even for absent arteries, so that one variant does not change all that follows.
+            // Absent arteries are drawn too, so that a variant does not change the arteries after
+            // it.
             let artery = grow(plan, left, factor * build, tortuosity, &warp, rng);
             if factor > 0.0 {
                 arteries.push(artery);
             }
         }
         attach_branches(&mut arteries);
-        extra_branches(&mut arteries, rng);
+        add_twigs(&mut arteries, rng);
         let walls = walls(&arteries, &warp);
         Self { warp, arteries, walls }
     }
@@ -152,8 +160,8 @@ impl Atlas {
     }
 }
 
-/// One artery: spline, wander at right angles that vanishes at both ends, deformation, tapering
-/// radius.
+/// Grows one artery: a spline plus waves that vanish at both ends, deformed by the warp, with
+/// tapering radii.
 fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Artery {
     let side = if left { 1.0 } else { -1.0 };
     let control = bend(plan, side, tortuosity, rng);
@@ -187,8 +195,7 @@ fn grow(plan: &ArteryPlan, left: bool, factor: f64, tortuosity: f64, warp: &Warp
     Artery { name: plan.name, left, site: plan.territory.site(left), points, radii }
 }
 
-/// Control points with the bends of one patient: inner points move, most of all those of the
-/// carotid siphon.
+/// Displaces the inner control points of an artery, and those of the internal carotid artery most.
 fn bend(plan: &ArteryPlan, side: f64, tortuosity: f64, rng: &mut ChaCha8Rng) -> Vec<Vec3> {
     let path: Vec<Vec3> = plan.path.iter().map(|p| vec3(p[0] * side, p[1], p[2])).collect();
     let siphon = plan.name.starts_with("ica");
@@ -204,8 +211,9 @@ fn bend(plan: &ArteryPlan, side: f64, tortuosity: f64, rng: &mut ChaCha8Rng) -> 
     moved.collect()
 }
 
-/// Moves each branch's first millimetres so that it starts on its parent's centreline.
+/// Moves the first millimetres of each branch, so that it starts on the centreline of its parent.
 fn attach_branches(arteries: &mut [Artery]) {
+    // Length over which the displacement decreases to zero, mm.
     const FADE_MM: f64 = 9.0;
     let midline = |name: &str| UNPAIRED.iter().any(|p| p.name == name);
     for (branch, parent) in BRANCH_OF {
@@ -227,13 +235,13 @@ fn attach_branches(arteries: &mut [Artery]) {
     }
 }
 
-/// Distal twigs: short random branches with radii by Murray's law (the cubes of the children sum to
-/// the parent's).
-fn extra_branches(arteries: &mut Vec<Artery>, rng: &mut ChaCha8Rng) {
-    const BEARERS: [&str; 8] =
+/// Adds short, random distal branches. Their radii follow Murray's law: the cubes of the radii of
+/// the children add up to the cube of the parent's radius.
+fn add_twigs(arteries: &mut Vec<Artery>, rng: &mut ChaCha8Rng) {
+    const PARENTS: [&str; 8] =
         ["m3_superior", "m3_inferior", "m3_frontal", "m3_temporal", "pericallosal", "p3", "m2_superior", "m2_inferior"];
     let mut twigs = Vec::new();
-    for artery in arteries.iter().filter(|a| BEARERS.contains(&a.name)) {
+    for artery in arteries.iter().filter(|a| PARENTS.contains(&a.name)) {
         for _ in 0..rng.weighted(&[0.2, 0.3, 0.3, 0.2]) {
             let n = artery.points.len();
             let start = (n as f64 * rng.uniform(0.25, 0.9)) as usize;
@@ -258,7 +266,7 @@ fn extra_branches(arteries: &mut Vec<Artery>, rng: &mut ChaCha8Rng) {
     arteries.extend(twigs);
 }
 
-/// The walls of the arteries that exist.
+/// The walls of the arteries that this patient has.
 fn walls(arteries: &[Artery], warp: &Warp) -> Vec<Wall> {
     let find = |name: &str, left: bool| arteries.iter().position(|a| a.name == name && a.left == left);
     let midline = |name: &str| UNPAIRED.iter().any(|p| p.name == name);
@@ -291,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn radii_obey_their_limits() {
+    fn radii_are_within_their_limits() {
         for atlas in patients() {
             for artery in &atlas.arteries {
                 assert_eq!(artery.points.len(), artery.radii.len());
@@ -303,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn arteries_join_and_sides_are_named() {
+    fn arteries_are_connected_and_have_the_site_of_their_side() {
         for atlas in patients() {
             for left in [false, true] {
                 let end =
@@ -322,7 +330,7 @@ mod tests {
                 assert_eq!(site, if left { Site::LeftMca } else { Site::RightMca });
             }
             let x = |left| atlas.artery("m1", left).expect("always present").points[10].x;
-            assert!(x(true) > x(false), "left is towards positive x");
+            assert!(x(true) > x(false), "x increases to the left");
         }
     }
 

@@ -1,12 +1,12 @@
-//! The mean arteries: control points, calibres and the walls aneurysms grow from. No randomness
-//! here.
+//! The mean arterial atlas: control points, calibres and the walls from which aneurysms grow.
 //!
-//! Coordinates are `[lateral, posterior, superior]` in mm from the centre of the circle of Willis;
-//! lateral is positive on the vessel's own side, so that one table serves both sides.
+//! Coordinates are `[lateral, posterior, superior]` in mm from the centre of the circle of Willis.
+//! Lateral is positive on the vessel's own side, so one table serves both sides. Nothing here is
+//! random.
 
 use willis_core::Site;
 
-/// Territory of an artery before its side is known.
+/// Site of an artery without its side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Territory {
     InfraIca,
@@ -17,12 +17,12 @@ pub(crate) enum Territory {
     Pcom,
     BasilarTip,
     Posterior,
-    /// Arteries the challenge does not name: the external carotid's branches.
+    /// Arteries without a site: branches of the external carotid artery.
     Unnamed,
 }
 
 impl Territory {
-    /// Site on one side; `None` for arteries without a site.
+    /// Site on one side; `None` for [`Self::Unnamed`].
     pub fn site(self, left: bool) -> Option<Site> {
         let right = match self {
             Territory::InfraIca => Site::RightInfraclinoidIca,
@@ -39,14 +39,17 @@ impl Territory {
     }
 }
 
-/// An artery of the atlas.
+/// An artery of the mean atlas.
 pub(crate) struct ArteryPlan {
+    /// Unique name.
     pub name: &'static str,
+    /// Site without the side.
     pub territory: Territory,
     /// Radius at the start and the end, mm.
     pub radius_mm: [f64; 2],
-    /// Side-to-side wander over length.
+    /// Amplitude of the tortuosity relative to the length.
     pub wander: f64,
+    /// Control points, mm.
     pub path: &'static [[f64; 3]],
 }
 
@@ -353,7 +356,7 @@ pub(crate) const UNPAIRED: &[ArteryPlan] = &[
     artery("acom", Territory::Acom, [0.75, 0.75], 0.0, &[[1.9, -13.0, 7.2], [0.0, -13.6, 7.4], [-1.9, -13.0, 7.2]]),
 ];
 
-/// Branches and the artery each leaves somewhere along its course.
+/// Each branch with the artery that it leaves along its course.
 pub(crate) const BRANCH_OF: &[(&str, &str)] = &[
     ("ophthalmic", "ica_supra"),
     ("choroidal", "ica_supra"),
@@ -369,15 +372,17 @@ pub(crate) const BRANCH_OF: &[(&str, &str)] = &[
     ("pica", "vertebral"),
 ];
 
-/// A wall from which aneurysms grow.
+/// A part of an arterial wall of the mean atlas from which aneurysms grow.
 pub(crate) struct WallPlan {
+    /// Site without the side.
     pub territory: Territory,
-    /// Share among the walls of its territory.
+    /// Relative frequency among the walls of its territory.
     pub weight: f64,
+    /// Name of the artery.
     pub artery: &'static str,
-    /// Fraction of the artery's length, from and to.
+    /// Start and end as fractions of the artery's length.
     pub along: [f64; 2],
-    /// Usual direction of the dome, `[lateral, posterior, superior]`; zero for any direction.
+    /// Usual direction of the dome, `[lateral, posterior, superior]`; zero if there is none.
     pub towards: [f64; 3],
 }
 
@@ -385,8 +390,7 @@ const fn wall(territory: Territory, weight: f64, artery: &'static str, along: [f
     WallPlan { territory, weight, artery, along, towards }
 }
 
-/// Typical walls. Shares follow the usual surgical series (ophthalmic, choroidal, terminus;
-/// bifurcation of the MCA; ...).
+/// Walls of typical aneurysms. The weights approximate published surgical series.
 pub(crate) const WALLS: &[WallPlan] = &[
     wall(Territory::InfraIca, 0.75, "ica_infra", [0.76, 0.96], [0.5, -0.3, -0.2]),
     wall(Territory::InfraIca, 0.15, "ica_infra", [0.70, 0.98], [0.0; 3]),

@@ -1,4 +1,4 @@
-//! From the mean head to one patient: smooth deformation, size, pose.
+//! The map from the mean head to one patient: smooth deformation, size and pose.
 
 use rand_chacha::ChaCha8Rng;
 
@@ -6,11 +6,11 @@ use crate::noise::NoiseField;
 use crate::random::Draw;
 use crate::vector::{Vec3, vec3};
 
-/// Map from the mean head's coordinates to a patient's, both LPS mm.
+/// Map from the coordinates of the mean head to those of a patient, both LPS mm.
 #[derive(Debug, Clone)]
 pub(crate) struct Warp {
     field: NoiseField,
-    /// Size of features and amplitude, mm, coarse and fine.
+    /// Feature size and amplitude in mm of the coarse and the fine deformation.
     layers: [(f32, f64); 2],
     rotation: [Vec3; 3],
     scale: Vec3,
@@ -31,11 +31,11 @@ impl Warp {
         }
     }
 
-    /// Patient position of a place of the mean head, deformation included (arteries, veins).
+    /// Patient position of a point of the mean head with deformation; for arteries and veins.
     pub fn deform(&self, p: Vec3) -> Vec3 {
         let mut moved = p;
         for (layer, (size, amplitude)) in self.layers.into_iter().enumerate() {
-            // Far-apart windows of one lattice serve as the three components.
+            // Distant parts of one periodic lattice serve as the three components.
             let part = |component: usize| {
                 let offset = (component * 11 + layer * 5) as f32 + 0.37;
                 let q = p.f32().map(|v| v / size + offset);
@@ -46,7 +46,7 @@ impl Warp {
         self.place(moved)
     }
 
-    /// Patient position without the deformation (the head's own shell).
+    /// Patient position of a point of the mean head without deformation; for the head.
     pub fn place(&self, p: Vec3) -> Vec3 {
         let s = vec3(p.x * self.scale.x, p.y * self.scale.y, p.z * self.scale.z);
         vec3(self.rotation[0].dot(s), self.rotation[1].dot(s), self.rotation[2].dot(s)) + self.shift
@@ -57,7 +57,8 @@ impl Warp {
         vec3(self.rotation[0].dot(d), self.rotation[1].dot(d), self.rotation[2].dot(d))
     }
 
-    /// Inverse of [`Warp::place`] as three rows `[a, b, c, d]`: mean = a x + b y + c z + d.
+    /// Inverse of [`Warp::place`] as three rows `[a, b, c, d]`, one per coordinate of the mean
+    /// head: `a x + b y + c z + d`.
     pub fn inverse_rows(&self) -> [[f32; 4]; 3] {
         let r = &self.rotation;
         let column = |j: usize| {
@@ -72,7 +73,7 @@ impl Warp {
     }
 }
 
-/// Rows of the rotation about x, then y, then z.
+/// Rows of the matrix that rotates about x, then y, then z; angles in rad.
 pub(crate) fn rotation_rows([a, b, c]: [f64; 3]) -> [Vec3; 3] {
     let (sa, ca, sb, cb, sc, cc) = (a.sin(), a.cos(), b.sin(), b.cos(), c.sin(), c.cos());
     [

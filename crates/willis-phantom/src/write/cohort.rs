@@ -16,8 +16,8 @@ use super::tables::write_tables;
 use crate::spec::{CohortMix, PhantomSpec};
 use crate::synthesis::synthesise;
 
-/// The content of `cohort.json`: the seed and mix of a data set. A run that resumes compares it with
-/// its own.
+/// The content of `cohort.json`: the seed and mix of a data set. A run that resumes compares it
+/// with its own.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct CohortOrigin {
     seed: u64,
@@ -30,8 +30,9 @@ struct CohortOrigin {
 /// kept. The tables are written last. `progress` is called with the number of finished series.
 ///
 /// # Errors
-/// `OtherCohort` if the folder holds a data set of another seed or mix; otherwise an error for a
-/// file that cannot be written, or for the truth of an earlier series that cannot be read.
+/// `OtherCohort` if the folder holds a data set of another seed or
+/// mix; otherwise an error for a file that cannot be written, or for the truth of an earlier series
+/// that cannot be read.
 pub fn synthesise_cohort(
     root: &Path,
     n: usize,

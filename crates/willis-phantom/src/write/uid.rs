@@ -1,11 +1,11 @@
-//! Identifiers that depend on the seed only.
+//! DICOM identifiers that depend only on the seed.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// What an identifier names; keeps the streams apart.
+/// Type of an identifier; each type has its own random stream.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum UidKind {
     Study,
     Series,
     FrameOfReference,
@@ -15,56 +15,54 @@ enum Kind {
 
 /// The identifiers of one series, all derived from `(seed, index)`.
 ///
-/// UIDs have the form `2.25.<decimal>` of a version 4 UUID (DICOM PS3.5 B.2), so that sorting file
-/// names does not sort the slices, as in real exports.
+/// UIDs have the form `2.25.<decimal>` of a version 4 UUID (DICOM PS3.5 B.2). As in real exports,
+/// their order is not the order of the slices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SeriesUids {
-    /// Seed of the cohort.
-    pub seed: u64,
-    /// Position of the series in the cohort, from 0.
-    pub index: u64,
+    seed: u64,
+    index: u64,
 }
 
 impl SeriesUids {
-    /// Identifiers of the series `index` of the cohort `seed`.
+    /// Identifiers of series `index` (from 0) of a data set with this seed.
     pub const fn new(seed: u64, index: u64) -> Self {
         Self { seed, index }
     }
 
     /// Study instance UID.
     pub fn study(&self) -> String {
-        self.uid(Kind::Study, 0)
+        self.uid(UidKind::Study, 0)
     }
 
     /// Series instance UID.
     pub fn series(&self) -> String {
-        self.uid(Kind::Series, 0)
+        self.uid(UidKind::Series, 0)
     }
 
     /// Frame of reference UID.
     pub fn frame_of_reference(&self) -> String {
-        self.uid(Kind::FrameOfReference, 0)
+        self.uid(UidKind::FrameOfReference, 0)
     }
 
     /// SOP instance UID of a slice.
     pub fn instance(&self, slice: usize) -> String {
-        self.uid(Kind::Instance, slice as u64)
+        self.uid(UidKind::Instance, slice as u64)
     }
 
-    /// Patient ID; every series has its own patient.
+    /// Patient ID. Every series has its own patient.
     pub fn patient(&self) -> String {
-        format!("PHANTOM-{:016X}", self.draw(Kind::Patient, 0) as u64)
+        format!("PHANTOM-{:016X}", self.draw(UidKind::Patient, 0) as u64)
     }
 
-    fn uid(&self, kind: Kind, part: u64) -> String {
+    fn uid(&self, kind: UidKind, part: u64) -> String {
         const VERSION_4: u128 = 0x4 << 76;
         const VARIANT_1: u128 = 0b10 << 62;
         let random = self.draw(kind, part) & !(0xf << 76) & !(0b11 << 62);
         format!("2.25.{}", random | VERSION_4 | VARIANT_1)
     }
 
-    /// 128 bits of a stream keyed with everything that tells this identifier from others.
-    fn draw(&self, kind: Kind, part: u64) -> u128 {
+    /// Draws 128 bits from a stream that is keyed with seed, series, type and part.
+    fn draw(&self, kind: UidKind, part: u64) -> u128 {
         let mut key = [0; 32];
         let words = [self.seed, self.index, kind as u64, part];
         for (bytes, word) in key.chunks_exact_mut(8).zip(words) {

@@ -1,4 +1,4 @@
-//! Where the scanner looks, and which arteries a partial phantom keeps.
+//! The position of the scan, and the arteries that it shows.
 
 use willis_core::Grid;
 use willis_core::space::WorldToVoxel;
@@ -11,7 +11,7 @@ use crate::scanner::{Background, Scanner};
 use crate::spec::{FieldOfView, PhantomSpec, Randomisation};
 use crate::vector::{Vec3, vec3};
 
-/// The scanner's grid around this patient.
+/// Draws the position of the scanner's grid on this patient.
 pub(crate) fn place(spec: &PhantomSpec, atlas: &Atlas, seed: u64) -> Grid {
     let mut rng = stream(seed, "placement");
     let wide = spec.randomise == Randomisation::Wide;
@@ -22,19 +22,19 @@ pub(crate) fn place(spec: &PhantomSpec, atlas: &Atlas, seed: u64) -> Grid {
     spec.grid(atlas.warp.place(middle))
 }
 
-/// The part of the patient's arteries a phantom shows.
-pub(crate) struct Window {
+/// The part of the patient's arteries that a phantom shows.
+pub(crate) struct VisibleArteries {
     grid: Grid,
     inverse: WorldToVoxel,
-    /// Only arteries in this ball are drawn.
+    /// Centre and radius in mm of the ball outside of which no artery is drawn.
     ball: Option<(Vec3, f64)>,
-    /// Only arteries with a site are drawn.
+    /// Whether arteries without a site are left out.
     named_only: bool,
 }
 
-impl Window {
-    /// Draws the window; a wide phantom may show only a ball of arteries around one of the usual
-    /// walls.
+impl VisibleArteries {
+    /// Draws the visible part. A widely randomised phantom may show only the arteries in a ball
+    /// around a typical aneurysm wall.
     pub fn draw(spec: &PhantomSpec, atlas: &Atlas, grid: &Grid, scanner: &Scanner, seed: u64) -> Self {
         let mut rng = stream(seed, "window");
         let plain = scanner.background == Background::Plain;
@@ -50,7 +50,7 @@ impl Window {
         }
     }
 
-    /// Whether a lesion at this place would be seen.
+    /// Whether a lesion at this position would be visible.
     pub fn shows(&self, p: Vec3) -> bool {
         let v = self.inverse.apply(p.into());
         let well_inside = |v: f64, n: usize| v >= 0.5 && v <= n as f64 - 1.5;
@@ -58,7 +58,7 @@ impl Window {
         well_inside(v.z, s.z) && well_inside(v.y, s.y) && well_inside(v.x, s.x) && self.in_ball(p, 0.75)
     }
 
-    /// The arteries to draw.
+    /// Removes the capsules that are not visible.
     pub fn keep(&self, mut capsules: Vec<Capsule>) -> Vec<Capsule> {
         capsules.retain(|c| self.in_ball(c.a, 1.0) && (c.label > 0 || !self.named_only));
         capsules

@@ -24,6 +24,6 @@ mod veins;
 mod visibility;
 mod write;
 
-pub use spec::{CohortMix, FieldOfView, LesionPlan, ScanSize, PhantomSpec, Randomisation, SlicePlane};
+pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Randomisation, ScanSize, SlicePlane};
 pub use synthesis::{Phantom, synthesise};
 pub use write::{SeriesUids, WriteCohortError, synthesise_cohort, write_instances};

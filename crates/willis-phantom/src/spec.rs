@@ -1,7 +1,7 @@
 //! The specification of a phantom: modality, grid, lesions, realism.
 
 use rand::Rng;
-use willis_core::{Affine, Grid, Modality, Shape, Spacing, VoxelPoint};
+use willis_core::{Affine, Grid, InvalidValue, Modality, Shape, Spacing, VoxelPoint};
 
 use crate::atlas::rotation_rows;
 use crate::random::Draw;
@@ -128,6 +128,29 @@ impl Default for CohortMix {
 }
 
 impl CohortMix {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// The first field that breaks a rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        for (field, weights) in [("modalities", &self.modalities[..]), ("planes", &self.planes[..])] {
+            let valid = weights.iter().all(|w| w.is_finite() && *w >= 0.0) && weights.iter().sum::<f64>() > 0.0;
+            if !valid {
+                let rule = "must be finite, not negative and not all zero";
+                return Err(InvalidValue::new(field, format!("{weights:?}"), rule));
+            }
+        }
+        for (field, share) in [("prevalence", self.prevalence), ("wide_share", self.wide_share)] {
+            if !(0.0..=1.0).contains(&share) {
+                return Err(InvalidValue::new(field, share, "must be between 0 and 1"));
+            }
+        }
+        if !(self.coarseness.is_finite() && self.coarseness >= 0.2) {
+            return Err(InvalidValue::new("coarseness", self.coarseness, "must be finite and at least 0.2"));
+        }
+        Ok(())
+    }
+
     fn lesions(&self, rng: &mut (impl Rng + ?Sized)) -> LesionPlan {
         match self.lesions {
             None => LesionPlan::Random { prevalence: self.prevalence },
@@ -183,7 +206,7 @@ impl PhantomSpec {
             ScanSize::Tiny => return Self::draw_slab(rng, mix, modality, plane, 48),
             ScanSize::Reference => return Self { lesions: mix.lesions(rng), ..Self::cta_512() },
         }
-        let k = mix.coarseness.max(0.2);
+        let k = mix.coarseness;
         // Extent within a slice and across the stack, then pixel size and slice distance, mm.
         let (across, along, in_plane, between) = match modality {
             Modality::Cta => {
@@ -299,5 +322,22 @@ mod tests {
         assert!((share(&|s| s.modality == Modality::Cta) - 0.416).abs() < 0.08);
         assert!((share(&|s| s.plane == SlicePlane::Axial) - 0.965).abs() < 0.04);
         assert!(specs.iter().all(|s| s.shape.len() < 200_000_000 && s.shape.z >= 16));
+    }
+
+    #[test]
+    fn invalid_mixes_are_refused_with_their_field() {
+        let mix = CohortMix::default;
+        mix().validate().unwrap();
+        for (mix, message) in [
+            (CohortMix { prevalence: 1.5, ..mix() }, "prevalence = 1.5 must be between 0 and 1"),
+            (CohortMix { wide_share: f64::NAN, ..mix() }, "wide_share = NaN must be between 0 and 1"),
+            (CohortMix { coarseness: 0.1, ..mix() }, "coarseness = 0.1 must be finite and at least 0.2"),
+            (
+                CohortMix { planes: [0.0; 3], ..mix() },
+                "planes = [0.0, 0.0, 0.0] must be finite, not negative and not all zero",
+            ),
+        ] {
+            assert_eq!(mix.validate().unwrap_err().to_string(), message);
+        }
     }
 }

@@ -30,7 +30,7 @@ struct CohortOrigin {
 /// kept. The tables are written last. `progress` is called with the number of finished series.
 ///
 /// # Errors
-/// `OtherCohort` if the folder holds a data set of another seed or
+/// `InvalidMix` for an invalid mix; `OtherCohort` if the folder holds a data set of another seed or
 /// mix; otherwise an error for a file that cannot be written, or for the truth of an earlier series
 /// that cannot be read.
 pub fn synthesise_cohort(
@@ -40,6 +40,7 @@ pub fn synthesise_cohort(
     mix: &CohortMix,
     progress: &dyn Fn(usize),
 ) -> Result<(), WriteCohortError> {
+    mix.validate()?;
     claim(root, CohortOrigin { seed, mix: format!("{mix:?}") })?;
     let mut truths = Vec::new();
     for index in 0..n as u64 {

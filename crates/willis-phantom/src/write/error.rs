@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use willis_core::InvalidValue;
 use willis_core::files::FileError;
 
 /// Why a data set cannot be written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteCohortError {
+    /// The mix of the data set is invalid.
+    #[error(transparent)]
+    InvalidMix(#[from] InvalidValue),
     /// A file or folder cannot be written.
     #[error("cannot write {path}: {source}; check its permissions and the free space")]
     Io {

@@ -13,6 +13,7 @@ use dicom_encoding::transfer_syntax::{Codec, TransferSyntaxIndex};
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
 use super::header::{Colour, PixelFormat, Slice};
+use super::panics;
 use super::rle;
 use super::structure::{DicomStructure, Pixels};
 
@@ -146,7 +147,7 @@ fn encapsulated<'a>(
         Codec::EncapsulatedPixelData(Some(reader), _) => {
             let source = OneFrame { syntax, stream: &stream, format };
             let mut data = Vec::new();
-            super::contain(|| reader.decode_frame(&source, 0, &mut data))
+            panics::catch(|| reader.decode_frame(&source, 0, &mut data))
                 .map_err(|reason| DecodeError::Damaged { reason })?
                 .map_err(|error| DecodeError::Damaged { reason: innermost(&error) })?;
             Ok(FrameSamples { data: data.into(), big_endian: false, planar: false, float: false, colour })

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use willis_core::Finding;
 
-use super::IngestError;
+use super::error::IngestError;
 use super::geometry::{dot, normal_of};
 use super::header::{Instance, Slice};
 

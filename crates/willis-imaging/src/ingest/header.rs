@@ -10,6 +10,7 @@ use dicom_object::mem::InMemElement;
 use dicom_transfer_syntax_registry::entries;
 use willis_core::Sex;
 
+use super::panics;
 use super::structure::{DataSetEncoding, DicomStructure, Pixels};
 
 /// One file with pixel data.
@@ -151,7 +152,7 @@ fn parse(header: &[u8], encoding: DataSetEncoding) -> Result<InMemDicomObject, H
         (true, false) => entries::EXPLICIT_VR_LITTLE_ENDIAN.erased(),
         (true, true) => entries::EXPLICIT_VR_BIG_ENDIAN.erased(),
     };
-    super::contain(|| InMemDicomObject::read_dataset_with_ts(header, &syntax))
+    panics::catch(|| InMemDicomObject::read_dataset_with_ts(header, &syntax))
         .map_err(|reason| HeaderError::Parse { reason })?
         .map_err(|e| HeaderError::Parse { reason: e.to_string() })
 }

@@ -7,14 +7,15 @@ use std::path::Path;
 use rayon::prelude::*;
 use willis_core::{Finding, Grid, Image, SeriesMeta, Shape, Volume};
 
+use super::config::IngestConfig;
 use super::decode::decode_frame;
+use super::error::IngestError;
 use super::geometry::{StackGeometry, place};
 use super::group::{SeriesSlice, choose_series, majority, members, one_time_point};
 use super::header::{Colour, Hints, Instance};
 use super::modality::{Basis, modality};
 use super::source::InputFile;
 use super::structure::DicomStructure;
-use super::{IngestConfig, IngestError};
 
 /// Reads all headers; sources that hold no image are dropped, with a finding. Sources and instances
 /// correspond.
@@ -109,8 +110,8 @@ pub(super) fn read_volume(
 
 fn all_failed(sources: &[InputFile], instance: usize, reason: String, files: usize) -> IngestError {
     let path = match &sources[instance] {
-        InputFile::File(path) => path.parent().map_or_else(Default::default, Path::to_path_buf),
-        InputFile::Entry { .. } => "the archive".into(),
+        InputFile::OnDisk(path) => path.parent().map_or_else(Default::default, Path::to_path_buf),
+        InputFile::Unpacked { .. } => "the archive".into(),
     };
     let (first, reason) = match reason.split_once(": ") {
         Some((name, reason)) => (name.to_owned(), reason.to_owned()),

@@ -1,6 +1,6 @@
-//! Where bytes come from: a folder, an archive or a file; and what kind of file it is, by content.
+//! Where bytes come from: a folder, an archive or a single file, and the format of each.
 //!
-//! Names inside archives are labels and never become paths; declared sizes are not trusted.
+//! Names inside archives are labels and never become paths. Declared sizes are not trusted.
 
 use std::borrow::Cow;
 use std::fs::File;
@@ -9,52 +9,60 @@ use std::path::{Path, PathBuf};
 
 use willis_core::Finding;
 
+use super::config::IngestConfig;
+use super::error::IngestError;
 use super::structure::looks_like_dicom;
-use super::{IngestConfig, IngestError};
 
-/// One file, on disk or unpacked from an archive.
+/// Bytes at the start of a file from which its format is recognised.
+const HEAD_BYTES: u64 = 1024;
+/// Maximum compression ratio of DEFLATE (RFC 1951: 258 bytes from two bits), rounded up.
+const MAX_DEFLATE_RATIO: u64 = 1032;
+
+/// One input file.
 #[derive(Debug, Clone)]
 pub(super) enum InputFile {
-    File(PathBuf),
-    Entry { name: String, bytes: Vec<u8> },
+    /// A file that is read when needed.
+    OnDisk(PathBuf),
+    /// An entry of an archive: its content, or its first bytes when it is not a DICOM file.
+    Unpacked { name: String, bytes: Vec<u8> },
 }
 
 impl InputFile {
-    /// Name for messages: the last part only, cut short, without control characters.
+    /// Name for messages: the last path component, at most 80 characters, without control
+    /// characters.
     pub fn name(&self) -> String {
-        let name = match self {
-            InputFile::File(path) => {
-                path.file_name().map_or_else(Default::default, |n| n.to_string_lossy().into_owned())
-            }
-            InputFile::Entry { name, .. } => name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned(),
-        };
-        name.chars().filter(|c| !c.is_control()).take(80).collect()
+        match self {
+            Self::OnDisk(path) => label(&path.file_name().unwrap_or_default().to_string_lossy()),
+            Self::Unpacked { name, .. } => label(name.rsplit(['/', '\\']).next().unwrap_or_default()),
+        }
     }
 
-    /// All bytes, refused beyond `limit`.
+    /// The whole content.
+    ///
+    /// # Errors
+    /// when the file cannot be read or is larger than `limit` bytes.
     pub fn read(&self, limit: u64) -> io::Result<Cow<'_, [u8]>> {
         match self {
-            InputFile::Entry { bytes, .. } => Ok(Cow::Borrowed(bytes)),
-            InputFile::File(path) => {
+            Self::Unpacked { bytes, .. } => Ok(Cow::Borrowed(bytes)),
+            Self::OnDisk(path) => {
                 let file = File::open(path)?;
                 let declared = file.metadata()?.len();
                 let mut bytes = Vec::with_capacity(declared.min(limit) as usize);
-                match read_up_to(file, limit, &mut bytes)? {
-                    true => Ok(Cow::Owned(bytes)),
-                    false => Err(io::Error::other(format!("larger than the limit of {limit} bytes"))),
+                file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+                if bytes.len() as u64 > limit {
+                    return Err(io::Error::other(format!("larger than the limit of {limit} bytes")));
                 }
+                Ok(Cow::Owned(bytes))
             }
         }
     }
 }
 
-/// Reads everything; false when there is more than `limit`.
-fn read_up_to(reader: impl Read, limit: u64, bytes: &mut Vec<u8>) -> io::Result<bool> {
-    reader.take(limit.saturating_add(1)).read_to_end(bytes)?;
-    Ok(bytes.len() as u64 <= limit)
+fn label(name: &str) -> String {
+    name.chars().filter(|c| !c.is_control()).take(80).collect()
 }
 
-/// Kind of a file.
+/// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileFormat {
     Dicom,
@@ -64,14 +72,14 @@ pub(super) enum FileFormat {
     Other,
 }
 
-/// Looks at the first bytes of a file (of the unpacked file when it is gzip).
+/// Recognises the format of a file by its first bytes, after decompression when it is gzip.
 pub(super) fn format_of(path: &Path) -> io::Result<FileFormat> {
     let mut head = Vec::new();
-    File::open(path)?.take(1024).read_to_end(&mut head)?;
+    File::open(path)?.take(HEAD_BYTES).read_to_end(&mut head)?;
     if head.starts_with(&[0x1f, 0x8b]) {
         let mut inner = Vec::new();
-        // A damaged stream is told by the reader of the format, if the beginning shows one.
-        let unpacked = flate2::read::MultiGzDecoder::new(File::open(path)?).take(1024).read_to_end(&mut inner);
+        // A damaged stream is reported by the reader of the format, if its start can be recognised.
+        let unpacked = flate2::read::MultiGzDecoder::new(File::open(path)?).take(HEAD_BYTES).read_to_end(&mut inner);
         return Ok(match (unpacked, format_of_bytes(&inner)) {
             (_, FileFormat::Nifti) => FileFormat::Nifti,
             _ => FileFormat::Other,
@@ -97,31 +105,41 @@ fn format_of_bytes(head: &[u8]) -> FileFormat {
     }
 }
 
-/// All files below a folder, sorted by path.
+/// All regular files below a folder, sorted by path.
+///
+/// Named pipes, sockets and devices are skipped with a finding: opening one may block for ever.
 pub(super) fn folder(
     path: &Path,
     config: &IngestConfig,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<InputFile>, IngestError> {
-    let mut sources = Vec::new();
-    let mut unreadable = 0;
+    let (mut files, mut special, mut unreadable) = (Vec::new(), Vec::new(), 0);
     for entry in walkdir::WalkDir::new(path).follow_links(true).max_depth(16).sort_by_file_name() {
         match entry {
-            Ok(entry) if entry.file_type().is_file() => sources.push(InputFile::File(entry.into_path())),
-            Ok(_) => {}
+            Ok(entry) if entry.file_type().is_file() => files.push(InputFile::OnDisk(entry.into_path())),
+            Ok(entry) if entry.file_type().is_dir() => {}
+            Ok(entry) => special.push(label(&entry.file_name().to_string_lossy())),
             Err(_) => unreadable += 1,
         }
-        if sources.len() > config.max_files {
+        if files.len() > config.max_files {
             return Err(IngestError::TooManyFiles { path: path.into(), limit: config.max_files });
         }
+    }
+    if let Some(first) = special.first() {
+        let message = format!("{} named pipes, sockets or devices were skipped; the first: {first}", special.len());
+        findings.push(Finding::warning("special-files", message));
     }
     if unreadable > 0 {
         findings.push(Finding::warning("unreadable-entries", format!("{unreadable} folder entries could not be read")));
     }
-    Ok(sources)
+    Ok(files)
 }
 
-/// All files of an archive, unpacked into memory within the limits.
+/// All files of an archive, unpacked into memory.
+///
+/// The sizes that the archive declares are checked against the limits before anything is inflated,
+/// and no entry is inflated beyond its declared size. Of entries that are not DICOM files only the
+/// first kilobyte is inflated, enough to say why they are skipped.
 pub(super) fn archive(
     path: &Path,
     config: &IngestConfig,
@@ -133,7 +151,19 @@ pub(super) fn archive(
     if archive.len() > config.max_files {
         return Err(IngestError::TooManyFiles { path: path.into(), limit: config.max_files });
     }
-    let (mut sources, mut left, mut bad) = (Vec::new(), config.max_archive_bytes, 0);
+    let too_large = |limit, setting| IngestError::ArchiveTooLarge { path: path.into(), limit, setting };
+    let mut total = 0u64;
+    for index in 0..archive.len() {
+        let Ok(entry) = archive.by_index_raw(index) else { continue };
+        if entry.size() > config.max_file_bytes {
+            return Err(too_large(config.max_file_bytes, "max_file_bytes"));
+        }
+        total = total.saturating_add(entry.size());
+        if total > config.max_archive_bytes {
+            return Err(too_large(config.max_archive_bytes, "max_archive_bytes"));
+        }
+    }
+    let (mut files, mut bad) = (Vec::new(), 0);
     for index in 0..archive.len() {
         let Ok(entry) = archive.by_index(index) else {
             bad += 1;
@@ -142,28 +172,41 @@ pub(super) fn archive(
         if !entry.is_file() {
             continue;
         }
-        let name = entry.name().to_owned();
-        let mut bytes = Vec::new();
-        match read_up_to(entry, left.min(config.max_file_bytes), &mut bytes) {
-            Ok(true) => left -= bytes.len() as u64,
-            Ok(false) => {
-                return Err(IngestError::ArchiveTooLarge { path: path.into(), limit: config.max_archive_bytes });
-            }
-            Err(_) => {
-                bad += 1;
-                continue;
-            }
+        let (name, declared, packed) = (entry.name().to_owned(), entry.size(), entry.compressed_size());
+        match inflate(entry, declared, packed) {
+            Ok(bytes) => files.push(InputFile::Unpacked { name, bytes }),
+            Err(_) => bad += 1,
         }
-        sources.push(InputFile::Entry { name, bytes });
     }
     if bad > 0 {
-        let message = format!(
-            "{bad} entries of the archive are damaged, encrypted or packed in an unknown way, and were skipped"
-        );
-        findings.push(Finding::warning("unreadable-entries", message));
+        let message =
+            format!("{bad} entries of the archive are damaged, encrypted or compressed in an unsupported way");
+        if files.is_empty() {
+            return Err(damaged(&message));
+        }
+        findings.push(Finding::warning("unreadable-entries", message + ", and were skipped"));
     }
-    sources.sort_by_key(InputFile::name);
-    Ok(sources)
+    files.sort_by_key(InputFile::name);
+    Ok(files)
+}
+
+/// Content of an archive entry, or its first bytes when it is not a DICOM file.
+///
+/// # Errors
+/// when the entry cannot be inflated or holds more than the `declared` bytes.
+fn inflate(mut entry: impl Read, declared: u64, packed: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    entry.by_ref().take(HEAD_BYTES).read_to_end(&mut bytes)?;
+    if looks_like_dicom(&bytes) {
+        let rest = declared.saturating_sub(bytes.len() as u64);
+        bytes.reserve_exact(rest.min(packed.saturating_mul(MAX_DEFLATE_RATIO)) as usize);
+        // One byte more than declared is enough to expose a wrong size.
+        entry.take(rest + 1).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() as u64 > declared {
+        return Err(io::Error::other("larger than declared"));
+    }
+    Ok(bytes)
 }
 
 #[cfg(test)]
@@ -190,7 +233,7 @@ mod tests {
 
     #[test]
     fn names_are_labels() {
-        let entry = InputFile::Entry { name: "../../etc/pass\nwd".into(), bytes: vec![] };
+        let entry = InputFile::Unpacked { name: "../../etc/pass\nwd".into(), bytes: vec![] };
         assert_eq!(entry.name(), "passwd");
     }
 }

@@ -132,6 +132,33 @@ fn other_files_among_slices_are_skipped() {
     assert!(volume.findings[0].message.starts_with("2 of 6"), "{}", volume.findings[0].message);
 }
 
+/// Runs [`ingest`] on a thread of its own and fails, instead of blocking for ever, when it does not
+/// return.
+#[cfg(unix)]
+fn read_with_timeout(path: &Path) -> Result<Volume, IngestError> {
+    let (send, receive) = std::sync::mpsc::channel();
+    let path = path.to_path_buf();
+    std::thread::spawn(move || send.send(read(&path)));
+    receive.recv_timeout(std::time::Duration::from_secs(20)).expect("reading does not block")
+}
+
+#[cfg(unix)]
+#[test]
+fn named_pipes_and_sockets_are_not_opened() {
+    let folder = axial_series(3);
+    let (pipe, socket) = (folder.path().join("000-pipe"), folder.path().join("001-socket"));
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for path in [pipe.as_path(), &socket, Path::new("/dev/zero")] {
+        let error = read_with_timeout(path).unwrap_err();
+        assert!(matches!(error, IngestError::SpecialFile { .. }), "{error}");
+    }
+    let volume = read_with_timeout(folder.path()).unwrap();
+    assert_eq!((volume.image.grid.shape.z, codes(&volume)), (3, vec!["special-files"]));
+    assert!(volume.findings[0].message.contains("2 named pipes, sockets or devices"), "{:?}", volume.findings);
+    assert!(volume.findings[0].message.contains("000-pipe"), "{:?}", volume.findings);
+}
+
 #[test]
 fn only_other_files() {
     let folder = tempfile::tempdir().unwrap();

@@ -131,8 +131,10 @@ impl Config {
 
     /// What is wrong with the first value that cannot work.
     fn check(&self) -> Result<(), String> {
-        self.harmonise.validate().map_err(|e| e.to_string())?;
-        self.trace.validate().map_err(|e| e.to_string())?;
+        self.ingest.validate().map_err(|e| e.within("ingest").to_string())?;
+        self.harmonise.validate().map_err(|e| e.within("harmonise").to_string())?;
+        self.trace.validate().map_err(|e| e.within("trace").to_string())?;
+        self.blob.validate().map_err(|e| e.within("blob").to_string())?;
         self.train.segment.loss.validate().map_err(|e| format!("train.segment.loss.{e}"))?;
         let linear_share = self.train.stack.linear_share;
         if !(0.0..=1.0).contains(&linear_share) {

@@ -3,7 +3,7 @@
 
 use std::iter::once;
 
-use willis_core::{Finding, HarmonisedVolume, Modality};
+use willis_core::{Finding, HarmonisedVolume, Modality, Switch};
 use willis_nets::segment::{CLEAR_VOXELS, SegmentNet, artery_voxels_both_ways};
 
 use crate::config::Config;
@@ -39,7 +39,7 @@ pub fn correct_polarity(volume: HarmonisedVolume, net: &SegmentNet, config: &Con
 
 /// Modality of the other polarity, if the modality is a guess that [`correct_polarity`] may change.
 fn opposite_of_guess(volume: &HarmonisedVolume, config: &Config) -> Option<Modality> {
-    if !volume.meta.modality_from_voxels || !config.harmonise.invert_t2 {
+    if !volume.meta.modality_from_voxels || config.harmonise.invert_t2 == Switch::Off {
         return None;
     }
     match volume.meta.modality? {

@@ -1,34 +1,34 @@
-//! Candidates without any net or graph: bright balls at several scales.
+//! Blob detector: bright balls at several scales.
 //!
-//! At scale sigma the image is blurred with a Gaussian and its Hessian taken. A ball of radius
-//! `sqrt(3) sigma` has three equally negative eigenvalues, a tube has one near zero; so the score
-//! is `-3 sigma² (largest eigenvalue)`, which for a ball equals the scale-normalised Laplacian
-//! (0.93 for unit contrast, Lindeberg 1998) and for a tube vanishes.
+//! At scale sigma the image is blurred with a Gaussian and its Hessian computed. At the centre of a
+//! ball of radius `sqrt(3) sigma` the three eigenvalues are equal and negative; on the axis of a
+//! tube one is near zero. The score is `-3 sigma² (largest eigenvalue)`. For a ball it equals the
+//! negative scale-normalised Laplacian, 0.93 at unit contrast (Lindeberg, IJCV 30(2), 1998); for a
+//! tube it vanishes.
 
 use nalgebra::Matrix3;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::{Candidate, Candidates, Evidence, Image, Index, Point, VoxelPoint};
+use willis_core::{Candidate, Candidates, Evidence, Image, Index, InvalidValue, Point, VoxelPoint};
 
-/// Sigma spans at least this many voxels of the grid on which a scale is computed, where the image
-/// allows.
+/// Minimum sigma, in voxels of the reduced image on which a scale is computed.
 const SIGMA_VOXELS: f64 = 1.2;
 
 /// How blobs become candidates.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BlobConfig {
-    /// Smallest diameter looked for, mm.
+    /// Smallest diameter to detect, mm.
     pub min_diameter_mm: f64,
-    /// Largest diameter looked for, mm.
+    /// Largest diameter to detect, mm.
     pub max_diameter_mm: f64,
     /// Number of scales, evenly spaced in the logarithm of the diameter.
     pub n_scales: usize,
-    /// Peaks below this score are no candidates; 0.93 is a perfect ball of contrast 1.
+    /// Peaks below this score are discarded; a perfect ball of contrast 1 scores 0.93.
     pub min_score: f32,
-    /// Two candidates are at least this far apart, mm, and at least the radius of the better one.
+    /// Minimum distance between two candidates, mm; the radius of the better one when that is larger.
     pub separation_mm: f64,
-    /// Number of candidates kept.
+    /// Maximum number of candidates.
     pub max_candidates: usize,
 }
 
@@ -45,6 +45,33 @@ impl Default for BlobConfig {
     }
 }
 
+impl BlobConfig {
+    /// Checks every value once, when the configuration is loaded.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] for the first value outside its range.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let (low, high) = (self.min_diameter_mm, self.max_diameter_mm);
+        if !(low.is_finite() && low > 0.0) {
+            return Err(InvalidValue::new("min_diameter_mm", low, "must be finite and greater than 0"));
+        }
+        if !(high.is_finite() && high >= low) {
+            let rule = format!("must be finite and at least min_diameter_mm = {low}");
+            return Err(InvalidValue::new("max_diameter_mm", high, rule));
+        }
+        if self.n_scales == 0 {
+            return Err(InvalidValue::new("n_scales", self.n_scales, "must be at least 1"));
+        }
+        if !(self.min_score.is_finite() && self.min_score >= 0.0) {
+            return Err(InvalidValue::new("min_score", self.min_score, "must be finite and at least 0"));
+        }
+        if !(self.separation_mm.is_finite() && self.separation_mm >= 0.0) {
+            return Err(InvalidValue::new("separation_mm", self.separation_mm, "must be finite and at least 0"));
+        }
+        Ok(())
+    }
+}
+
 /// A local maximum of one scale.
 struct Peak {
     centre: Point,
@@ -52,10 +79,10 @@ struct Peak {
     score: f32,
 }
 
-/// Bright balls of an image (or of a vessel probability, or of a mask as 0 and 1), best first.
+/// Bright balls of an image, a vessel probability, or a mask of 0 and 1, best first.
 ///
-/// Where `allowed` is given, centres must lie in its non-zero voxels. The probability is
-/// `s / (1 + s)` for a score `s`: it orders candidates and is not calibrated. Values that are not
+/// If `allowed` is given, the nearest voxel to a centre must be non-zero in it. The probability is
+/// `s / (1 + s)` for a score `s`; it ranks candidates and is not calibrated. Values that are not
 /// finite count as 0.
 ///
 /// # Panics
@@ -73,7 +100,7 @@ pub fn candidates(image: &Image<f32>, allowed: Option<&Image<u8>>, config: &Blob
         .flat_map(|diameter| peaks_at(image, diameter / 2.0, config.min_score))
         .filter(is_allowed)
         .collect();
-    // The sort is stable: equal scores stay in the order of scale and raster.
+    // The sort is stable: equal scores remain in order of scale, then raster order.
     peaks.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Peak> = Vec::new();
     for peak in peaks {
@@ -98,19 +125,20 @@ fn candidate(rank: usize, peak: &Peak) -> Candidate {
     }
 }
 
+/// Diameters evenly spaced in the logarithm.
 fn diameters_mm(config: &BlobConfig) -> impl Iterator<Item = f64> {
     let (low, high, n) = (config.min_diameter_mm, config.max_diameter_mm, config.n_scales);
     let last = n.saturating_sub(1).max(1) as f64;
-    (0..n).map(move |k| low * (high / low).powf(k as f64 / last)).filter(|d| d.is_finite() && *d > 0.0)
+    (0..n).map(move |k| low * (high / low).powf(k as f64 / last))
 }
 
-/// Peaks for balls of one radius.
+/// Peaks at the scale of one radius.
 fn peaks_at(image: &Image<f32>, radius_mm: f64, min_score: f32) -> Vec<Peak> {
     let sigma = radius_mm / 3f64.sqrt();
     let spacing = image.grid.spacing().zyx();
     let factors = spacing.map(|s| ((sigma / (SIGMA_VOXELS * s)) as usize).max(1));
     let mut level = ScaleLevel::reduce(image, factors);
-    // A box of n voxels has variance (n² - 1) / 12: the reduction has blurred that much already.
+    // The mean over n voxels has already blurred by the variance of that box, (n² - 1) / 12.
     for (axis, spacing) in spacing.into_iter().enumerate() {
         let done = ((factors[axis] * factors[axis] - 1) as f64 / 12.0).sqrt() * spacing;
         let left = (sigma * sigma - done * done).max(0.0).sqrt();
@@ -124,7 +152,7 @@ fn peaks_at(image: &Image<f32>, radius_mm: f64, min_score: f32) -> Vec<Peak> {
     level.maxima(&score).into_iter().map(|(at, score)| Peak { centre: place(at), radius_mm, score }).collect()
 }
 
-/// The image at a coarser spacing.
+/// The image at the spacing of one scale.
 struct ScaleLevel {
     voxels: Vec<f32>,
     shape: [usize; 3],
@@ -132,7 +160,7 @@ struct ScaleLevel {
 }
 
 impl ScaleLevel {
-    /// Means over blocks of voxels; the last, incomplete blocks are means of what they have.
+    /// Means over blocks of voxels; the last block along an axis may be smaller.
     fn reduce(image: &Image<f32>, factors: [usize; 3]) -> Self {
         let full = image.grid.shape;
         let extents = full.zyx();
@@ -155,7 +183,7 @@ impl ScaleLevel {
         Self { voxels, shape, spacing_mm }
     }
 
-    /// Gaussian along one axis; sigma in voxels, edges repeated.
+    /// Blurs along one axis with a Gaussian; sigma in voxels, edge values repeated.
     fn blur(&mut self, axis: usize, sigma: f64) {
         if sigma < 0.1 {
             return;
@@ -187,7 +215,7 @@ impl ScaleLevel {
         self.voxels = output;
     }
 
-    /// Blob score of each voxel; 0 below `min_score` and on the border.
+    /// Score of each voxel; 0 below `min_score` and on the border.
     fn score(&self, sigma: f64, min_score: f32) -> Vec<f32> {
         let [nz, ny, nx] = self.shape;
         let (row, slice) = (nx, nx * ny);
@@ -205,7 +233,7 @@ impl ScaleLevel {
             for (x, out) in out.iter_mut().enumerate().take(nx.saturating_sub(1)).skip(1) {
                 let i = line * nx + x;
                 let (zz, yy, xx) = (second(i, slice) * scale(0), second(i, row) * scale(1), second(i, 1) * scale(2));
-                // The largest eigenvalue is no less than any diagonal entry.
+                // The largest eigenvalue is at least the largest diagonal entry.
                 if -3.0 * zz.max(yy).max(xx) < f64::from(min_score) {
                     continue;
                 }
@@ -219,7 +247,7 @@ impl ScaleLevel {
         score
     }
 
-    /// Voxels above all 26 neighbours, the first in raster order on plateaus.
+    /// Voxels above all 26 neighbours; on a plateau the first in raster order.
     fn maxima(&self, score: &[f32]) -> Vec<([usize; 3], f32)> {
         let [_, ny, nx] = self.shape;
         let is_maximum = |&i: &usize| {
@@ -248,7 +276,23 @@ mod tests {
     }
 
     #[test]
-    fn a_ball_is_found_at_its_place_and_size_and_a_tube_is_not() {
+    fn invalid_values_are_named() {
+        let default = BlobConfig::default;
+        assert_eq!(default().validate(), Ok(()));
+        for (config, message) in [
+            (BlobConfig { n_scales: 0, ..default() }, "n_scales = 0 must be at least 1"),
+            (
+                BlobConfig { max_diameter_mm: 1.0, ..default() },
+                "max_diameter_mm = 1 must be finite and at least min_diameter_mm = 2",
+            ),
+            (BlobConfig { min_score: -1.0, ..default() }, "min_score = -1 must be finite and at least 0"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn balls_are_found_with_position_and_size_and_tubes_are_not() {
         let middle = Point::new(9.0, 16.0, 17.0);
         for spacing in [Spacing::isotropic(0.5), Spacing::new(1.0, 0.5, 0.5), Spacing::isotropic(0.8)] {
             for radius in [2.0, 3.0, 4.5] {
@@ -272,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn flat_empty_and_broken_images_have_no_blobs() {
+    fn flat_empty_and_nan_images_have_no_blobs() {
         let config = BlobConfig::default();
         assert!(candidates(&draw(Spacing::isotropic(1.0), |_| true), None, &config).is_empty());
         let grid =

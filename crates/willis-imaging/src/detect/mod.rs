@@ -1,6 +1,6 @@
-//! Detectors without learning: the baselines that the nets must beat.
+//! Detectors without learning: baselines for the nets, and a second source of candidates.
 //!
-//! [`blob`] looks for bright balls in an image, [`excess`] for wide places on a vessel graph.
+//! [`blob`] detects bright balls in an image, and [`excess`] wide places of a vessel graph.
 
 pub mod blob;
 pub mod excess;

@@ -1,41 +1,41 @@
-//! Where the head is, on a coarse copy.
+//! Segmentation of the head on a coarse copy of the scan.
 
 use willis_core::Image;
 use willis_kernels::components::{Connectivity, fill_holes, largest};
 use willis_kernels::distance::squared_distance_mm2;
 
-use super::IntensityKind;
+use super::intensity::IntensityUnits;
 use super::nyul::order_statistics;
 
-/// Air against tissue in CT, HU.
+/// Threshold between air and tissue in CT, HU.
 const CT_AIR_HU: f32 = -300.0;
-/// Air against tissue in MR: this part of the way from the lowest to the 98th percentile. Brain
-/// lies at a third or more of it in all sequences, noise below a tenth.
-const MR_AIR_PART: f32 = 0.15;
-/// Gaps up to twice this width (skull, sinuses) are closed, mm.
+/// Threshold between air and tissue in MR, as a fraction of the way from the lowest value to the
+/// 98th percentile. In all sequences brain is above a third and noise below a tenth of it.
+const MR_AIR_FRACTION: f32 = 0.15;
+/// Radius of the morphological closing, which fills gaps such as the skull and sinuses, mm.
 const CLOSE_MM: f64 = 6.0;
-/// Bridges up to twice this width (head rests) are cut, mm.
+/// Radius of the morphological opening, which cuts bridges such as those to a head rest, mm.
 const OPEN_MM: f64 = 4.0;
 
-/// Value above which a voxel of the series is tissue.
-pub(super) fn threshold(coarse: &Image<f32>, kind: IntensityKind) -> f32 {
-    match kind {
-        IntensityKind::Ct => CT_AIR_HU,
-        IntensityKind::Mr => {
+/// Value above which a voxel is tissue, in the units of the series.
+pub(super) fn threshold(coarse: &Image<f32>, units: IntensityUnits) -> f32 {
+    match units {
+        IntensityUnits::Hounsfield => CT_AIR_HU,
+        IntensityUnits::Arbitrary => {
             let mut values: Vec<f32> = coarse.voxels.iter().copied().filter(|v| v.is_finite()).collect();
             let last = values.len().saturating_sub(1);
             let ranks = [last / 200, last * 98 / 100];
-            // Crops without air have a high first percentile: magnitude images start at 0.
+            // A crop without air has a high first percentile, but magnitude images start at 0.
             match order_statistics(&mut values, &ranks)[..] {
-                [low, high] => low.min(0.0) + MR_AIR_PART * (high - low.min(0.0)),
+                [low, high] => low.min(0.0) + MR_AIR_FRACTION * (high - low.min(0.0)),
                 _ => 0.0,
             }
         }
     }
 }
 
-/// 1 in the head (and what hangs on it), 0 elsewhere; C-order on the coarse grid. Empty when
-/// nothing is above the threshold.
+/// Mask of the head: 1 in the head (and anything attached to it), 0 elsewhere, C-order on the
+/// coarse grid. All zeros when no voxel is above the threshold.
 pub(super) fn mask(coarse: &Image<f32>, threshold: f32) -> Vec<u8> {
     let shape = coarse.grid.shape.zyx();
     let spacing = coarse.grid.spacing().zyx();

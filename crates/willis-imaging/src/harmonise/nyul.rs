@@ -1,4 +1,4 @@
-//! Nyúl–Udupa histogram standardisation: one intensity scale for MR series of one kind.
+//! Nyúl–Udupa histogram standardisation: one intensity scale for MR series of one sequence.
 //!
 //! # Source
 //! Nyúl, Udupa & Zhang, IEEE TMI 19(2), 2000, as in `intensity-normalization` 3.x. We differ: equal
@@ -8,36 +8,36 @@ use std::path::Path;
 
 use willis_core::files::{FileError, Malformed, npy};
 
-/// Percentiles at which histograms are matched.
+/// Percentiles of the landmarks.
 pub const PERCENTILES: [f64; 11] = [1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0];
 
 /// Why an image cannot be fitted or standardised.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NyulError {
-    /// No image to fit to.
+    /// No images were given.
     #[error("the standard scale needs at least one image")]
     NoImages,
     /// No finite voxel inside the mask.
     #[error("image {image} has no voxel inside its mask; check the mask")]
     EmptyMask {
-        /// Position of the image among those given.
+        /// Index of the image among those given.
         image: usize,
     },
     /// First and last landmark are equal.
     #[error("image {image} is constant inside its mask (percentiles 1 and 99 are both {value})")]
     Constant {
-        /// Position of the image among those given.
+        /// Index of the image among those given.
         image: usize,
-        /// The one value.
+        /// Its only value.
         value: f64,
     },
-    /// The standard scale's file.
+    /// The file of the standard scale cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
 }
 
-/// A standard scale: where the percentiles of every series of one kind should lie.
+/// A standard scale: the intensities to which the percentiles of every series are mapped.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Standard {
     /// Intensity on the standard scale at each percentile, 1 to 100.
@@ -46,10 +46,11 @@ pub struct Standard {
     pub percentiles: [f64; 11],
 }
 
-/// Intensities at given percentiles (rising) of the finite values; `None` when there is none.
+/// Intensities at the given rising percentiles of the finite values; `None` when no value is
+/// finite.
 ///
-/// Percentile `q` of `n` sorted values is at position `q/100·(n−1)`, between neighbours by linear
-/// interpolation.
+/// Percentile `q` of `n` sorted values is at position `q/100·(n−1)`, interpolated linearly between
+/// neighbours.
 pub fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11]) -> Option<[f64; 11]> {
     let mut values: Vec<f32> = values.into_iter().filter(|v| v.is_finite()).collect();
     let last = values.len().checked_sub(1)?;
@@ -63,13 +64,13 @@ pub fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11])
     }))
 }
 
-/// Values at ranks (counted from 0, in any order) of the sorted values, which are reordered; a rank
-/// beyond the end gives none.
+/// Values at the given ranks (from 0, in any order) of the sorted values. Ranks beyond the end are
+/// left out; `values` is reordered.
 pub(super) fn order_statistics(values: &mut [f32], ranks: &[usize]) -> Vec<f32> {
     let mut rising: Vec<usize> = ranks.iter().copied().filter(|&rank| rank < values.len()).collect();
     rising.sort_unstable();
     rising.dedup();
-    // Everything before `start` is in its final place or below it: each search is on the rest.
+    // No value before `start` belongs after it, so each search covers only the rest.
     let mut start = 0;
     for rank in rising {
         values[start..].select_nth_unstable_by(rank - start, f32::total_cmp);
@@ -81,10 +82,11 @@ pub(super) fn order_statistics(values: &mut [f32], ranks: &[usize]) -> Vec<f32> 
 /// The standard scale of training images: the mean of their landmarks after each image's p1 is
 /// mapped to 1 and its p99 to 100.
 ///
-/// Each item gives the voxels inside one image's mask (without a mask: those above 0).
+/// Each item yields the voxels inside the mask of one image (those above 0 when there is no mask).
 ///
 /// # Errors
-/// [`NyulError::NoImages`], [`NyulError::EmptyMask`], [`NyulError::Constant`].
+/// [`NyulError::NoImages`] without images, [`NyulError::EmptyMask`] or [`NyulError::Constant`] for
+/// an unusable one.
 pub fn fit<I: IntoIterator<Item = f32>>(images: impl IntoIterator<Item = I>) -> Result<Standard, NyulError> {
     let mut sum = [0.0; 11];
     let mut count = 0;
@@ -106,17 +108,18 @@ pub fn fit<I: IntoIterator<Item = f32>>(images: impl IntoIterator<Item = I>) -> 
 /// The map of one image's intensities onto a standard scale, from the voxels inside its mask.
 ///
 /// # Errors
-/// [`NyulError::EmptyMask`], [`NyulError::Constant`] (with image 0).
+/// [`NyulError::EmptyMask`] or [`NyulError::Constant`], with image 0.
 pub fn map_to(standard: &Standard, masked: impl IntoIterator<Item = f32>) -> Result<PiecewiseLinear, NyulError> {
     let marks = landmarks(masked, &standard.percentiles).ok_or(NyulError::EmptyMask { image: 0 })?;
     PiecewiseLinear::through(&marks, &standard.scale).ok_or(NyulError::Constant { image: 0, value: marks[0] })
 }
 
 impl Standard {
-    /// Read a standard scale: `.npy` of shape (2, 11), scale above percentiles.
+    /// Reads a standard scale: a `.npy` file of shape (2, 11), the scale followed by the percentiles.
     ///
     /// # Errors
-    /// [`NyulError::File`] when the file is missing, damaged or of another shape.
+    /// [`NyulError::File`] when the file is missing, damaged or of another shape, or its values do
+    /// not rise.
     pub fn load(path: &Path) -> Result<Self, NyulError> {
         let (shape, values) = npy::read_f64(path)?;
         let halves =
@@ -135,7 +138,7 @@ impl Standard {
         Ok(Self { scale, percentiles })
     }
 
-    /// Write a standard scale as [`Standard::load`] reads it.
+    /// Writes a standard scale in the format that [`Standard::load`] reads.
     ///
     /// # Errors
     /// [`NyulError::File`] when the file cannot be written.
@@ -143,23 +146,24 @@ impl Standard {
         Ok(npy::write_f64(path, &[2, 11], &[self.scale, self.percentiles].concat())?)
     }
 
-    /// Intensity on the standard scale of a percentile between the landmarks.
+    /// Intensity on the standard scale at a percentile, interpolated between the landmarks.
     pub fn at(&self, percentile: f64) -> f64 {
         let line = PiecewiseLinear::through(&self.percentiles, &self.scale);
         line.map_or(self.scale[0], |line| line.apply(percentile))
     }
 }
 
-/// A rising broken line through knots; both ends go on with the slope of their last piece.
+/// A piecewise linear function through knots, extrapolated at both ends with the slope of the last
+/// segment.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PiecewiseLinear {
-    /// Knots `(from, to)`, `from` strictly rising, at least two.
+    /// At least two knots `(from, to)`, with `from` strictly rising.
     knots: Vec<(f64, f64)>,
 }
 
 impl PiecewiseLinear {
-    /// Through pairs whose `from` never falls; equal ones become one knot at the mean of their
-    /// `to`. `None` when fewer than two are left.
+    /// The function through pairs whose `from` never falls. Pairs of equal `from` become one knot at
+    /// the mean of their `to`; `None` when fewer than two knots are left.
     fn through(from: &[f64], to: &[f64]) -> Option<Self> {
         let pairs: Vec<(f64, f64)> = from.iter().copied().zip(to.iter().copied()).collect();
         let mean = |tied: &[(f64, f64)]| tied.iter().map(|p| p.1).sum::<f64>() / tied.len() as f64;
@@ -167,9 +171,9 @@ impl PiecewiseLinear {
         (knots.len() > 1).then_some(Self { knots })
     }
 
-    /// Value of the line.
+    /// Value of the function.
     pub fn apply(&self, value: f64) -> f64 {
-        // The piece whose right knot is the first at or above the value.
+        // The segment whose right knot is the first at or above the value.
         let right = self.knots.partition_point(|k| k.0 < value).clamp(1, self.knots.len() - 1);
         let ((x0, y0), (x1, y1)) = (self.knots[right - 1], self.knots[right]);
         y0 + (y1 - y0) * (value - x0) / (x1 - x0)
@@ -180,7 +184,7 @@ impl PiecewiseLinear {
 mod tests {
     use super::*;
 
-    /// Image `k` of the fixture: `50(k+1)(1+sin(.37 i + k)) + 3k·(i mod 7)`, 6x5x4.
+    /// Image `k` of the reference: `50(k+1)(1+sin(.37 i + k)) + 3k·(i mod 7)`, 6x5x4.
     fn fixture(k: usize) -> Vec<f32> {
         let value = |i: usize| {
             let wave = 1.0 + (0.37 * i as f64 + k as f64).sin();
@@ -198,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn the_fixture_of_the_reference() {
+    fn fit_and_map_match_the_reference() {
         let images = [fixture(0), fixture(1)];
         let standard = fit(images.iter().map(|v| positive(v))).unwrap();
         let expected = [
@@ -208,7 +212,7 @@ mod tests {
         standard.scale.iter().zip(expected).for_each(|(&got, expected)| check(got, expected));
         let map = map_to(&standard, positive(&images[1])).unwrap();
         let mapped: Vec<f64> = images[1].iter().map(|&v| map.apply(v.into())).collect();
-        // The fixture gives [0, 0, :].
+        // Voxels [0, 0, :] of the reference.
         mapped.iter().zip([85.62787, 95.29964, 96.563675, 91.74443]).for_each(|(&got, expected)| check(got, expected));
         check(mapped.iter().copied().fold(f64::INFINITY, f64::min), -0.0521959);
         check(mapped.iter().copied().fold(f64::NEG_INFINITY, f64::max), 100.34617);
@@ -224,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn standards_round_trip_and_odd_files_are_refused() {
+    fn standards_round_trip_and_malformed_files_are_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("standard.npy");
         let standard = fit([fixture(0)]).unwrap();

@@ -1,30 +1,29 @@
-//! The box about the circle of Willis, from the outline of the head.
+//! The box around the circle of Willis, located from the outline of the head.
 
 use serde::{Deserialize, Serialize};
-use willis_core::{Affine, Finding, Grid, Point, Shape, Spacing, VoxelPoint};
+use willis_core::{Affine, Finding, Grid, Point, Shape, Spacing, Switch, VoxelPoint};
 
-use super::HarmoniseError;
+use super::error::HarmoniseError;
 
-/// Most voxels of a grid: 1 GiB as `f32`.
+/// Maximum number of voxels of a grid: 1 GiB as `f32`.
 const MAX_VOXELS: f64 = (1u32 << 28) as f64;
-/// Depth below the top of the head that shows its middle from side to side and from front to back,
-/// mm.
+/// Height of the part of the head below its top from which its centre in x and y is taken, mm.
 const UPPER_HEAD_MM: f64 = 100.0;
-/// Fewer voxels of head in a slice than this are hair, noise or a strap, mm².
-const LEAST_SLICE_MM2: f64 = 400.0;
-/// The top of the head is cut off when the scan's top slice holds more than this part of the
-/// largest slice.
-const CUT_PART: f64 = 0.35;
+/// Minimum area of the head in a slice; a smaller area is hair, noise or a strap, mm².
+const MIN_SLICE_MM2: f64 = 400.0;
+/// The scan cuts off the top of the head when the area of the head in its top slice exceeds this
+/// fraction of the largest area.
+const CUT_FRACTION: f64 = 0.35;
 
 /// The region of interest.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RoiConfig {
-    /// Cut to the box; else the whole scan is kept.
-    pub enabled: bool,
-    /// Size of the box, mm. An axis on which the scan is smaller is kept whole.
+    /// Crop to the box; otherwise the whole scan is kept.
+    pub crop: Switch,
+    /// Size of the box, mm. Along an axis on which the scan is smaller, the whole scan is kept.
     pub size_mm: BoxSize,
-    /// From the top of the head down to the top of the box, mm.
+    /// Distance from the top of the head down to the top of the box, mm.
     pub below_vertex_mm: f64,
 }
 
@@ -44,21 +43,21 @@ impl Default for RoiConfig {
     /// The circle of Willis lies 80 to 110 mm below the top of the head and a little in front of
     /// its middle.
     fn default() -> Self {
-        Self { enabled: true, size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 }, below_vertex_mm: 45.0 }
+        Self { crop: Switch::On, size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 }, below_vertex_mm: 45.0 }
     }
 }
 
-/// A box along the patient's axes; its corners are voxel centres, LPS mm.
+/// A box aligned with the patient axes, LPS mm; its corners are voxel centres.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct WorldBox {
-    /// Corner towards Right, Anterior, Inferior.
+pub(super) struct WorldBox {
+    /// Right anterior inferior corner.
     pub low: Point,
-    /// Corner towards Left, Posterior, Superior.
+    /// Left posterior superior corner.
     pub high: Point,
 }
 
-/// The smallest box that holds every voxel centre of a grid.
-pub fn scan_box(grid: &Grid) -> WorldBox {
+/// The smallest box that contains every voxel centre of a grid.
+pub(super) fn scan_box(grid: &Grid) -> WorldBox {
     let ends = |n: usize| [0.0, n as f64 - 1.0];
     let (mut low, mut high) = ([f64::INFINITY; 3], [f64::NEG_INFINITY; 3]);
     for z in ends(grid.shape.z) {
@@ -74,7 +73,7 @@ pub fn scan_box(grid: &Grid) -> WorldBox {
 }
 
 impl WorldBox {
-    /// Grid of a spacing along the patient's axes, centred in the box.
+    /// Grid of the given spacing along the patient axes, centred in the box.
     ///
     /// # Errors
     /// [`HarmoniseError::TooLarge`] above 2^28 voxels.
@@ -82,7 +81,7 @@ impl WorldBox {
         let (low, high) = (self.low.xyz(), self.high.xyz());
         let extent_mm: [f64; 3] = std::array::from_fn(|a| high[a] - low[a]);
         let steps = [spacing.x, spacing.y, spacing.z];
-        // A rounding error must not cost the last voxel.
+        // The margin keeps a rounding error from dropping the last voxel.
         let counts: [f64; 3] = std::array::from_fn(|a| (extent_mm[a] / steps[a] + 1e-6).floor() + 1.0);
         if counts.iter().product::<f64>().partial_cmp(&MAX_VOXELS).is_none_or(std::cmp::Ordering::is_gt) {
             return Err(HarmoniseError::TooLarge { extent_mm });
@@ -93,25 +92,30 @@ impl WorldBox {
     }
 }
 
-/// The region of interest of a scan, from the mask of its head on a coarse grid along the patient's
-/// axes.
+/// The region of interest of a scan, located from the mask of its head on a coarse grid along the
+/// patient axes.
 ///
-/// From side to side and from front to back it is centred on the upper head; from the top of the
-/// head it lies `below_vertex_mm` down, or starts at the top of the scan when that cuts the head.
-/// It never leaves the scan.
-pub fn place(scan: &WorldBox, grid: &Grid, mask: &[u8], config: &RoiConfig, findings: &mut Vec<Finding>) -> WorldBox {
+/// In x and y it is centred on the upper head. Its top is `below_vertex_mm` below the top of the
+/// head, or at the top of the scan when the scan cuts the head off. It never leaves the scan.
+pub(super) fn place(
+    scan: &WorldBox,
+    grid: &Grid,
+    mask: &[u8],
+    config: &RoiConfig,
+    findings: &mut Vec<Finding>,
+) -> WorldBox {
     let spacing = grid.spacing();
     let slice_mm2 = spacing.x * spacing.y;
     let shape = grid.shape;
     let areas: Vec<f64> =
         mask.chunks(shape.y * shape.x).map(|s| s.iter().filter(|&&m| m != 0).count() as f64 * slice_mm2).collect();
     let largest = areas.iter().copied().fold(0.0, f64::max);
-    let Some(top) = areas.iter().rposition(|&area| area >= LEAST_SLICE_MM2.min(largest / 2.0) && area > 0.0) else {
-        findings.push(Finding::warning("no-head", "no head was found; the middle of the scan was taken"));
+    let Some(top) = areas.iter().rposition(|&area| area >= MIN_SLICE_MM2.min(largest / 2.0) && area > 0.0) else {
+        findings.push(Finding::warning("no-head", "no head was found; the middle of the scan was used"));
         return middle(scan, config);
     };
     let world_z = |k: usize| grid.affine.0[2][2] * k as f64 + grid.affine.0[2][3];
-    let cut = top + 1 >= shape.z && areas[top] > CUT_PART * largest;
+    let cut = top + 1 >= shape.z && areas[top] > CUT_FRACTION * largest;
     let size = config.size_mm;
     let box_top = if cut { scan.high.z } else { world_z(top) - config.below_vertex_mm };
     let z = fit(box_top - size.z, size.z, scan.low.z, scan.high.z);
@@ -131,15 +135,16 @@ pub fn place(scan: &WorldBox, grid: &Grid, mask: &[u8], config: &RoiConfig, find
     let region = WorldBox { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) };
     let place = match (scan.high.z - scan.low.z <= size.z, cut) {
         (true, _) => "the whole scan from top to bottom".to_string(),
-        (false, true) => "from the top of the scan, which cuts the head".to_string(),
+        (false, true) => "from the top of the scan, which cuts the head off".to_string(),
         (false, false) => format!("from {:.0} mm below the top of the head", world_z(top) - z.1),
     };
     let lengths = [x.1 - x.0, y.1 - y.0, z.1 - z.0].map(|v| v.round());
-    let message = format!("looked at {} x {} x {} mm, {place}", lengths[0], lengths[1], lengths[2]);
+    let message = format!("searched {} x {} x {} mm, {place}", lengths[0], lengths[1], lengths[2]);
     findings.push(Finding::info("region-of-interest", message));
     region
 }
 
+/// A box in the middle of the scan.
 fn middle(scan: &WorldBox, config: &RoiConfig) -> WorldBox {
     let centred = |low: f64, high: f64, size: f64| fit((low + high - size) / 2.0, size, low, high);
     let x = centred(scan.low.x, scan.high.x, config.size_mm.x);
@@ -148,8 +153,8 @@ fn middle(scan: &WorldBox, config: &RoiConfig) -> WorldBox {
     WorldBox { low: Point::new(x.0, y.0, z.0), high: Point::new(x.1, y.1, z.1) }
 }
 
-/// An interval of a length that starts at `start` if it can, moved into `low..high`; all of that
-/// when it is too long.
+/// An interval of the given length that starts as close to `start` as it can inside `low..high`;
+/// all of `low..high` when the length exceeds it.
 fn fit(start: f64, length: f64, low: f64, high: f64) -> (f64, f64) {
     if high - low <= length {
         return (low, high);
@@ -158,18 +163,18 @@ fn fit(start: f64, length: f64, low: f64, high: f64) -> (f64, f64) {
     (start, start + length)
 }
 
-/// Middle between the 2nd and 98th percentile of positions.
+/// Middle between the 2nd and the 98th percentile of the positions.
 fn midpoint(counts: &[usize]) -> f64 {
     let total: usize = counts.iter().sum();
-    let reached = |part: usize| {
+    let percentile = |percent: usize| {
         let mut sum = 0;
         let found = counts.iter().position(|&n| {
             sum += n;
-            sum * 100 >= total * part && sum > 0
+            sum * 100 >= total * percent && sum > 0
         });
         found.unwrap_or(0) as f64
     };
-    (reached(2) + reached(98)) / 2.0
+    (percentile(2) + percentile(98)) / 2.0
 }
 
 #[cfg(test)]
@@ -185,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_ignores_a_few_voxels_far_away() {
+    fn the_midpoint_ignores_outliers() {
         assert_eq!(midpoint(&[1, 0, 0, 0, 100, 100, 100, 0, 0, 0]), 5.0);
         assert_eq!(midpoint(&[0, 0]), 0.0);
     }

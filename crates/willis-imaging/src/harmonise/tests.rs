@@ -11,8 +11,8 @@ fn volume(image: Image<f32>, modality: Option<Modality>) -> Arc<Volume> {
     Arc::new(Volume { image, meta, findings: Vec::new() })
 }
 
-/// A head of radius 75, 90 (y) and 100 mm (z) about the origin with a bright ball of 8 mm at
-/// `ball`, on a grid that covers it.
+/// A head with radii of 75 (x), 90 (y) and 100 mm (z) around the origin, with a bright ball of
+/// radius 8 mm at `ball`; `values` are those of air, head and ball.
 fn head(grid: Grid, ball: Point, values: [f32; 3]) -> Image<f32> {
     let value = |offset| {
         let p = grid.affine.to_world(grid.shape.index(offset).into());
@@ -33,18 +33,18 @@ fn axial() -> Grid {
     Grid::new(Shape::new(120, 110, 100), affine)
 }
 
-/// The same space with other voxel axes, turned by an angle about z.
+/// A grid over the same space with other voxel axes, rotated by an angle around z.
 fn stored(order: usize, angle: f64) -> Grid {
     let ([sin, cos], s, r) = ([angle.sin(), angle.cos()], 2.0, 119.0);
     let columns = match order {
-        // Axial, coronal, sagittal; each with some axes reversed.
+        // Axial, coronal and sagittal, each with some axes reversed.
         0 => [[-s, 0.0, 0.0], [0.0, s, 0.0], [0.0, 0.0, s]],
         1 => [[s, 0.0, 0.0], [0.0, 0.0, -s], [0.0, -s, 0.0]],
         _ => [[0.0, s, 0.0], [0.0, 0.0, -s], [s, 0.0, 0.0]],
     };
     let turn = |v: [f64; 3]| [cos * v[0] - sin * v[1], sin * v[0] + cos * v[1], v[2]];
     let columns = columns.map(turn);
-    // The middle of the grid is the origin of the world.
+    // The centre of the grid is the origin of the world.
     let rows = std::array::from_fn(|i| {
         let reach: f64 = columns.iter().map(|c| c[i] / s * r).sum();
         [columns[0][i], columns[1][i], columns[2][i], -reach]
@@ -67,7 +67,7 @@ fn centre_of_bright(image: &Image<f32>, above: f32) -> Point {
 }
 
 #[test]
-fn the_box_hangs_below_the_vertex_and_values_are_comparable() {
+fn the_box_is_placed_below_the_vertex_and_values_are_comparable() {
     let ball = Point::new(20.0, -10.0, 0.0);
     for (modality, values, bright) in
         [(Modality::Mra, [0.0, 100.0, 300.0], 2.0), (Modality::Cta, [-1000.0, 40.0, 440.0], 2.0)]
@@ -105,9 +105,9 @@ fn slabs_are_kept_whole_and_cut_heads_start_at_the_top() {
 }
 
 #[test]
-fn everything_is_kept_without_the_region() {
+fn the_whole_scan_is_kept_without_cropping() {
     let mut config = coarse_config();
-    config.roi.enabled = false;
+    config.roi.crop = Switch::Off;
     let image = head(axial(), Point::new(0.0, 0.0, 0.0), [0.0, 100.0, 300.0]);
     let grid = image.grid;
     let result = harmonise(&volume(image, Some(Modality::T2)), &config).unwrap();
@@ -115,12 +115,19 @@ fn everything_is_kept_without_the_region() {
 }
 
 #[test]
-fn bad_settings_and_volumes_are_errors() {
-    let image = head(axial(), Point::new(0.0, 0.0, 0.0), [0.0, 100.0, 300.0]);
+fn invalid_values_are_named() {
+    assert_eq!(HarmoniseConfig::default().validate(), Ok(()));
     let mut config = coarse_config();
     config.spacing_mm.x = 0.0;
-    let error = harmonise(&volume(image.clone(), None), &config).unwrap_err();
-    assert!(error.to_string().contains("harmonise.spacing_mm"));
+    assert_eq!(config.validate().unwrap_err().to_string(), "spacing_mm.x = 0 must lie between 0.1 and 10");
+    let normalise = Normalise::Window { low: 3.0, high: 2.0 };
+    let error = HarmoniseConfig { normalise, ..coarse_config() }.validate().unwrap_err();
+    assert_eq!(error.field, "normalise.high");
+}
+
+#[test]
+fn unusable_volumes_are_errors() {
+    let image = head(axial(), Point::new(0.0, 0.0, 0.0), [0.0, 100.0, 300.0]);
     let flat = |value| volume(Image::filled(axial(), value), Some(Modality::Mra));
     assert!(matches!(harmonise(&flat(f32::NAN), &coarse_config()), Err(HarmoniseError::Empty)));
     assert!(matches!(harmonise(&flat(0.0), &coarse_config()), Err(HarmoniseError::NoContrast)));
@@ -130,13 +137,14 @@ fn bad_settings_and_volumes_are_errors() {
 }
 
 #[test]
-fn settings_are_read_as_differences() {
+fn missing_fields_take_their_defaults() {
     let config: HarmoniseConfig = serde_json::from_str(
-        r#"{"spacing_mm": {"z": 0.5, "y": 0.5, "x": 0.5}, "normalise": {"kind": "window", "low": 0, "high": 100}}"#,
+        r#"{"spacing_mm": {"z": 0.5, "y": 0.5, "x": 0.5}, "roi": {"crop": "off"},
+            "normalise": {"kind": "window", "low": 0, "high": 100}}"#,
     )
     .unwrap();
     assert_eq!(config.normalise, Normalise::Window { low: 0.0, high: 100.0 });
-    assert_eq!(config.roi, RoiConfig::default());
+    assert_eq!(config.roi, RoiConfig { crop: Switch::Off, ..RoiConfig::default() });
     assert!(serde_json::from_str::<HarmoniseConfig>(r#"{"spacing": 1}"#).is_err());
 }
 
@@ -190,9 +198,9 @@ fn a_real_crop_without_air_is_normalised_on_its_tissue() {
     assert!((0.005..0.08).contains(&bright), "{bright} of the voxels are bright");
 }
 
-/// FreeSurfer label 16 is the brain stem.
 #[test]
 fn whole_heads_keep_brain_stem_and_circle_of_willis() {
+    // FreeSurfer label 16 is the brain stem.
     for name in ["05", "09"] {
         let Some(path) = shared(&format!("20_synthseg_labels/training_seg_{name}.nii.gz")) else { return };
         let labels = nifti::read(&path).unwrap();
@@ -207,8 +215,8 @@ fn whole_heads_keep_brain_stem_and_circle_of_willis() {
                 && within(kept.low.y, p.y, kept.high.y)
                 && within(kept.low.z, p.z, kept.high.z)
         };
-        // The circle of Willis lies 20 to 30 mm before the middle of the brain stem and 10 to 25 mm
-        // above it.
+        // The circle of Willis is 20 to 30 mm anterior and 10 to 25 mm superior to the centre of the
+        // brain stem.
         assert!(inside(Point::new(stem.x, stem.y - 25.0, stem.z + 15.0), 25.0), "{name}: {stem:?} {kept:?}");
         assert!(inside(stem, 10.0), "{name}: {stem:?} {kept:?}");
     }

@@ -268,7 +268,7 @@ fn write_values(
     Ok(())
 }
 
-/// SampleOrder of the samples of a frame.
+/// Layout of the samples of a frame.
 struct SampleOrder {
     big_endian: bool,
     planar: bool,

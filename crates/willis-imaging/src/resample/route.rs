@@ -95,7 +95,7 @@ impl AxisTaps {
         Self { start, taps: (start..length).map_while(taps).collect() }
     }
 
-    /// AxisTap of a grid position; `None` outside the image.
+    /// Tap at a grid position; `None` outside the image.
     pub fn get(&self, k: usize) -> Option<AxisTap> {
         self.taps.get(k.checked_sub(self.start)?).copied()
     }

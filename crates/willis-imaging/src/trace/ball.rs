@@ -1,13 +1,13 @@
-//! The voxels near a point.
+//! The voxels within a ball.
 
 use willis_core::space::WorldToVoxel;
 use willis_core::{Grid, Index, Point, VoxelPoint};
 
-/// Visits the voxels near a point of a grid.
+/// Visits the voxels of a grid within balls around points.
 pub(super) struct Ball {
     grid: Grid,
     inverse: WorldToVoxel,
-    /// Voxels per mm along each axis, `[z, y, x]`.
+    /// Maximum extent along each axis of a ball of radius 1 mm, voxels, `[z, y, x]`.
     reach: [f64; 3],
 }
 

@@ -1,6 +1,6 @@
 //! Skeleton voxels to nodes and branches, by the rule of `sknw`: a skeleton voxel with exactly two
-//! of 26 neighbours lies on a branch, any other is part of a node, and node voxels that touch are
-//! one node.
+//! skeleton voxels among its 26 neighbours is part of a branch, any other is part of a node, and
+//! adjacent node voxels form one node.
 
 /// Nodes and branches of a skeleton, as voxel offsets.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,8 @@ pub(super) struct Branch {
 
 /// Reads the multigraph off a skeleton that does not touch the border of its array.
 ///
-/// Rings without any node get one at their first voxel in raster order. A branch of a single voxel
-/// that leads back to its own node encloses nothing and is left out.
+/// A ring without a node gets one at its first voxel in raster order. A branch of a single voxel
+/// that returns to its own node encloses nothing and is left out.
 pub(super) fn branches(skeleton: &[u8], shape: [usize; 3]) -> Branches {
     let mut tracer = Tracer::new(skeleton, shape);
     tracer.cluster_nodes();
@@ -41,7 +41,8 @@ pub(super) fn branches(skeleton: &[u8], shape: [usize; 3]) -> Branches {
     tracer.finish()
 }
 
-/// All indices are positions in `voxels`, the offsets of the skeleton voxels in raster order.
+/// Extracts the graph. All indices refer to `voxels`, the offsets of the skeleton voxels in raster
+/// order.
 struct Tracer {
     voxels: Vec<usize>,
     neighbours: Vec<Vec<usize>>,
@@ -93,7 +94,7 @@ impl Tracer {
         }
     }
 
-    /// Follows every branch that leaves a node voxel and was not followed yet.
+    /// Follows every branch from a node voxel that was not followed yet.
     fn follow_all(&mut self, start: usize) {
         for first in self.neighbours[start].clone() {
             if self.node_of[first].is_some() || self.visited[first] {
@@ -136,7 +137,7 @@ mod tests {
 
     const SHAPE: [usize; 3] = [3, 9, 9];
 
-    /// Skeleton of the in-plane voxels `(y, x)`.
+    /// A skeleton of the voxels `(y, x)` in the middle slice.
     fn draw(voxels: &[(usize, usize)]) -> Vec<u8> {
         let mut skeleton = vec![0; 243];
         voxels.iter().for_each(|&(y, x)| skeleton[at(y, x)] = 1);
@@ -148,13 +149,13 @@ mod tests {
     }
 
     #[test]
-    fn line_point_pair_and_nothing() {
+    fn lines_points_pairs_and_empty_skeletons() {
         let line = branches(&draw(&[(1, 1), (1, 2), (2, 3), (2, 4)]), SHAPE);
         assert_eq!(line.nodes, [vec![at(1, 1)], vec![at(2, 4)]]);
         assert_eq!(line.branches, [Branch { from: 0, to: 1, voxels: vec![at(1, 2), at(2, 3)] }]);
         let point = branches(&draw(&[(4, 4)]), SHAPE);
         assert_eq!((point.nodes.len(), point.branches.len()), (1, 0));
-        // Two tips that touch are one node.
+        // Two adjacent tips are one node.
         let pair = branches(&draw(&[(4, 4), (4, 5)]), SHAPE);
         assert_eq!((pair.nodes, pair.branches.len()), (vec![vec![at(4, 4), at(4, 5)]], 0));
         assert_eq!(branches(&draw(&[]), SHAPE), Branches::default());
@@ -172,7 +173,7 @@ mod tests {
         // A lens between two junctions, each with a tail.
         let lens = [(4, 1), (4, 2), (3, 3), (3, 4), (3, 5), (5, 3), (5, 4), (5, 5), (4, 6), (4, 7)];
         let graph = branches(&draw(&lens), SHAPE);
-        // Each tail of one voxel is a tip that touches its junction and merges with it.
+        // Each tail is one voxel, a tip that is adjacent to its junction and merges with it.
         assert_eq!(graph.nodes.len(), 2);
         let ends: Vec<_> = graph.branches.iter().map(|b| (b.from, b.to, b.voxels.len())).collect();
         assert_eq!(ends, [(0, 1, 3), (0, 1, 3)]);

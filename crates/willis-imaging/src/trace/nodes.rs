@@ -1,15 +1,15 @@
-//! The node table: what the learned node scorer sees of a vessel graph.
+//! The node table: the input of the learned node scorer.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 use willis_core::{CentrelinePoint, NodeKind, NodeTable, VesselGraph, VesselMap};
 
-use super::TraceConfig;
 use super::ball::Ball;
+use super::config::TraceConfig;
 use super::samples::{CentrelineSamples, direction};
 
-/// Names of the node features, in order. Every value is finite and of order one.
+/// Names of the node features, in order. All values are finite and of order one.
 pub const NODE_FEATURES: [&str; 20] = [
     "radius_mm",
     "radius_excess_branch",
@@ -33,38 +33,38 @@ pub const NODE_FEATURES: [&str; 20] = [
     "is_known_site",
 ];
 
-/// Names of the edge features, in order. Direction is a unit vector in LPS; ratios are target over
-/// source.
+/// Names of the edge features, in order. The direction is a unit vector in LPS from source to
+/// target; the ratio is target over source.
 pub const EDGE_FEATURES: [&str; 6] =
     ["length_mm", "log_radius_ratio", "direction_x", "direction_y", "direction_z", "vessel_probability"];
 
-/// Surroundings of a node reach this far along the branches, mm.
+/// Reach of the `radius_excess_window` feature along the branches, mm.
 const WINDOW_MM: f64 = 20.0;
 
-/// No ball is larger than this, mm: a wrong radius must not cost minutes.
+/// Maximum radius of a ball in which features are measured, mm; it bounds the cost of a wrong radius.
 const MAX_BALL_MM: f64 = 10.0;
 
-/// Centrelines resampled every `config.node_step_mm`, with features measured on the graph and on
-/// the map.
+/// The node table of a graph: centrelines resampled every `config.node_step_mm`, with features
+/// measured on the graph and on the map.
 ///
-/// Graph nodes come first, in order; then the inner samples, branch by branch. A junction or tip
+/// The rows are the nodes of the graph in order, then the inner samples branch by branch. A node
 /// takes the branch features of its longest branch.
 ///
 /// # Shapes
-/// features `[N, F]`, edge features `[E, G]`; each link gives two directed edges, one after the
-/// other
+/// features `[N, F]`, edge features `[E, G]`; each link gives two consecutive directed edges
+///
 /// # Panics
-/// if the map's images differ in shape (programmer error)
+/// if the images of the map differ in shape (programmer error)
 pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) -> NodeTable {
     let samples = CentrelineSamples::new(graph, config.node_step_mm);
-    let probe = MapSampler::new(map, config.low_threshold);
+    let sampler = MapSampler::new(map, config.low_threshold);
     let to_junction = samples.distance_to_junction_mm();
     let features: Vec<f32> = (0..samples.points.len())
         .into_par_iter()
         .flat_map_iter(|i| {
             let mut row = shape_features(&samples, i, to_junction[i]).to_vec();
-            row.extend(probe.features(samples.points[i]));
-            row.push(f64::from(u8::from(probe.has_site(samples.points[i]))));
+            row.extend(sampler.features(samples.points[i]));
+            row.push(f64::from(u8::from(sampler.has_site(samples.points[i]))));
             row.into_iter().map(|v| if v.is_finite() { v as f32 } else { 0.0 })
         })
         .collect();
@@ -72,7 +72,7 @@ pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) ->
     let directed: Vec<(usize, usize, f64)> =
         samples.links.iter().flat_map(|&(a, b, length)| [(a, b, length), (b, a, length)]).collect();
     let edge_features =
-        directed.iter().flat_map(|&(a, b, length)| edge_row(samples.points[a], samples.points[b], length, &probe));
+        directed.iter().flat_map(|&(a, b, length)| edge_row(samples.points[a], samples.points[b], length, &sampler));
     NodeTable {
         edge_features: edge_features.collect(),
         edges: directed.iter().map(|&(a, b, _)| [a as u32, b as u32]).collect(),
@@ -83,17 +83,17 @@ pub fn node_table(graph: &VesselGraph, map: &VesselMap, config: &TraceConfig) ->
     }
 }
 
-/// The first eleven features: those of the graph alone.
+/// The first eleven features, which depend on the graph alone.
 fn shape_features(samples: &CentrelineSamples, i: usize, to_junction_mm: Option<f64>) -> [f64; 11] {
-    let (at, home) = (samples.points[i], samples.homes[i]);
+    let (at, location) = (samples.points[i], samples.locations[i]);
     let near = samples.within(i, 3.0);
     let radii = near.iter().map(|&(j, _)| samples.points[j].radius_mm);
     let (low, high) = radii.fold((at.radius_mm, at.radius_mm), |(low, high), r| (low.min(r), high.max(r)));
-    let (curvature, tortuosity, length) = home.branch.map_or((0.0, 0.0, 0.0), |(branch, s)| {
+    let (curvature, tortuosity, length) = location.branch.map_or((0.0, 0.0, 0.0), |(branch, s)| {
         let curve = &samples.curves[branch];
         (curve.curvature_per_mm(s, (2.0 * at.radius_mm).max(2.0)), curve.tortuosity(), curve.length_mm())
     });
-    let is = |kind| f64::from(u8::from(home.kind == Some(kind)));
+    let is = |kind| f64::from(u8::from(location.kind == Some(kind)));
     [
         at.radius_mm,
         samples.branch_excess(i).unwrap_or(1.0).min(5.0),
@@ -109,14 +109,15 @@ fn shape_features(samples: &CentrelineSamples, i: usize, to_junction_mm: Option<
     ]
 }
 
-fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, probe: &MapSampler) -> [f32; 6] {
+/// The features of one directed edge.
+fn edge_row(a: CentrelinePoint, b: CentrelinePoint, length_mm: f64, sampler: &MapSampler) -> [f32; 6] {
     let [x, y, z] = direction(a.point, b.point).unwrap_or([0.0; 3]);
     let ratio = if a.radius_mm > 0.0 && b.radius_mm > 0.0 { (b.radius_mm / a.radius_mm).ln() } else { 0.0 };
-    let probability = (probe.vessel_at(a) + probe.vessel_at(b)) / 2.0;
+    let probability = (sampler.vessel_at(a) + sampler.vessel_at(b)) / 2.0;
     [length_mm, ratio, x, y, z, probability].map(|v| if v.is_finite() { v as f32 } else { 0.0 })
 }
 
-/// Reads the map around a point.
+/// Measures the map around centreline points.
 struct MapSampler<'a> {
     map: &'a VesselMap,
     ball: Option<Ball>,
@@ -132,21 +133,24 @@ impl<'a> MapSampler<'a> {
         Self { map, ball: Ball::new(&map.vessel.grid), vessel_threshold }
     }
 
+    /// Vessel probability at the nearest voxel.
     fn vessel_at(&self, at: CentrelinePoint) -> f64 {
         self.nearest(at).map_or(0.0, |offset| f64::from(self.map.vessel.voxels[offset]))
     }
 
+    /// Whether the nearest voxel has a site.
     fn has_site(&self, at: CentrelinePoint) -> bool {
         self.nearest(at).is_some_and(|offset| self.map.site.voxels[offset] != 0)
     }
 
+    /// Offset of the nearest voxel; `None` when the grid is singular or empty.
     fn nearest(&self, at: CentrelinePoint) -> Option<usize> {
         let grid = self.map.vessel.grid;
         let voxel = self.ball.as_ref()?.voxel(at.point);
         (!grid.shape.is_empty()).then(|| grid.shape.offset(grid.shape.nearest(voxel)))
     }
 
-    /// Probabilities and intensities: eight features.
+    /// The eight features of probability and intensity.
     fn features(&self, at: CentrelinePoint) -> [f64; 8] {
         let (vessel, aneurysm) = (&self.map.vessel.voxels, &self.map.aneurysm.voxels);
         let image = &self.map.source.image.voxels;
@@ -171,7 +175,7 @@ impl<'a> MapSampler<'a> {
         ]
     }
 
-    /// Tallies a value over the voxels whose distance is within a range, mm.
+    /// Accumulates a value over the voxels at distances within a range, mm.
     fn over(&self, at: CentrelinePoint, range_mm: Range<f64>, value: impl Fn(usize) -> Option<f32>) -> Tally {
         let mut tally = Tally::default();
         if let Some(ball) = &self.ball {

@@ -1,25 +1,25 @@
-//! Removing spurs: short dead ends that thinning leaves on rough walls.
+//! Pruning of spurs: short dead ends that thinning leaves on rough walls.
 
 use willis_core::{GraphEdge, GraphNode, NodeKind, VesselGraph};
 
 /// Which dead ends are spurs.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SpurRule {
-    /// Share of the junction's radius.
+    /// Maximum length as a multiple of the radius at the junction ...
     pub radius_factor: f64,
-    /// Added length, mm.
+    /// ... plus this length, mm.
     pub extra_mm: f64,
 }
 
-/// Drops every dead end shorter than `radius_factor * radius at the junction + extra_mm` whose tip
-/// is not in `keep`, shortest first, joins the two branches that are left where a junction loses
-/// its third, and names the nodes' kinds.
+/// Removes spurs, shortest first, and sets the kinds of the nodes.
 ///
-/// The last two branches of a junction are never dropped, so no component disappears.
+/// A spur is a dead end shorter than `radius_factor * radius at the junction + extra_mm` whose tip
+/// is not in `keep`. Where a junction loses its third branch, the remaining two are joined. The
+/// last two branches of a junction are never removed, so no component disappears.
 pub(super) fn prune(mut graph: VesselGraph, keep: &[bool], rule: SpurRule) -> VesselGraph {
     loop {
         let removed = remove_spurs(&mut graph, keep, rule);
-        dissolve_passages(&mut graph);
+        join_at_degree_two(&mut graph);
         if !removed {
             break;
         }
@@ -27,7 +27,7 @@ pub(super) fn prune(mut graph: VesselGraph, keep: &[bool], rule: SpurRule) -> Ve
     compact(graph)
 }
 
-/// Ends of branches at each node; a loop counts twice.
+/// Number of branch ends at each node; a loop counts twice.
 fn degrees(graph: &VesselGraph) -> Vec<usize> {
     let mut degrees = vec![0; graph.nodes.len()];
     for edge in &graph.edges {
@@ -37,6 +37,7 @@ fn degrees(graph: &VesselGraph) -> Vec<usize> {
     degrees
 }
 
+/// Removes the spurs of the present graph; returns whether there were any.
 fn remove_spurs(graph: &mut VesselGraph, keep: &[bool], rule: SpurRule) -> bool {
     let mut degrees = degrees(graph);
     let spur = |edge: &GraphEdge| {
@@ -64,8 +65,8 @@ fn remove_spurs(graph: &mut VesselGraph, keep: &[bool], rule: SpurRule) -> bool 
     drop.contains(&true)
 }
 
-/// Joins the two branches at every node of degree two into one.
-fn dissolve_passages(graph: &mut VesselGraph) {
+/// Joins the two branches at every node of degree two.
+fn join_at_degree_two(graph: &mut VesselGraph) {
     let mut incident: Vec<Vec<usize>> = vec![Vec::new(); graph.nodes.len()];
     for (i, edge) in graph.edges.iter().enumerate() {
         incident[edge.from].push(i);
@@ -92,16 +93,16 @@ fn dissolve_passages(graph: &mut VesselGraph) {
     graph.edges = edges.into_iter().flatten().collect();
 }
 
-/// The branch itself, or reversed when it does not run the wished way.
-fn oriented(mut edge: GraphEdge, runs_right: impl Fn(&GraphEdge) -> bool) -> GraphEdge {
-    if !runs_right(&edge) {
+/// The branch, reversed unless `is_oriented`.
+fn oriented(mut edge: GraphEdge, is_oriented: impl Fn(&GraphEdge) -> bool) -> GraphEdge {
+    if !is_oriented(&edge) {
         edge.points.reverse();
         std::mem::swap(&mut edge.from, &mut edge.to);
     }
     edge
 }
 
-/// Drops nodes that lost all their branches, and names the kinds of the others.
+/// Removes the nodes that lost all their branches, and sets the kinds of the others.
 fn compact(graph: VesselGraph) -> VesselGraph {
     let degrees = degrees(&graph);
     let mut new_index = vec![usize::MAX; graph.nodes.len()];
@@ -142,7 +143,7 @@ mod tests {
     const RULE: SpurRule = SpurRule { radius_factor: 1.0, extra_mm: 1.0 };
 
     #[test]
-    fn a_spur_goes_and_its_junction_with_it() {
+    fn a_spur_is_removed_and_its_junction_dissolved() {
         let graph = prune(star(&[9.0, 2.9, 8.0]), &[false; 4], RULE);
         assert_eq!((graph.nodes.len(), graph.edges.len()), (2, 1));
         assert!(graph.nodes.iter().all(|n| n.kind == NodeKind::Tip));
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn long_ends_candidates_and_last_branches_stay() {
+    fn long_ends_candidates_and_last_branches_are_kept() {
         assert_eq!(prune(star(&[9.0, 3.0, 8.0]), &[false; 4], RULE).edges.len(), 3);
         assert_eq!(prune(star(&[9.0, 2.0, 8.0]), &[false, false, true, false], RULE).edges.len(), 3);
         // All three are short: the two longest make one branch.

@@ -5,9 +5,7 @@ use std::collections::{BinaryHeap, HashSet};
 
 use willis_core::{CentrelinePoint, NodeKind, Point, VesselGraph};
 
-use super::median;
-
-/// A branch by arc length.
+/// A branch parametrised by arc length.
 pub(crate) struct Curve<'a> {
     points: &'a [CentrelinePoint],
     /// Arc length at each point, mm.
@@ -29,13 +27,13 @@ impl<'a> Curve<'a> {
         self.at[self.at.len() - 1]
     }
 
-    /// Arc length over chord, less 1; 0 for a straight branch, `f64::INFINITY` for a loop.
+    /// Arc length over chord length, minus 1: 0 for a straight branch, infinite for a loop.
     pub fn tortuosity(&self) -> f64 {
         let chord = self.points[0].point.distance_mm(self.points[self.points.len() - 1].point);
         if chord > 0.0 { (self.length_mm() / chord - 1.0).max(0.0) } else { f64::INFINITY }
     }
 
-    /// Place and radius at an arc length, linear between points; ends are held.
+    /// Position and radius at an arc length, interpolated linearly; constant beyond the ends.
     pub fn sample(&self, s: f64) -> CentrelinePoint {
         let k = self.at.partition_point(|&a| a <= s).clamp(1, self.points.len() - 1);
         let step = self.at[k] - self.at[k - 1];
@@ -48,8 +46,8 @@ impl<'a> Curve<'a> {
         }
     }
 
-    /// Turn per mm at an arc length, from the two chords of `reach_mm` before and after; 0 where
-    /// the branch is too short for half of that.
+    /// Curvature (turn in rad per mm) at an arc length, from the chords over the `reach_mm` before and
+    /// after it; 0 where the branch is too short for chords of half that reach.
     pub fn curvature_per_mm(&self, s: f64, reach_mm: f64) -> f64 {
         let length = self.length_mm();
         let reach = reach_mm.min(length / 2.0);
@@ -64,8 +62,8 @@ impl<'a> Curve<'a> {
         }
     }
 
-    /// Median radius of the branch farther than `beyond_mm` from an arc length; `None` with fewer
-    /// than three points.
+    /// Median radius of the points farther than `beyond_mm` from an arc length; `None` with fewer
+    /// than three of them.
     pub fn median_radius_beyond(&self, s: f64, beyond_mm: f64) -> Option<f64> {
         let length = self.length_mm();
         let distance = |a: f64| if self.is_loop { (a - s).abs().min(length - (a - s).abs()) } else { (a - s).abs() };
@@ -81,43 +79,44 @@ pub(crate) fn direction(a: Point, b: Point) -> Option<[f64; 3]> {
     (d > 0.0).then(|| [(b.x - a.x) / d, (b.y - a.y) / d, (b.z - a.z) / d])
 }
 
-/// Where a sample lies.
+/// Location of a sample in the graph.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct SampleLocation {
-    /// Kind of the graph node at the sample; `None` between nodes.
+    /// Kind of the graph node at the sample; `None` for an inner sample of a branch.
     pub kind: Option<NodeKind>,
-    /// Branch and arc length on it, mm; of a node its longest branch, `None` for a lone node.
+    /// Branch and arc length on it, mm. A node takes its longest branch; `None` for an isolated node.
     pub branch: Option<(usize, f64)>,
 }
 
-/// CentrelineSamples of all branches: first the graph's nodes in order, then the inner samples branch by
-/// branch.
+/// Samples of all centrelines: first the nodes of the graph in order, then the inner samples branch
+/// by branch.
 pub(crate) struct CentrelineSamples<'a> {
     pub curves: Vec<Curve<'a>>,
     pub points: Vec<CentrelinePoint>,
-    pub homes: Vec<SampleLocation>,
-    /// Neighbouring samples along a branch, and the arc length between them, mm; no pair twice, no
-    /// loops.
+    pub locations: Vec<SampleLocation>,
+    /// Pairs of neighbouring samples along a branch with the arc length between them, mm. The samples
+    /// form a simple graph: no pair occurs twice, and none joins a sample to itself.
     pub links: Vec<(usize, usize, f64)>,
     neighbours: Vec<Vec<(usize, f64)>>,
 }
 
 impl<'a> CentrelineSamples<'a> {
+    /// Samples about `step_mm` apart; the steps along one branch are equal.
     pub fn new(graph: &'a VesselGraph, step_mm: f64) -> Self {
         let curves: Vec<Curve> = graph.edges.iter().map(|e| Curve::new(&e.points, e.from == e.to)).collect();
         let mut points: Vec<CentrelinePoint> = graph.nodes.iter().map(|n| n.at).collect();
-        let mut homes: Vec<SampleLocation> =
+        let mut locations: Vec<SampleLocation> =
             graph.nodes.iter().map(|n| SampleLocation { kind: Some(n.kind), branch: None }).collect();
         let mut links = Vec::new();
         let mut joined = HashSet::new();
         for (branch, (edge, curve)) in graph.edges.iter().zip(&curves).enumerate() {
             let length = curve.length_mm();
             for (node, s) in [(edge.from, 0.0), (edge.to, length)] {
-                if homes[node].branch.is_none_or(|(other, _)| curves[other].length_mm() < length) {
-                    homes[node].branch = Some((branch, s));
+                if locations[node].branch.is_none_or(|(other, _)| curves[other].length_mm() < length) {
+                    locations[node].branch = Some((branch, s));
                 }
             }
-            // A loop needs two inner samples, a parallel short branch one, to stay a simple graph.
+            // For a simple graph a loop needs two inner samples, and a short parallel branch needs one.
             let pair = (edge.from.min(edge.to), edge.from.max(edge.to));
             let mut steps = ((length / step_mm).round() as usize).max(if edge.from == edge.to { 3 } else { 1 });
             if steps == 1 && !joined.insert(pair) {
@@ -129,7 +128,7 @@ impl<'a> CentrelineSamples<'a> {
                 let here = if k == steps { edge.to } else { points.len() };
                 if k < steps {
                     points.push(curve.sample(s));
-                    homes.push(SampleLocation { kind: None, branch: Some((branch, s)) });
+                    locations.push(SampleLocation { kind: None, branch: Some((branch, s)) });
                 }
                 links.push((previous, here, length / steps as f64));
                 previous = here;
@@ -140,18 +139,19 @@ impl<'a> CentrelineSamples<'a> {
             neighbours[a].push((b, length));
             neighbours[b].push((a, length));
         }
-        Self { curves, points, homes, links, neighbours }
+        Self { curves, points, locations, links, neighbours }
     }
 
-    /// CentrelineSamples within a distance along the branches, nearest first, the sample itself included, and
-    /// their distances.
+    /// Samples within a distance along the branches, including `start`, with their distances;
+    /// nearest first.
     pub fn within(&self, start: usize, limit_mm: f64) -> Vec<(usize, f64)> {
         self.reached([start], limit_mm)
     }
 
-    /// Distance along the branches to the nearest junction, mm; `None` where there is none.
+    /// Distance of every sample to the nearest junction along the branches, mm; `None` where none can
+    /// be reached.
     pub fn distance_to_junction_mm(&self) -> Vec<Option<f64>> {
-        let junctions = (0..self.points.len()).filter(|&i| self.homes[i].kind == Some(NodeKind::Junction));
+        let junctions = (0..self.points.len()).filter(|&i| self.locations[i].kind == Some(NodeKind::Junction));
         let mut distances = vec![None; self.points.len()];
         for (i, d) in self.reached(junctions, f64::INFINITY) {
             distances[i] = Some(d);
@@ -159,16 +159,16 @@ impl<'a> CentrelineSamples<'a> {
         distances
     }
 
-    /// Radius over the median radius of the sample's own branch beyond three radii; `None` on short
-    /// branches.
+    /// Radius of a sample over the median radius of its branch farther than three radii away; `None`
+    /// on short branches.
     pub fn branch_excess(&self, i: usize) -> Option<f64> {
-        let (branch, s) = self.homes[i].branch?;
+        let (branch, s) = self.locations[i].branch?;
         let radius = self.points[i].radius_mm;
         self.curves[branch].median_radius_beyond(s, 3.0 * radius).map(|reference| radius / reference)
     }
 
-    /// Radius over the median radius of the samples from three radii to `window_mm` away along any
-    /// branch; `None` with fewer than three of them.
+    /// Radius of a sample over the median radius of the samples from three radii to `window_mm` away
+    /// along any branch; `None` with fewer than three of them.
     pub fn window_excess(&self, i: usize, window_mm: f64) -> Option<f64> {
         let radius = self.points[i].radius_mm;
         let ring = self.within(i, window_mm).into_iter().filter(|(_, d)| *d > 3.0 * radius);
@@ -176,9 +176,9 @@ impl<'a> CentrelineSamples<'a> {
         if radii.len() < 3 { None } else { median(&mut radii).map(|reference| radius / reference) }
     }
 
-    /// Dijkstra from several samples.
+    /// Samples within a distance of any start, nearest first (Dijkstra's algorithm).
     fn reached(&self, starts: impl IntoIterator<Item = usize>, limit_mm: f64) -> Vec<(usize, f64)> {
-        // Bits of non-negative floats sort like the floats.
+        // The bit patterns of non-negative floats sort like the floats.
         let mut queue: BinaryHeap<Reverse<(u64, usize)>> = starts.into_iter().map(|i| Reverse((0, i))).collect();
         let mut done = HashSet::new();
         let mut reached = Vec::new();
@@ -196,4 +196,10 @@ impl<'a> CentrelineSamples<'a> {
         }
         reached
     }
+}
+
+/// Median, the lower of the two middle values for an even count; `None` without values.
+pub(crate) fn median(values: &mut [f64]) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len().saturating_sub(1) / 2).copied()
 }

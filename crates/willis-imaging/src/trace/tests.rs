@@ -1,36 +1,10 @@
-use std::sync::Arc;
-
+use super::testing::{bulge, from_segment, map_of, mask};
 use super::*;
-use crate::detect::excess;
 use proptest::prelude::*;
-use willis_core::{Affine, HarmonisedVolume, Point, SeriesMeta, Shape, Spacing, Volume};
-
-/// A mask on an axis-aligned grid from a rule in mm; the first voxel is at the origin.
-fn mask(shape: Shape, spacing: Spacing, inside: impl Fn(Point) -> bool) -> Image<u8> {
-    let grid = Grid::new(shape, Affine::axis_aligned(spacing, Point::new(0.0, 0.0, 0.0)));
-    let at = |i: usize| u8::from(inside(grid.affine.to_world(shape.index(i).into())));
-    Image::new(grid, (0..shape.len()).map(at).collect())
-}
+use willis_core::{Point, Shape, Spacing};
 
 fn torus(p: Point) -> bool {
     (((p.y - 16.0).powi(2) + (p.x - 16.0).powi(2)).sqrt() - 9.0).powi(2) + (p.z - 16.0).powi(2) <= 9.0
-}
-
-/// Distance from the segment between two points, mm.
-fn from_segment(p: Point, a: Point, b: Point) -> f64 {
-    let sub = |u: Point, v: Point| [u.x - v.x, u.y - v.y, u.z - v.z];
-    let dot = |u: [f64; 3], v: [f64; 3]| u[0] * v[0] + u[1] * v[1] + u[2] * v[2];
-    let (ab, ap) = (sub(b, a), sub(p, a));
-    let t = (dot(ap, ab) / dot(ab, ab)).clamp(0.0, 1.0);
-    p.distance_mm(Point::new(a.x + t * ab[0], a.y + t * ab[1], a.z + t * ab[2]))
-}
-
-fn map_of(vessel: Image<f32>, aneurysm: Image<f32>, site: Image<u8>) -> VesselMap {
-    let image = vessel.clone();
-    let volume = Volume { image: image.clone(), meta: SeriesMeta::default(), findings: Vec::new() };
-    let source =
-        HarmonisedVolume { image, meta: SeriesMeta::default(), source: Arc::new(volume), findings: Vec::new() };
-    VesselMap { vessel, aneurysm, site, source: Arc::new(source) }
 }
 
 const CUBE: Shape = Shape::new(32, 32, 32);
@@ -123,49 +97,6 @@ fn weak_voxels_need_a_sure_neighbour_and_nodes_get_sites() {
     assert_eq!(graph.edges.len(), 1);
     assert!(graph.nodes.iter().all(|n| n.site == Some(Site::LeftMca) && (n.at.point.y - 8.0).abs() <= 1.0));
     assert!(graph.edges[0].length_mm > 18.0);
-}
-
-#[test]
-fn config_is_checked() {
-    assert_eq!(TraceConfig::default().validate(), Ok(()));
-    for bad in [
-        TraceConfig { low_threshold: 0.6, ..TraceConfig::default() },
-        TraceConfig { threshold: f32::NAN, ..TraceConfig::default() },
-        TraceConfig { node_step_mm: 0.0, ..TraceConfig::default() },
-        TraceConfig { radius_window: 4, ..TraceConfig::default() },
-    ] {
-        assert!(bad.validate().is_err(), "{bad:?}");
-    }
-}
-
-/// A straight tube of radius 2 along x with a ball of radius 4 in its middle and a side branch.
-fn bulge() -> (Image<u8>, VesselMap) {
-    let (a, b) = (Point::new(6.0, 16.0, 10.0), Point::new(74.0, 16.0, 10.0));
-    let (c, d) = (Point::new(20.0, 16.0, 10.0), Point::new(20.0, 40.0, 10.0));
-    let sac = Point::new(45.0, 16.0, 10.0);
-    let inside = |p: Point| from_segment(p, a, b) <= 2.2 || from_segment(p, c, d) <= 1.6 || p.distance_mm(sac) <= 4.3;
-    let image = mask(Shape::new(22, 48, 80), Spacing::isotropic(1.0), inside);
-    let vessel = image.map(|&m| f32::from(m));
-    let aneurysm =
-        mask(image.grid.shape, Spacing::isotropic(1.0), |p| p.distance_mm(sac) <= 4.3).map(|&m| f32::from(m));
-    let site = image.map(|&m| m * 3);
-    (image, map_of(vessel, aneurysm, site))
-}
-
-#[test]
-fn the_bulge_is_the_best_candidate() {
-    let (image, map) = bulge();
-    let graph = trace(&map, &TraceConfig::default());
-    assert_eq!(graph.nodes.iter().filter(|n| n.kind == NodeKind::Junction).count(), 1);
-    let found = excess::candidates(&graph, &excess::ExcessConfig::default());
-    assert!(found[0].centre.distance_mm(Point::new(45.0, 16.0, 10.0)) < 2.5, "{:?}", found[0]);
-    assert!((5.5..9.5).contains(&found[0].diameter_mm));
-    assert_eq!(found[0].site, Site::from_mask_value(3));
-    assert!(found.windows(2).all(|w| w[0].probability >= w[1].probability && w[0].rank + 1 == w[1].rank));
-    assert!(found.iter().all(|c| (0.0..=1.0).contains(&c.probability)));
-    assert!(excess::candidates(&VesselGraph::default(), &excess::ExcessConfig::default()).is_empty());
-    let without_map = excess::candidates(&graph_from_mask(&image, &TraceConfig::default()), &Default::default());
-    assert_eq!(without_map.len(), found.len());
 }
 
 #[test]

@@ -250,5 +250,4 @@ const TOUCHING: [u32; 27] = {
 };
 
 #[cfg(test)]
-#[path = "thinning_tests.rs"]
 mod tests;

@@ -1,27 +1,27 @@
-//! Connected components of a mask, by runs of voxels.
+//! Connected components of a mask, by union-find over runs of voxels.
 
 /// Which voxels count as neighbours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Connectivity {
-    /// Common face.
+    /// Voxels with a common face.
     Six,
-    /// Common face, edge or corner.
+    /// Voxels with a common face, edge or corner.
     TwentySix,
 }
 
-/// Components of a mask.
+/// The connected components of a mask.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Components {
-    /// 0 for background, else 1, 2, ... in the raster order of each component's first voxel;
-    /// C-order `[z, y, x]`.
+    /// Label of each voxel, C-order `[z, y, x]`: 0 is background; components are numbered from 1 in
+    /// the raster order of their first voxels.
     pub labels: Vec<u32>,
-    /// Voxels of each component; label `k` is at `k - 1`.
+    /// Number of voxels of each component; component `k` is at index `k - 1`.
     pub sizes: Vec<usize>,
 }
 
 /// Foreground voxels `first..end` of one row.
 #[derive(Clone, Copy)]
-struct Run {
+struct VoxelRun {
     row: usize,
     first: usize,
     end: usize,
@@ -32,7 +32,7 @@ struct Run {
 /// # Shapes
 /// `mask` C-order `[z, y, x]` of `shape`
 /// # Panics
-/// if `mask` does not have `shape`, or has more than `u32::MAX` runs (programmer error)
+/// If the length of `mask` does not match `shape`, or `mask` has more than `u32::MAX` runs.
 pub fn label(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Components {
     let [nz, ny, nx] = shape;
     assert_eq!(mask.len(), nz * ny * nx, "mask does not match shape {shape:?}");
@@ -40,7 +40,7 @@ pub fn label(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Comp
         return Components { labels: Vec::new(), sizes: Vec::new() };
     }
     let (runs, row_starts) = find_runs(mask, nx);
-    assert!(runs.len() <= u32::MAX as usize, "too many runs to number");
+    assert!(runs.len() <= u32::MAX as usize, "more than u32::MAX runs");
     let mut parent: Vec<u32> = (0..runs.len() as u32).collect();
     let (earlier, reach): (&[(usize, isize)], usize) = match connectivity {
         Connectivity::Six => (&[(0, -1), (1, 0)], 0),
@@ -61,8 +61,13 @@ pub fn label(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Comp
     number(&runs, &mut parent, mask.len(), nx)
 }
 
-/// The mask with its cavities filled: background that does not reach the border of the array
-/// through faces.
+/// Fills the cavities of a mask: the background voxels that are not connected to the border of the
+/// array through faces.
+///
+/// # Shapes
+/// `mask` and result C-order `[z, y, x]` of `shape`
+/// # Panics
+/// As [`label`].
 pub fn fill_holes(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     let [nz, ny, nx] = shape;
     let background: Vec<u8> = mask.iter().map(|&m| u8::from(m == 0)).collect();
@@ -81,8 +86,13 @@ pub fn fill_holes(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     components.labels.iter().map(|&l| u8::from(l == 0 || !open[l as usize])).collect()
 }
 
-/// The largest component of a mask, the first in raster order among equals; an empty mask stays
-/// empty.
+/// Keeps the largest component of a mask, the first in raster order among equals. An empty mask
+/// stays empty.
+///
+/// # Shapes
+/// `mask` and result C-order `[z, y, x]` of `shape`
+/// # Panics
+/// As [`label`].
 pub fn largest(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Vec<u8> {
     let components = label(mask, shape, connectivity);
     let best =
@@ -90,8 +100,8 @@ pub fn largest(mask: &[u8], shape: [usize; 3], connectivity: Connectivity) -> Ve
     components.labels.iter().map(|&l| u8::from(l != 0 && l == best.0)).collect()
 }
 
-/// Every run in raster order, and where each row's runs start.
-fn find_runs(mask: &[u8], nx: usize) -> (Vec<Run>, Vec<usize>) {
+/// All runs in raster order, and for each row the index of its first run.
+fn find_runs(mask: &[u8], nx: usize) -> (Vec<VoxelRun>, Vec<usize>) {
     let mut runs = Vec::new();
     let mut row_starts = vec![0];
     for (row, voxels) in mask.chunks(nx).enumerate() {
@@ -99,7 +109,7 @@ fn find_runs(mask: &[u8], nx: usize) -> (Vec<Run>, Vec<usize>) {
         while let Some(offset) = voxels[start..].iter().position(|&m| m != 0) {
             let first = start + offset;
             let end = voxels[first..].iter().position(|&m| m == 0).map_or(nx, |n| first + n);
-            runs.push(Run { row, first, end });
+            runs.push(VoxelRun { row, first, end });
             start = end;
         }
         row_starts.push(runs.len());
@@ -107,9 +117,9 @@ fn find_runs(mask: &[u8], nx: usize) -> (Vec<Run>, Vec<usize>) {
     (runs, row_starts)
 }
 
-/// Joins the runs of two rows that overlap, or come within `reach` voxels of it.
+/// Joins the runs of two rows that overlap when each is extended by `reach` voxels.
 fn join_touching(
-    runs: &[Run],
+    runs: &[VoxelRun],
     parent: &mut [u32],
     mut here: std::ops::Range<usize>,
     mut there: std::ops::Range<usize>,
@@ -128,7 +138,7 @@ fn join_touching(
     }
 }
 
-/// Root of a run, halving the path on the way.
+/// Root of a run, with path halving.
 fn root(parent: &mut [u32], mut i: u32) -> u32 {
     while parent[i as usize] != i {
         parent[i as usize] = parent[parent[i as usize] as usize];
@@ -137,13 +147,15 @@ fn root(parent: &mut [u32], mut i: u32) -> u32 {
     i
 }
 
-/// The smaller root wins, so a root is always the first run of its component.
+/// Joins two components. The smaller root becomes the root of both, so a root is always the first
+/// run of its component.
 fn join(parent: &mut [u32], a: u32, b: u32) {
     let (a, b) = (root(parent, a), root(parent, b));
     parent[a.max(b) as usize] = a.min(b);
 }
 
-fn number(runs: &[Run], parent: &mut [u32], len: usize, nx: usize) -> Components {
+/// Numbers the components in the order of their roots and writes the labels.
+fn number(runs: &[VoxelRun], parent: &mut [u32], len: usize, nx: usize) -> Components {
     let mut labels = vec![0u32; len];
     let mut sizes = Vec::new();
     let mut label_of_root = vec![0u32; runs.len()];
@@ -166,8 +178,8 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn corners_join_only_under_26() {
-        // Two voxels that share a corner, one far away.
+    fn voxels_that_share_a_corner_are_connected_only_by_26_neighbours() {
+        // Two voxels that share a corner, and one apart.
         let mut mask = vec![0u8; 3 * 3 * 5];
         for (z, y, x) in [(0, 0, 0), (1, 1, 1), (2, 2, 4)] {
             mask[(z * 3 + y) * 5 + x] = 1;
@@ -182,8 +194,8 @@ mod tests {
     }
 
     #[test]
-    fn cavities_fill_and_tunnels_stay() {
-        // A 3-cube shell with its centre empty, in 5x5x5.
+    fn cavities_are_filled_and_tunnels_are_not() {
+        // A cube of 3x3x3 voxels with an empty centre, in 5x5x5.
         let mut mask = vec![0u8; 125];
         for i in 0..27 {
             let (z, y, x) = (1 + i / 9, 1 + i / 3 % 3, 1 + i % 3);
@@ -196,7 +208,7 @@ mod tests {
     }
 
     /// Flood fill from each unlabelled voxel in raster order.
-    fn slow(mask: &[u8], [nz, ny, nx]: [usize; 3], connectivity: Connectivity) -> Vec<u32> {
+    fn reference(mask: &[u8], [nz, ny, nx]: [usize; 3], connectivity: Connectivity) -> Vec<u32> {
         let (mut labels, mut count) = (vec![0u32; mask.len()], 0);
         for start in 0..mask.len() {
             if mask[start] == 0 || labels[start] != 0 {
@@ -229,7 +241,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_flood_fill(shape in prop::array::uniform3(1usize..8), percent in 10u32..90, seed in any::<u32>()) {
+        fn labels_equal_a_flood_fill(shape in prop::array::uniform3(1usize..8), percent in 10u32..90, seed in any::<u32>()) {
             let mut state = seed;
             let mask: Vec<u8> = (0..shape.iter().product()).map(|_| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -237,7 +249,7 @@ mod tests {
             }).collect();
             for connectivity in [Connectivity::Six, Connectivity::TwentySix] {
                 let fast = label(&mask, shape, connectivity);
-                prop_assert_eq!(&fast.labels, &slow(&mask, shape, connectivity));
+                prop_assert_eq!(&fast.labels, &reference(&mask, shape, connectivity));
                 prop_assert_eq!(fast.sizes.iter().sum::<usize>(), mask.iter().filter(|&&m| m != 0).count());
             }
         }

@@ -1,43 +1,45 @@
 //! Thinning of a mask to its one-voxel-wide skeleton.
 //!
-//! Source: Lee, Kashyap & Chu, CVGIP 56(6), 1994. Agrees voxel for voxel with scikit-image's
-//! `skeletonize(method='lee')`: same border order, same Euler and simplicity tests, same re-test
-//! before deletion. Only voxels on the surface are looked at; the tests work on 27-bit
-//! neighbourhoods.
+//! Source: Lee, Kashyap & Chu, CVGIP 56(6), 1994. The result equals scikit-image's
+//! `skeletonize(method='lee')` voxel for voxel: the order of the borders, the tests for the Euler
+//! number and for simple points, and the second test before deletion are the same. Only voxels on
+//! the surface are tested, on 3x3x3 neighbourhoods stored as 27 bits.
 
 use std::sync::LazyLock;
 
 use rayon::prelude::*;
 
-/// Bit of the centre voxel in a neighbourhood; bit = 9 (dz + 1) + 3 (dy + 1) + dx + 1.
+/// Bit of the centre voxel in a neighbourhood. The bit of a neighbour is
+/// `9 (dz + 1) + 3 (dy + 1) + dx + 1`.
 const CENTRE: u32 = 1 << 13;
 
-/// Surface voxels tested by one task.
+/// Surface voxels per task.
 const CHUNK: usize = 4096;
 
-/// Skeleton of the non-zero voxels, 0 or 1.
+/// Skeleton of the non-zero voxels, as 0 or 1.
 ///
-/// Topology is kept but for solid blocks of even size, which may vanish altogether: compare
-/// components and re-seed. The result depends on the order of the axes; thin on canonical axes.
+/// The skeleton has the topology of the mask, except that solid blocks of even size may vanish;
+/// callers that need every component must compare and restore. The result depends on the order of
+/// the axes, so the mask should be on canonical axes.
 ///
 /// # Shapes
-/// `mask` and result C-order `[z, y, x]`; with one slice the in-plane rules for images apply
+/// `mask` and result C-order `[z, y, x]`; a mask of one slice is thinned as a 2D image
 /// # Panics
-/// if `mask` does not have `shape` (programmer error)
+/// If the length of `mask` does not match `shape`.
 pub fn skeletonize(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     let [nz, ny, nx] = shape;
     assert_eq!(mask.len(), nz * ny * nx, "mask does not match shape {shape:?}");
     let mut skeleton = vec![0u8; mask.len()];
     let Some((low, high)) = bounding_box(mask, shape) else { return skeleton };
-    let mut solid = Solid::padded(mask, shape, low, high);
-    solid.thin(if nz == 1 { 4 } else { 6 });
-    let [_, py, px] = solid.shape;
+    let mut padded = PaddedMask::crop(mask, shape, low, high);
+    padded.thin(if nz == 1 { 4 } else { 6 });
+    let [_, py, px] = padded.shape;
     for z in low[0]..=high[0] {
         for y in low[1]..=high[1] {
             let from = ((z - low[0] + 1) * py + y - low[1] + 1) * px + 1;
             let to = (z * ny + y) * nx + low[2];
             let width = high[2] - low[2] + 1;
-            skeleton[to..to + width].copy_from_slice(&solid.voxels[from..from + width]);
+            skeleton[to..to + width].copy_from_slice(&padded.voxels[from..from + width]);
         }
     }
     skeleton
@@ -57,14 +59,14 @@ fn bounding_box(mask: &[u8], [_, ny, nx]: [usize; 3]) -> Option<([usize; 3], [us
     (low[0] != usize::MAX).then_some((low, high))
 }
 
-/// The foreground's bounding box with one layer of zeros around it.
-struct Solid {
+/// The bounding box of the foreground with one layer of zeros around it.
+struct PaddedMask {
     voxels: Vec<u8>,
     shape: [usize; 3],
 }
 
-impl Solid {
-    fn padded(mask: &[u8], [_, ny, nx]: [usize; 3], low: [usize; 3], high: [usize; 3]) -> Self {
+impl PaddedMask {
+    fn crop(mask: &[u8], [_, ny, nx]: [usize; 3], low: [usize; 3], high: [usize; 3]) -> Self {
         let shape = [0, 1, 2].map(|axis| high[axis] - low[axis] + 3);
         let mut voxels = vec![0u8; shape.iter().product()];
         for z in low[0]..=high[0] {
@@ -79,12 +81,14 @@ impl Solid {
         Self { voxels, shape }
     }
 
-    /// Steps in memory to the six face neighbours, in the order in which borders are peeled.
+    /// Offsets in memory of the six face neighbours, in the order in which borders are removed.
     fn directions(&self) -> [isize; 6] {
         let (row, slice) = (self.shape[2] as isize, (self.shape[1] * self.shape[2]) as isize);
         [-row, row, 1, -1, slice, -slice]
     }
 
+    /// Removes border voxels from the first `n_directions` directions in turn until none can be
+    /// removed.
     fn thin(&mut self, n_directions: usize) {
         let directions = self.directions();
         let mut surface: Vec<usize> = (0..self.voxels.len())
@@ -121,9 +125,10 @@ impl Solid {
         }
     }
 
-    /// Surface voxels that may go from one side, judged on the unchanged solid, in raster order.
+    /// Surface voxels that can be removed from one direction, in raster order, each tested as if no
+    /// other were removed.
     fn removable(&self, surface: &[usize], direction: isize) -> Vec<usize> {
-        let may_go = |&i: &usize| {
+        let is_removable = |&i: &usize| {
             self.is_empty(i, direction) && {
                 let block = self.neighbourhood(i);
                 block.count_ones() != 2 && keeps_euler_number(block) && is_simple(block)
@@ -131,11 +136,11 @@ impl Solid {
         };
         surface
             .par_chunks(CHUNK)
-            .flat_map_iter(|chunk| chunk.iter().copied().filter(may_go).collect::<Vec<_>>())
+            .flat_map_iter(|chunk| chunk.iter().copied().filter(is_removable).collect::<Vec<_>>())
             .collect()
     }
 
-    /// Two sorted lists as one, without what has been deleted.
+    /// Merges two sorted lists, dropping deleted voxels.
     fn merge(&self, a: &[usize], b: &[usize]) -> Vec<usize> {
         let mut merged = Vec::with_capacity(a.len() + b.len());
         let mut b = b.iter().copied().peekable();
@@ -169,9 +174,11 @@ impl Solid {
     }
 }
 
-/// Whether deleting the centre keeps the Euler number: the sum over octants of `8V - 4E + 2F - 1`
-/// is zero, where V says that the octant is empty but for the centre, E counts its empty edges at
-/// the centre and F its empty face neighbours.
+/// Whether deleting the centre keeps the Euler number.
+///
+/// That is so if the sum of `8V - 4E + 2F - 1` over the octants is zero. Within an octant, V is 1
+/// if all voxels but the centre are empty, E counts the empty edges at the centre, and F counts the
+/// empty face neighbours.
 fn keeps_euler_number(block: u32) -> bool {
     let slice = |dz: u32| (block >> (9 * dz) & 0x1ff) as usize;
     let tables = &*EULER;
@@ -186,12 +193,13 @@ fn keeps_euler_number(block: u32) -> bool {
     sum == 0
 }
 
+/// Lookup tables of [`keeps_euler_number`].
 struct EulerTables {
-    /// `[quadrant][slice of 9 bits]`: bit 0 the x neighbour, 1 the y neighbour, 2 the diagonal one,
-    /// 3 the middle.
+    /// The voxels of a quadrant, by quadrant and 9-bit slice: bit 0 is the x neighbour, bit 1 the y
+    /// neighbour, bit 2 the diagonal neighbour, bit 3 the middle.
     quadrant: [[u8; 512]; 4],
-    /// Contribution of an octant: low three bits the centre slice's quadrant, high four bits the
-    /// outer slice's.
+    /// Contribution of an octant to the sum, by the quadrants of its two slices: the low three bits
+    /// are from the centre slice, the high four bits from the outer slice.
     octant: [i8; 128],
 }
 
@@ -215,7 +223,7 @@ static EULER: LazyLock<EulerTables> = LazyLock::new(|| {
     tables
 });
 
-/// Whether the foreground neighbours form at most one 26-connected component, the centre left out.
+/// Whether the foreground voxels around the centre form at most one 26-connected component.
 fn is_simple(block: u32) -> bool {
     let neighbours = block & !CENTRE;
     let mut reached = neighbours & neighbours.wrapping_neg();
@@ -223,15 +231,15 @@ fn is_simple(block: u32) -> bool {
     while frontier != 0 {
         let bit = frontier.trailing_zeros() as usize;
         frontier &= frontier - 1;
-        let new = TOUCHING[bit] & neighbours & !reached;
+        let new = NEIGHBOURS[bit] & neighbours & !reached;
         reached |= new;
         frontier |= new;
     }
     reached == neighbours
 }
 
-/// For each voxel of the block, the voxels of the block that touch it.
-const TOUCHING: [u32; 27] = {
+/// For each voxel of a block, its neighbours in the block.
+const NEIGHBOURS: [u32; 27] = {
     let mut table = [0; 27];
     let mut a = 0usize;
     while a < 27 {

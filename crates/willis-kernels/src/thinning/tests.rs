@@ -1,4 +1,4 @@
-//! Golden values of scikit-image's `skeletonize(method='lee')` (specification §4.2, §4.3) and a
+//! Tests of thinning against values of scikit-image's `skeletonize(method='lee')` and against a
 //! slow reference.
 
 use super::skeletonize;
@@ -30,7 +30,7 @@ fn count(mask: &[u8]) -> usize {
 }
 
 #[test]
-fn golden_hashes() {
+fn skeletons_have_the_hashes_of_scikit_image() {
     let tail = |z: f64, y: f64, x: f64| (y - 16.0).powi(2) + (z - 16.0).powi(2) <= 4.0 && x >= 25.0;
     let s32 = [32; 3];
     for (name, mask, shape, before, after) in [
@@ -52,7 +52,7 @@ fn golden_hashes() {
 }
 
 #[test]
-fn ball_thins_to_two_voxels() {
+fn a_ball_thins_to_two_voxels() {
     let mask = cube32(|z, y, x| (z - 16.0).powi(2) + (y - 16.0).powi(2) + (x - 16.0).powi(2) <= 64.0);
     assert_eq!(count(&mask), 2109);
     let skeleton = skeletonize(&mask, [32; 3]);
@@ -61,7 +61,7 @@ fn ball_thins_to_two_voxels() {
 }
 
 #[test]
-fn solid_blocks() {
+fn solid_blocks_thin_to_few_voxels_or_none() {
     for (shape, left) in [
         ([1, 1, 1], 1),
         ([2, 2, 2], 0),
@@ -74,7 +74,7 @@ fn solid_blocks() {
         ([4, 4, 20], 0),
         ([2, 3, 4], 2),
     ] {
-        // One layer of zeros keeps a single slice from being taken for an image.
+        // With a layer of zeros around it, a block of one slice is not thinned as a 2D image.
         let [nz, ny, nx] = shape.map(|n: usize| n + 2);
         let inside = |i: usize, n: usize| i >= 1 && i + 1 < n;
         let mask: Vec<u8> = (0..nz * ny * nx)
@@ -96,13 +96,13 @@ fn a_tube_shortens_by_its_radius() {
 }
 
 #[test]
-fn nothing_stays_nothing() {
+fn empty_masks_stay_empty() {
     assert_eq!(skeletonize(&[0; 60], [3, 4, 5]), [0; 60]);
     assert!(skeletonize(&[], [0, 4, 5]).is_empty());
 }
 
-/// The rules word for word, on the whole padded array.
-fn slow(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
+/// The published rules applied to the whole array.
+fn reference(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
     let [nz, ny, nx] = shape.map(|n| n as i32);
     let mut image = mask.to_vec();
     let read = |image: &[u8], z: i32, y: i32, x: i32| {
@@ -165,8 +165,8 @@ fn slow(mask: &[u8], shape: [usize; 3]) -> Vec<u8> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
     #[test]
-    fn equals_the_slow_reference(shape in prop::array::uniform3(1usize..9), percent in 40u32..95, seed in any::<u32>()) {
+    fn skeletons_equal_the_reference(shape in prop::array::uniform3(1usize..9), percent in 40u32..95, seed in any::<u32>()) {
         let mask = random(shape, percent, seed);
-        prop_assert_eq!(skeletonize(&mask, shape), slow(&mask, shape));
+        prop_assert_eq!(skeletonize(&mask, shape), reference(&mask, shape));
     }
 }

@@ -1,9 +1,12 @@
 //! Maximum and average pooling of volumes, and their gradients.
+//!
+//! As in PyTorch's `avg_pool3d` with `count_include_pad=True`, an average divides by the whole
+//! window: the border counts as zeros.
 
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Extents of a pooling; triples are `[z, y, x]`.
+/// Extents of a pooling layer; triples are `[z, y, x]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolShape {
     /// Independent volumes: batch times channels.
@@ -14,18 +17,8 @@ pub struct PoolShape {
     pub kernel: [usize; 3],
     /// Input voxels from one window to the next, at least 1.
     pub stride: [usize; 3],
-    /// Border on either side, at most half the window.
+    /// Voxels added on either side, at most half the window.
     pub padding: [usize; 3],
-}
-
-/// What an average divides by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Divisor {
-    /// The whole window: the border counts as zeros (PyTorch's `count_include_pad=True`, its
-    /// default).
-    Window,
-    /// The voxels inside the input.
-    Inside,
 }
 
 impl PoolShape {
@@ -52,29 +45,32 @@ impl PoolShape {
         assert!(positive, "input, kernel and stride must be positive: {self:?}");
         assert!(
             (0..3).all(|axis| 2 * self.padding[axis] <= self.kernel[axis]),
-            "padding above half the window: {self:?}"
+            "the padding exceeds half the window: {self:?}"
         );
-        assert!(self.input.iter().product::<usize>() < u32::MAX as usize, "a volume's indices must fit u32: {self:?}");
+        assert!(
+            self.input.iter().product::<usize>() < u32::MAX as usize,
+            "indices within a volume must fit u32: {self:?}"
+        );
         assert_eq!([input, output], [self.input_len(), self.output_len()], "lengths of input and output for {self:?}");
     }
 
-    /// Input indices of a window that lie inside the input.
+    /// Indices along one axis of the input that the window of output `at` covers.
     fn window(&self, axis: usize, at: usize) -> Range<usize> {
         let start = at * self.stride[axis];
         let clip = |index: usize| index.saturating_sub(self.padding[axis]).min(self.input[axis]);
         clip(start)..clip(start + self.kernel[axis])
     }
 
-    /// Output columns whose window's column `tap` lies inside the input.
+    /// Output columns for which column `tap` of the window is inside the input.
     fn columns(&self, tap: usize, width: usize) -> Range<usize> {
         let first = self.padding[2].saturating_sub(tap).div_ceil(self.stride[2]);
         let end = (self.input[2] + self.padding[2]).saturating_sub(tap).div_ceil(self.stride[2]);
         first.min(width)..end.clamp(first.min(width), width)
     }
 
-    /// Calls `visit(output columns, input index of the first)` for every row and column of the
-    /// windows of one output row; consecutive columns are `stride` apart.
-    fn taps(&self, z: usize, y: usize, width: usize, mut visit: impl FnMut(Range<usize>, usize)) {
+    /// Calls `visit(columns, start)` for every element of the window of one output row: for each of
+    /// the output columns `columns`, the input is at `start`, `start + stride`, and so on.
+    fn for_each_tap(&self, z: usize, y: usize, width: usize, mut visit: impl FnMut(Range<usize>, usize)) {
         for source_z in self.window(0, z) {
             for source_y in self.window(1, y) {
                 let row = (source_z * self.input[1] + source_y) * self.input[2];
@@ -88,23 +84,19 @@ impl PoolShape {
         }
     }
 
-    /// 1 / divisor of each column of an output row.
-    fn weights(&self, divisor: Divisor, z: usize, y: usize, width: usize) -> Vec<f32> {
-        let count = |x| match divisor {
-            Divisor::Window => self.kernel.iter().product::<usize>(),
-            Divisor::Inside => self.window(0, z).len() * self.window(1, y).len() * self.window(2, x).len(),
-        };
-        (0..width).map(|x| 1.0 / count(x).max(1) as f32).collect()
+    /// Weight of a voxel in an average: one over the size of the window.
+    fn weight(&self) -> f32 {
+        1.0 / self.kernel.iter().product::<usize>() as f32
     }
 }
 
-/// Largest value of each window; a NaN wins. Overwrites `y`.
+/// Largest value of each window, or NaN if the window contains one; overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
 /// # Panics
-/// If a slice's length differs from `shape`, an extent is zero or the padding exceeds half the
-/// window.
+/// If the length of a slice does not match `shape`, an extent is zero, or the padding exceeds half
+/// the window.
 pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     shape.check(x.len(), y.len());
     let [depth, height, width] = shape.output();
@@ -115,7 +107,8 @@ pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     y.par_chunks_mut(height * width).enumerate().for_each_init(Vec::new, |column_max, (plane, y)| {
         let x = &x[plane / depth * volume..][..volume];
         for (row, y) in y.chunks_mut(width).enumerate() {
-            // The rows of the windows first, all columns at once; then the columns of each window.
+            // First the maximum over the rows of the windows, for all columns; then over the
+            // columns of each window.
             column_max.clear();
             column_max.resize(shape.input[2], f32::NEG_INFINITY);
             for source_z in shape.window(0, plane % depth) {
@@ -137,17 +130,18 @@ pub fn max_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     });
 }
 
-/// The larger of two values; a NaN is larger than all.
+/// The larger of two values, or NaN if one of them is NaN.
 #[inline(always)]
 fn larger(a: f32, b: f32) -> f32 {
     if b > a || b.is_nan() { b } else { a }
 }
 
-/// Gradient of the input of [`max_forward`] from its output: each output's gradient goes to the
-/// first of its window's largest voxels; overwrites `dx`.
+/// Gradient of the input of [`max_forward`], given its output; overwrites `dx`.
+///
+/// The gradient of an output goes to the first voxel of its window that holds the maximum.
 ///
 /// # Shapes
-/// x as there, y and dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
+/// x `[B, C, D, H, W]`, y and dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
 /// # Panics
 /// As [`max_forward`].
 pub fn max_backward(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mut [f32]) {
@@ -162,15 +156,15 @@ pub fn max_backward(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mu
     let volumes =
         dx.par_chunks_mut(input).zip(x.par_chunks(input)).zip(y.par_chunks(output)).zip(dy.par_chunks(output));
     volumes.for_each(|(((dx, x), y), dy)| {
-        let mut left: Vec<Option<f32>> = Vec::new();
+        let mut pending: Vec<Option<f32>> = Vec::new();
         for (row, (y, dy)) in y.chunks(width).zip(dy.chunks(width)).enumerate() {
-            left.clear();
-            left.extend(dy.iter().copied().map(Some));
-            shape.taps(row / height, row % height, width, |columns, start| {
+            pending.clear();
+            pending.extend(dy.iter().copied().map(Some));
+            shape.for_each_tap(row / height, row % height, width, |columns, start| {
                 let indices = (start..).step_by(shape.stride[2]);
-                for ((left, y), from) in left[columns.clone()].iter_mut().zip(&y[columns]).zip(indices) {
+                for ((pending, y), from) in pending[columns.clone()].iter_mut().zip(&y[columns]).zip(indices) {
                     if (x[from] == *y || x[from].is_nan())
-                        && let Some(dy) = left.take()
+                        && let Some(dy) = pending.take()
                     {
                         dx[from] += dy;
                     }
@@ -186,7 +180,7 @@ pub fn max_backward(shape: &PoolShape, x: &[f32], y: &[f32], dy: &[f32], dx: &mu
 /// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
 /// # Panics
 /// As [`max_forward`].
-pub fn average_forward(shape: &PoolShape, divisor: Divisor, x: &[f32], y: &mut [f32]) {
+pub fn average_forward(shape: &PoolShape, x: &[f32], y: &mut [f32]) {
     shape.check(x.len(), y.len());
     let [depth, height, width] = shape.output();
     if y.is_empty() {
@@ -197,12 +191,11 @@ pub fn average_forward(shape: &PoolShape, divisor: Divisor, x: &[f32], y: &mut [
         let x = &x[plane / depth * volume..][..volume];
         for (row, y) in y.chunks_mut(width).enumerate() {
             y.fill(0.0);
-            shape.taps(plane % depth, row, width, |columns, start| {
+            shape.for_each_tap(plane % depth, row, width, |columns, start| {
                 let inputs = x[start..].iter().step_by(shape.stride[2]);
                 y[columns].iter_mut().zip(inputs).for_each(|(sum, value)| *sum += value);
             });
-            let weights = shape.weights(divisor, plane % depth, row, width);
-            y.iter_mut().zip(weights).for_each(|(sum, weight)| *sum *= weight);
+            y.iter_mut().for_each(|sum| *sum *= shape.weight());
         }
     });
 }
@@ -213,7 +206,7 @@ pub fn average_forward(shape: &PoolShape, divisor: Divisor, x: &[f32], y: &mut [
 /// dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
 /// # Panics
 /// As [`max_forward`].
-pub fn average_backward(shape: &PoolShape, divisor: Divisor, dy: &[f32], dx: &mut [f32]) {
+pub fn average_backward(shape: &PoolShape, dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), dy.len());
     dx.fill(0.0);
     if dy.is_empty() {
@@ -224,9 +217,8 @@ pub fn average_backward(shape: &PoolShape, divisor: Divisor, dy: &[f32], dx: &mu
     dx.par_chunks_mut(volume).zip(dy.par_chunks(depth * height * width)).for_each(|(dx, dy)| {
         for (row, dy) in dy.chunks(width).enumerate() {
             let (z, y) = (row / height, row % height);
-            let mut shares = shape.weights(divisor, z, y, width);
-            shares.iter_mut().zip(dy).for_each(|(share, dy)| *share *= dy);
-            shape.taps(z, y, width, |columns, start| {
+            let shares: Vec<f32> = dy.iter().map(|dy| shape.weight() * dy).collect();
+            shape.for_each_tap(z, y, width, |columns, start| {
                 let inputs = dx[start..].iter_mut().step_by(shape.stride[2]);
                 inputs.zip(&shares[columns]).for_each(|(dx, share)| *dx += share);
             });
@@ -240,7 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn pools_a_line_by_hand() {
+    fn pooling_a_line_by_hand() {
         let line = |padding| PoolShape {
             volumes: 1,
             input: [1, 1, 4],
@@ -255,14 +247,12 @@ mod tests {
         max_backward(&line(0), &x, &y, &[10.0, 20.0], &mut dx);
         assert_eq!(dx, [0.0, 10.0, 20.0, 0.0]);
         let mut y = vec![0.0; 3];
-        average_forward(&line(1), Divisor::Window, &x, &mut y);
+        average_forward(&line(1), &x, &mut y);
         assert_eq!(y, [0.5, 1.5, -1.5]);
-        average_forward(&line(1), Divisor::Inside, &x, &mut y);
-        assert_eq!(y, [1.0, 1.5, -3.0]);
     }
 
     #[test]
-    fn nan_wins_and_all_negative_infinity_stays_inside() {
+    fn nan_is_the_maximum_and_minus_infinity_has_a_gradient() {
         let shape = PoolShape { volumes: 1, input: [1, 1, 4], kernel: [1, 1, 2], stride: [1, 1, 2], padding: [0; 3] };
         let x = [f32::NAN, 1.0, f32::NEG_INFINITY, f32::NEG_INFINITY];
         let (mut y, mut dx) = (vec![0.0; 2], vec![9.0; 4]);
@@ -282,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Values of the window of one output, straight from the definition.
+    /// Values of the input in the window of one output, by the definition.
     fn window(shape: &PoolShape, x: &[f32], index: usize) -> Vec<f32> {
         let [depth, height, width] = shape.output();
         let at = [index / width / height % depth, index / width % height, index % width];
@@ -318,17 +308,14 @@ mod tests {
                 max_backward(&shape, &x, &y, &dy, &mut dx);
                 prop_assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-2);
             }
-            for divisor in [Divisor::Window, Divisor::Inside] {
-                average_forward(&shape, divisor, &x, &mut y);
-                for (index, &got) in y.iter().enumerate() {
-                    let values = window(&shape, &x, index);
-                    let count = if divisor == Divisor::Inside { values.len() } else { shape.kernel.iter().product() };
-                    let expected = values.iter().sum::<f32>() / count.max(1) as f32;
-                    prop_assert!((got - expected).abs() < 1e-3, "{} {}", got, expected);
-                }
-                average_backward(&shape, divisor, &dy, &mut dx);
-                prop_assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-2);
+            average_forward(&shape, &x, &mut y);
+            for (index, &got) in y.iter().enumerate() {
+                let count: usize = shape.kernel.iter().product();
+                let expected = window(&shape, &x, index).iter().sum::<f32>() / count as f32;
+                prop_assert!((got - expected).abs() < 1e-3, "{} {}", got, expected);
             }
+            average_backward(&shape, &dy, &mut dx);
+            prop_assert!((dot(&y, &dy) - dot(&x, &dx)).abs() < 1e-2);
         }
     }
 }

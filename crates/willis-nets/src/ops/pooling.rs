@@ -1,7 +1,7 @@
 //! Max pooling and average pooling.
 
 use burn::tensor::Tensor;
-use willis_kernels::pooling::{Divisor, PoolShape, average_backward, average_forward, max_backward, max_forward};
+use willis_kernels::pooling::{PoolShape, average_backward, average_forward, max_backward, max_forward};
 
 use super::kernel::{CpuKernel, SavedForBackward, apply1, filled, on_cpu};
 
@@ -100,7 +100,7 @@ impl CpuKernel<1> for AveragePoolKernel {
     }
 
     fn forward(&self, [x]: [&[f32]; 1]) -> Vec<f32> {
-        filled(self.0.shape.output_len(), |y| average_forward(&self.0.shape, Divisor::Window, x, y))
+        filled(self.0.shape.output_len(), |y| average_forward(&self.0.shape, x, y))
     }
 
     fn saved_for_backward(&self) -> SavedForBackward {
@@ -108,8 +108,7 @@ impl CpuKernel<1> for AveragePoolKernel {
     }
 
     fn backward(&self, _: [&[f32]; 1], _: &[f32], grad: &[f32], needs: [bool; 1]) -> [Option<Vec<f32>>; 1] {
-        [needs[0]
-            .then(|| filled(self.0.shape.input_len(), |dx| average_backward(&self.0.shape, Divisor::Window, grad, dx)))]
+        [needs[0].then(|| filled(self.0.shape.input_len(), |dx| average_backward(&self.0.shape, grad, dx)))]
     }
 }
 

@@ -3,7 +3,7 @@
 
 use mimalloc::MiMalloc;
 use std::time::Instant;
-use willis_kernels::runtime::allocator::LargeBlocks;
+use willis_kernels::runtime::allocator::CachingAllocator;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
@@ -13,7 +13,7 @@ use willis_nets::ops::with_gradient;
 use willis_nets::segment::SegmentNetConfig;
 
 #[global_allocator]
-static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
+static ALLOCATOR: CachingAllocator<MiMalloc> = CachingAllocator::new(MiMalloc);
 
 fn main() {
     let device = Device::flex();

@@ -5,7 +5,7 @@
 use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
-use willis_kernels::runtime::allocator::{IDLE_BYTES, LargeBlocks, TRAINING_IDLE_BYTES};
+use willis_kernels::runtime::allocator::{CACHE_BYTES, CachingAllocator, TRAINING_CACHE_BYTES};
 
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use willis_nets::ops::{self, ConvOptions, Corners};
 use willis_nets::weights::Precision;
 
 #[global_allocator]
-static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
+static ALLOCATOR: CachingAllocator<MiMalloc> = CachingAllocator::new(MiMalloc);
 
 /// One request.
 #[derive(Debug, Deserialize)]
@@ -63,7 +63,7 @@ fn main() {
         // Nets are measured with the little memory that `predict` lets lie idle, operations are
         // timed with what `train` does.
         let is_net = matches!(request.operation, Operation::Net { .. });
-        ALLOCATOR.keep_idle(if is_net { IDLE_BYTES } else { TRAINING_IDLE_BYTES });
+        ALLOCATOR.set_cache_bytes(if is_net { CACHE_BYTES } else { TRAINING_CACHE_BYTES });
         let rounds = willis_kernels::runtime::keep_threads_awake(|| request.operation.run(&request));
         println!("{}", serde_json::to_string(&rounds).expect("numbers are valid JSON"));
         std::io::stdout().flush().expect("writable stdout");

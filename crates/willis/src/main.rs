@@ -3,11 +3,11 @@
 use mimalloc::MiMalloc;
 use std::process::ExitCode;
 use willis::cli::{Cli, Command};
-use willis_kernels::runtime::allocator::{LargeBlocks, TRAINING_IDLE_BYTES};
+use willis_kernels::runtime::allocator::{CachingAllocator, TRAINING_CACHE_BYTES};
 
 // Tensor-sized allocations fault pages in one by one with the system allocator.
 #[global_allocator]
-static ALLOCATOR: LargeBlocks<MiMalloc> = LargeBlocks::new(MiMalloc);
+static ALLOCATOR: CachingAllocator<MiMalloc> = CachingAllocator::new(MiMalloc);
 
 fn main() -> ExitCode {
     let cli = Cli::from_arguments();

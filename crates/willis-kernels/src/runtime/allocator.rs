@@ -1,132 +1,138 @@
-//! Large blocks of memory, used again: a global allocator for programs that run nets.
+//! A global allocator that caches large blocks, for programs that run nets.
 //!
-//! A net asks for the same large sizes again and again. An allocator that hands freed blocks back
-//! to the system at once pays for every page anew; one that waits holds on to much more than a net
-//! needs. Here a bounded number of bytes lies idle, and fresh blocks come in huge pages where the
-//! system has them, which makes them cheap.
+//! A net requests the same large sizes in every pass. An allocator that returns freed blocks to the
+//! operating system at once pays for page faults in each pass; one that returns them late holds
+//! much more memory than the net needs. [`CachingAllocator`] keeps a bounded number of freed bytes
+//! for reuse and backs new blocks with huge pages where the system offers them, which makes them
+//! cheap.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
-/// Smaller blocks are left to the other allocator.
+/// Requests below this size, in bytes, are passed on to the fallback allocator.
 const LARGE: usize = 1 << 20;
-/// Blocks that may lie idle.
+/// Maximum number of cached blocks.
 const MAX_BLOCKS: usize = 64;
-/// Bytes that may lie idle at first: with more, forward passes take more memory and hardly less
-/// time.
-pub const IDLE_BYTES: usize = 32 << 20;
-/// Bytes that may lie idle in training, which asks for hundreds of mebibytes again in every step: a
-/// step of the vessel net takes a seventh less time than with [`IDLE_BYTES`].
-pub const TRAINING_IDLE_BYTES: usize = 512 << 20;
-/// Alignment of fresh blocks, the smallest page there is.
+/// Default limit of the cache, in bytes. A larger cache costs memory in a forward pass and saves
+/// hardly any time.
+pub const CACHE_BYTES: usize = 32 << 20;
+/// Limit of the cache in training, in bytes. Every training step requests hundreds of mebibytes
+/// again; with this limit a step of the segmentation net takes a seventh less time than with
+/// [`CACHE_BYTES`].
+pub const TRAINING_CACHE_BYTES: usize = 512 << 20;
+/// Alignment of new blocks in bytes: the smallest page size.
 const PAGE: usize = 4096;
 
-/// An allocator of large blocks in front of one for the rest.
+/// An allocator that caches freed large blocks and passes smaller requests on to `A`.
 #[derive(Debug)]
-pub struct LargeBlocks<A> {
-    small: A,
-    idle: Mutex<Idle>,
+pub struct CachingAllocator<A> {
+    fallback: A,
+    cache: Mutex<BlockCache>,
 }
 
-impl<A> LargeBlocks<A> {
-    /// Nothing lies idle yet; `small` serves what is not large.
-    pub const fn new(small: A) -> Self {
+impl<A> CachingAllocator<A> {
+    /// An allocator with an empty cache of at most [`CACHE_BYTES`]; `fallback` serves small
+    /// requests.
+    pub const fn new(fallback: A) -> Self {
         Self {
-            small,
-            idle: Mutex::new(Idle {
-                blocks: [Block { address: 0, size: 0 }; MAX_BLOCKS],
+            fallback,
+            cache: Mutex::new(BlockCache {
+                blocks: [Mapping { address: 0, size: 0 }; MAX_BLOCKS],
                 count: 0,
                 bytes: 0,
-                max_bytes: IDLE_BYTES,
+                max_bytes: CACHE_BYTES,
             }),
         }
     }
 
-    /// From now on up to `bytes` may lie idle.
-    pub fn keep_idle(&self, bytes: usize) {
-        self.with_idle(|idle| idle.max_bytes = bytes);
+    /// Sets the limit of the cache to `bytes`. A lower limit takes effect as blocks are freed.
+    pub fn set_cache_bytes(&self, bytes: usize) {
+        self.with_cache(|cache| cache.max_bytes = bytes);
     }
 
-    fn with_idle<R>(&self, work: impl FnOnce(&mut Idle) -> R) -> R {
-        // Nothing that is done with the list panics or allocates.
-        work(&mut self.idle.lock().unwrap_or_else(PoisonError::into_inner))
+    fn with_cache<R>(&self, work: impl FnOnce(&mut BlockCache) -> R) -> R {
+        // Operations on the cache never panic, so a poisoned lock holds a consistent cache. Nor do
+        // they allocate, which would deadlock.
+        work(&mut self.cache.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn take(&self, size: usize) -> Option<*mut u8> {
-        let block = self.with_idle(|idle| idle.take(size))?;
+    fn take_cached(&self, size: usize) -> Option<*mut u8> {
+        let block = self.with_cache(|cache| cache.take(size))?;
         Some(ptr::with_exposed_provenance_mut(block.address))
     }
 
-    fn fresh(&self, size: usize) -> *mut u8 {
-        while let Some(block) = self.with_idle(|idle| idle.make_room(size)) {
+    fn map_new(&self, size: usize) -> *mut u8 {
+        while let Some(block) = self.with_cache(|cache| cache.evict_for(size)) {
             system::unmap(block);
         }
         system::map(size)
     }
 
-    fn give(&self, block: Block) {
-        let mut surplus = self.with_idle(|idle| idle.give(block));
-        while let Some(block) = surplus {
+    fn recycle(&self, block: Mapping) {
+        let mut evicted = self.with_cache(|cache| cache.insert(block));
+        while let Some(block) = evicted {
             system::unmap(block);
-            surplus = self.with_idle(Idle::surplus);
+            evicted = self.with_cache(BlockCache::evict_surplus);
         }
     }
 }
 
-/// A mapping.
+/// Address and size in bytes of a memory mapping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Block {
+struct Mapping {
     address: usize,
     size: usize,
 }
 
-/// Blocks nobody uses, the one given back last at the end.
+/// Free list of large blocks, the most recently freed one last.
 #[derive(Debug)]
-struct Idle {
-    blocks: [Block; MAX_BLOCKS],
+struct BlockCache {
+    blocks: [Mapping; MAX_BLOCKS],
     count: usize,
     bytes: usize,
     max_bytes: usize,
 }
 
-impl Idle {
-    /// The latest block of this size, which caches may still hold.
-    fn take(&mut self, size: usize) -> Option<Block> {
-        let place = self.blocks[..self.count].iter().rposition(|block| block.size == size)?;
-        Some(self.remove(place))
+impl BlockCache {
+    /// Removes the most recently freed block of exactly `size` bytes, parts of which may still be
+    /// in the processor's caches.
+    fn take(&mut self, size: usize) -> Option<Mapping> {
+        let index = self.blocks[..self.count].iter().rposition(|block| block.size == size)?;
+        Some(self.remove(index))
     }
 
-    fn remove(&mut self, place: usize) -> Block {
-        let block = self.blocks[place];
-        self.blocks.copy_within(place + 1..self.count, place);
+    fn remove(&mut self, index: usize) -> Mapping {
+        let block = self.blocks[index];
+        self.blocks.copy_within(index + 1..self.count, index);
         self.count -= 1;
         self.bytes -= block.size;
         block
     }
 
-    /// Takes a block in; gives out one that has to go for it.
-    fn give(&mut self, block: Block) -> Option<Block> {
-        let full = (self.count == MAX_BLOCKS).then(|| self.remove(0));
+    /// Adds a freed block. Returns a block to unmap if the cache is then over a limit.
+    fn insert(&mut self, block: Mapping) -> Option<Mapping> {
+        let evicted = (self.count == MAX_BLOCKS).then(|| self.remove(0));
         self.blocks[self.count] = block;
         self.count += 1;
         self.bytes += block.size;
-        full.or_else(|| self.surplus())
+        evicted.or_else(|| self.evict_surplus())
     }
 
-    /// The block that has lain longest, when one is asked for that is too large ever to lie idle:
-    /// such a one comes at the peak of a net's memory, where what lies idle would only add to it.
-    fn make_room(&mut self, size: usize) -> Option<Block> {
+    /// Removes the oldest block if a request exceeds the whole cache limit. Such requests come at
+    /// the peak of a net's memory, where cached blocks would only add to the peak.
+    fn evict_for(&mut self, size: usize) -> Option<Mapping> {
         (size > self.max_bytes && self.count > 0).then(|| self.remove(0))
     }
 
-    /// The block that has lain longest, while there is too much.
-    fn surplus(&mut self) -> Option<Block> {
+    /// Removes the oldest block if the cache holds more than `max_bytes`.
+    fn evict_surplus(&mut self) -> Option<Mapping> {
         (self.bytes > self.max_bytes).then(|| self.remove(0))
     }
 }
 
-/// Bytes that a request takes: an eighth more at most, so that blocks fit again.
+/// Size of the block for a request of `size` bytes: at most an eighth larger (or one page), so that
+/// similar requests share cached blocks.
 fn rounded(size: usize) -> usize {
     size.next_multiple_of((size.next_power_of_two() / 16).max(PAGE))
 }
@@ -139,18 +145,19 @@ fn is_large(layout: Layout) -> bool {
 mod system {
     use std::ptr;
 
-    use super::Block;
+    use super::Mapping;
 
-    /// Fresh zeroed memory; null where there is none.
+    /// Maps `size` bytes of zeroed memory; null if the system has none.
     pub fn map(size: usize) -> *mut u8 {
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
-        // SAFETY: an anonymous mapping at an address of the system's choice touches no other
-        // memory.
+        // SAFETY: without MAP_FIXED the system chooses unused addresses, so the new mapping affects
+        // no existing memory.
         let address = unsafe { libc::mmap(ptr::null_mut(), size, protection, flags, -1, 0) };
         if address == libc::MAP_FAILED {
             return ptr::null_mut();
         }
-        // SAFETY: advice on the fresh mapping; where it is refused, pages stay small.
+        // SAFETY: the range is the mapping just made, and the advice changes no contents. A refusal
+        // is harmless: the pages stay small.
         #[cfg(target_os = "linux")]
         unsafe {
             libc::madvise(address, size, libc::MADV_HUGEPAGE)
@@ -158,64 +165,70 @@ mod system {
         address.cast()
     }
 
-    pub fn unmap(block: Block) {
-        // SAFETY: the block came from `map` with this size, and nobody uses it.
+    pub fn unmap(block: Mapping) {
+        // SAFETY: the block was returned by `map` with this size and has just left the cache, so no
+        // pointer to it is in use.
         unsafe { libc::munmap(ptr::with_exposed_provenance_mut(block.address), block.size) };
     }
 }
 
-/// Nothing is large on other systems.
+/// Other systems have no large blocks ([`is_large`] is false), so this is never called.
 #[cfg(not(unix))]
 mod system {
     pub fn map(_: usize) -> *mut u8 {
         std::ptr::null_mut()
     }
 
-    pub fn unmap(_: super::Block) {}
+    pub fn unmap(_: super::Mapping) {}
 }
 
-// SAFETY: large blocks are page-aligned mappings of at least the layout's size, each with one user
-// at a time; the others are the other allocator's. Whose a block is, and its size, follow from its
-// layout alone.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for LargeBlocks<A> {
+// SAFETY: a large block is a page-aligned mapping of at least the layout's size. It is handed out
+// only after it was mapped or removed from the cache, so it has one user at a time. Small blocks
+// are the fallback's, which upholds the contract itself. `is_large` and `rounded` depend on the
+// layout alone, so `dealloc` reaches the same decision and size as `alloc` did.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for CachingAllocator<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout) {
-            // SAFETY: passed on.
-            return unsafe { self.small.alloc(layout) };
+            // SAFETY: the caller upholds the contract of `alloc`, which is the fallback's contract.
+            return unsafe { self.fallback.alloc(layout) };
         }
         let size = rounded(layout.size());
-        self.take(size).unwrap_or_else(|| self.fresh(size))
+        self.take_cached(size).unwrap_or_else(|| self.map_new(size))
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if !is_large(layout) {
-            // SAFETY: passed on.
-            return unsafe { self.small.alloc_zeroed(layout) };
+            // SAFETY: the caller upholds the contract of `alloc_zeroed`, which is the fallback's.
+            return unsafe { self.fallback.alloc_zeroed(layout) };
         }
         let size = rounded(layout.size());
-        let Some(block) = self.take(size) else { return self.fresh(size) };
-        // SAFETY: the block is at least as large, and nobody else's.
+        let Some(block) = self.take_cached(size) else { return self.map_new(size) };
+        // SAFETY: the block spans `size >= layout.size()` bytes and, removed from the cache,
+        // belongs to this call alone.
         unsafe { block.write_bytes(0, layout.size()) };
         block
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if !is_large(layout) {
-            // SAFETY: passed on.
-            return unsafe { self.small.dealloc(block, layout) };
+            // SAFETY: a small layout was allocated by the fallback, and the caller gives the block
+            // up.
+            return unsafe { self.fallback.dealloc(block, layout) };
         }
-        self.give(Block { address: block.expose_provenance(), size: rounded(layout.size()) });
+        self.recycle(Mapping { address: block.expose_provenance(), size: rounded(layout.size()) });
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller promises a size that fits the alignment.
+        // SAFETY: the caller of `realloc` guarantees that `new_size`, rounded up to the alignment,
+        // does not overflow `isize`.
         let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         match (is_large(layout), is_large(new)) {
-            // SAFETY: passed on.
-            (false, false) => unsafe { self.small.realloc(block, layout, new_size) },
+            // SAFETY: a small layout was allocated by the fallback, and the caller upholds the
+            // contract of `realloc`.
+            (false, false) => unsafe { self.fallback.realloc(block, layout, new_size) },
             (true, true) if rounded(layout.size()) == rounded(new_size) => block,
-            // SAFETY: two blocks, of which the smaller size is copied; the old one is the caller's
-            // to give up.
+            // SAFETY: `moved` is a new block, so it does not overlap `block`; the copy covers the
+            // smaller of the two sizes; the caller gives `block` up.
             _ => unsafe {
                 let moved = self.alloc(new);
                 if !moved.is_null() {
@@ -239,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_are_rounded_by_an_eighth_at_most() {
+    fn sizes_are_rounded_up_by_at_most_an_eighth() {
         for size in [LARGE, LARGE + 1, 3_000_000, (5 << 20) - 1, 5 << 20, 100_000_001] {
             let rounded = rounded(size);
             assert!(rounded >= size && rounded <= size + size / 8 + PAGE && rounded.is_multiple_of(PAGE), "{size}");
@@ -248,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn blocks_come_back_zeroed_where_asked_and_keep_their_values_when_they_grow() {
-        let allocator = LargeBlocks::new(System);
+    fn zeroed_blocks_are_zero_and_reallocated_blocks_keep_their_contents() {
+        let allocator = CachingAllocator::new(System);
         let sizes = [100, LARGE - 1, LARGE, LARGE + 5000, 3 << 20, 5 << 20];
         for (from, to) in sizes.into_iter().flat_map(|from| sizes.map(|to| (from, to))) {
-            // SAFETY: blocks are used within their layouts and given back once.
+            // SAFETY: every block is accessed within its current layout and freed once.
             unsafe {
                 let block = allocator.alloc_zeroed(layout(from));
                 assert!(block.cast::<[u8; 64]>().is_aligned());
@@ -270,27 +283,29 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn no_more_lies_idle_than_allowed() {
-        let allocator = LargeBlocks::new(System);
-        let idle = |allocator: &LargeBlocks<System>| allocator.with_idle(|idle| (idle.count, idle.bytes));
+    fn the_cache_stays_within_its_limits() {
+        let allocator = CachingAllocator::new(System);
+        let cached = |allocator: &CachingAllocator<System>| allocator.with_cache(|cache| (cache.count, cache.bytes));
         let sizes: Vec<usize> = (0..2 * MAX_BLOCKS).map(|i| LARGE + i * PAGE).collect();
-        // SAFETY: as above.
+        // SAFETY: every block is freed once, with the layout it was allocated with, and never
+        // accessed.
         unsafe {
             let blocks: Vec<*mut u8> = sizes.iter().map(|&size| allocator.alloc(layout(size))).collect();
-            assert_eq!(idle(&allocator), (0, 0));
+            assert_eq!(cached(&allocator), (0, 0));
             blocks.iter().zip(&sizes).for_each(|(&block, &size)| allocator.dealloc(block, layout(size)));
-            let (count, bytes) = idle(&allocator);
-            assert!(count <= MAX_BLOCKS && bytes <= IDLE_BYTES && bytes > IDLE_BYTES / 4, "{count} {bytes}");
-            // The last one comes back.
+            let (count, bytes) = cached(&allocator);
+            assert!(count <= MAX_BLOCKS && bytes <= CACHE_BYTES && bytes > CACHE_BYTES / 4, "{count} {bytes}");
+            // The most recently freed block is reused.
             assert_eq!(allocator.alloc(layout(sizes[sizes.len() - 1])), blocks[blocks.len() - 1]);
-            let large = allocator.alloc(layout(IDLE_BYTES + 1));
-            assert_eq!(idle(&allocator), (0, 0));
-            allocator.dealloc(large, layout(IDLE_BYTES + 1));
-            assert_eq!(idle(&allocator), (0, 0));
-            allocator.keep_idle(2 * IDLE_BYTES);
-            let large = allocator.alloc(layout(IDLE_BYTES + 1));
-            allocator.dealloc(large, layout(IDLE_BYTES + 1));
-            assert_eq!(idle(&allocator), (1, rounded(IDLE_BYTES + 1)));
+            // A request above the limit empties the cache and is not cached itself.
+            let large = allocator.alloc(layout(CACHE_BYTES + 1));
+            assert_eq!(cached(&allocator), (0, 0));
+            allocator.dealloc(large, layout(CACHE_BYTES + 1));
+            assert_eq!(cached(&allocator), (0, 0));
+            allocator.set_cache_bytes(2 * CACHE_BYTES);
+            let large = allocator.alloc(layout(CACHE_BYTES + 1));
+            allocator.dealloc(large, layout(CACHE_BYTES + 1));
+            assert_eq!(cached(&allocator), (1, rounded(CACHE_BYTES + 1)));
         }
     }
 }

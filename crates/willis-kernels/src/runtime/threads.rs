@@ -1,85 +1,99 @@
-//! Work on rayon's threads, which are kept awake while it lasts.
+//! Runs work on rayon's thread pool while the other workers busy-wait instead of sleeping.
 //!
-//! A net is hundreds of kernels one after the other, and a sleeping thread takes longer to wake
-//! than many of them last: without this, small kernels run on one thread.
+//! A net is a sequence of hundreds of kernels, many of which finish sooner than a sleeping thread
+//! wakes up. If the workers slept between kernels, small kernels would run on one thread.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-/// Longest wait for the other threads; one that is busy elsewhere is not waited for.
-const MUSTER: Duration = Duration::from_millis(1);
-/// Rounds without work after which a waiting thread lets others of the machine run.
-const ROUNDS: usize = 2000;
+/// Longest time to wait for the other workers to start spinning. Workers that are busy with other
+/// work are not waited for any longer.
+const MAX_WAKE_TIME: Duration = Duration::from_millis(1);
+/// Rounds without work after which a spinning worker yields to other threads of the system.
+const SPINS_BEFORE_YIELD: usize = 2000;
 
-/// Whether the threads are kept awake for somebody.
-static BUSY: AtomicBool = AtomicBool::new(false);
-
-/// Runs work on a thread of rayon's pool.
+/// Runs `work` on a thread of the current rayon pool. Until it returns, the pool's other workers
+/// stay awake.
+///
+/// Calls may be nested and concurrent; one of them keeps the workers awake for all. A panic of
+/// `work` is propagated.
 pub fn keep_threads_awake<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    /// Whether some call keeps the workers awake.
+    static SPINNING: AtomicBool = AtomicBool::new(false);
+    run_with_spinning_workers(&SPINNING, work)
+}
+
+fn run_with_spinning_workers<R: Send>(spinning: &'static AtomicBool, work: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| {
-        let _watch = Watch::begin();
+        let _guard = SpinGuard::start(spinning);
         work()
     })
 }
 
-/// The other threads awake; they may sleep again when it is dropped.
-struct Watch(Arc<Roster>);
+/// While it lives, the other workers of the pool spin.
+struct SpinGuard {
+    session: Arc<SpinSession>,
+    spinning: &'static AtomicBool,
+}
 
 #[derive(Default)]
-struct Roster {
-    /// Threads that keep watch, and [`CLOSED`] once no more may begin.
+struct SpinSession {
+    /// Number of workers that joined, plus [`CLOSED`] once no more may join.
     ///
-    /// A thread that began in the midst of a job of this very work would wait for the work to end,
-    /// and the work for the job.
-    members: AtomicUsize,
-    over: AtomicBool,
+    /// Without closing, a worker could join from inside a job that is part of the very work which
+    /// the session waits for: the worker would wait for the work to end, and the work for the job.
+    joined: AtomicUsize,
+    finished: AtomicBool,
 }
 
+/// Bit of [`SpinSession::joined`] above any number of workers.
 const CLOSED: usize = 1 << (usize::BITS - 1);
 
-impl Watch {
-    /// `None` where the threads are kept awake already, or there is one only.
-    fn begin() -> Option<Self> {
+impl SpinGuard {
+    /// Wakes the other workers. `None` if another guard already keeps them awake, or if the pool
+    /// has one thread.
+    fn start(spinning: &'static AtomicBool) -> Option<Self> {
         let others = rayon::current_num_threads() - 1;
-        if others == 0 || BUSY.swap(true, Ordering::AcqRel) {
+        if others == 0 || spinning.swap(true, Ordering::AcqRel) {
             return None;
         }
-        let watch = Self(Arc::default());
-        let (roster, own) = (watch.0.clone(), rayon::current_thread_index());
+        let guard = Self { session: Arc::default(), spinning };
+        let (session, own) = (guard.session.clone(), rayon::current_thread_index());
         rayon::spawn_broadcast(move |thread| {
             if Some(thread.index()) != own {
-                roster.keep_watch();
+                session.spin();
             }
         });
-        let begun = Instant::now();
-        while watch.0.members.load(Ordering::Acquire) < others && begun.elapsed() < MUSTER {
+        let start = Instant::now();
+        while guard.session.joined.load(Ordering::Acquire) < others && start.elapsed() < MAX_WAKE_TIME {
             std::hint::spin_loop();
         }
-        watch.0.members.fetch_or(CLOSED, Ordering::AcqRel);
-        Some(watch)
+        guard.session.joined.fetch_or(CLOSED, Ordering::AcqRel);
+        Some(guard)
     }
 }
 
-impl Drop for Watch {
+impl Drop for SpinGuard {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Release);
-        BUSY.store(false, Ordering::Release);
+        self.session.finished.store(true, Ordering::Release);
+        self.spinning.store(false, Ordering::Release);
     }
 }
 
-impl Roster {
-    /// Looks for work until the watch is over, unless it is too late to begin.
-    fn keep_watch(&self) {
-        if self.members.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
+impl SpinSession {
+    /// Executes jobs of the pool until the session is finished. Returns at once if the session is
+    /// closed.
+    fn spin(&self) {
+        if self.joined.fetch_add(1, Ordering::AcqRel) & CLOSED != 0 {
             return;
         }
-        let mut idle = 0;
-        while !self.over.load(Ordering::Acquire) {
+        let mut rounds = 0;
+        while !self.finished.load(Ordering::Acquire) {
             match rayon::yield_now() {
-                Some(rayon::Yield::Executed) => idle = 0,
-                _ if idle < ROUNDS => {
-                    idle += 1;
+                Some(rayon::Yield::Executed) => rounds = 0,
+                _ if rounds < SPINS_BEFORE_YIELD => {
+                    rounds += 1;
                     std::hint::spin_loop();
                 }
                 _ => std::thread::yield_now(),
@@ -94,17 +108,24 @@ mod tests {
 
     use super::*;
 
+    fn pool(threads: usize) -> rayon::ThreadPool {
+        rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("a small pool")
+    }
+
     #[test]
-    fn work_inside_work_beside_work_ends() {
+    fn nested_and_concurrent_calls_do_not_deadlock() {
         let sum = |n: u64| (0..n).into_par_iter().map(|i| i % 7).sum::<u64>();
         let expected = sum(1000);
-        // From outside threads at once, each with work of its own inside, and from inside the pool.
+        let pool = pool(3);
+        // Four threads outside the pool, each with calls nested inside its work.
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        let nested = keep_threads_awake(|| {
-                            (0..8).into_par_iter().map(|_| keep_threads_awake(|| sum(1000))).sum::<u64>()
+                        let nested = pool.install(|| {
+                            keep_threads_awake(|| {
+                                (0..8).into_par_iter().map(|_| keep_threads_awake(|| sum(1000))).sum::<u64>()
+                            })
                         });
                         assert_eq!(nested, 8 * expected);
                     }
@@ -114,10 +135,22 @@ mod tests {
     }
 
     #[test]
-    fn the_watch_ends_with_a_panic() {
-        for _ in 0..2 {
-            assert!(std::panic::catch_unwind(|| keep_threads_awake(|| panic!("on purpose"))).is_err());
-        }
-        assert_eq!(keep_threads_awake(|| 3), 3);
+    fn workers_spin_during_the_work_and_stop_after_a_panic() {
+        static SPINNING: AtomicBool = AtomicBool::new(false);
+        pool(2).install(|| {
+            for _ in 0..2 {
+                let work = || {
+                    assert!(SPINNING.load(Ordering::Acquire), "the guard lives during the work");
+                    panic!("on purpose")
+                };
+                let result: std::thread::Result<()> =
+                    std::panic::catch_unwind(|| run_with_spinning_workers(&SPINNING, work));
+                assert_eq!(result.unwrap_err().downcast_ref(), Some(&"on purpose"));
+                assert!(!SPINNING.load(Ordering::Acquire), "the guard is dropped");
+            }
+            // The other worker has left its loop, so a job for every worker of the pool ends.
+            rayon::broadcast(|_| ());
+            assert_eq!(run_with_spinning_workers(&SPINNING, || 3), 3);
+        });
     }
 }

@@ -1,20 +1,21 @@
-//! Attention of many queries to few keys, a block of queries at a time: the whole score matrix is
-//! never written.
+//! Multi-head attention of many queries to few keys, computed in blocks of queries so that the
+//! whole score matrix is never stored.
 //!
-//! Queries, keys and values stay in the layout in which a linear layer writes them, heads side by
-//! side in a token.
+//! Queries, keys and values have the layout in which a linear layer writes them: the heads of a
+//! token are adjacent.
 //!
 //! # Source
-//! Dao et al., NeurIPS 2022, arXiv:2205.14135, for the backward pass from the rows' log sums; the
-//! blocks are of queries only, as the keys of a pyramid transformer fit the cache.
+//! Dao et al., NeurIPS 2022, arXiv:2205.14135: the backward pass recomputes the weights from the
+//! log sums of the rows. Here only the queries are split in blocks, because the keys of a pyramid
+//! transformer fit in the cache.
 
 use rayon::prelude::*;
 
-use crate::activation::{exp, exp_below_largest, lane_sum};
-use crate::matrix::{Matrix, MatrixMut, product};
-use crate::simd::{Kernel, Lanes, dispatch};
+use crate::activation::{exp, exp_minus_max, lane_sum};
+use crate::matrix::{MatrixView, MatrixViewMut, product};
+use crate::simd::{Lanes, SimdKernel, Supported, dispatch};
 
-/// Sizes of an attention. Letters: B batch, N queries, M keys, H heads, d channels of a head.
+/// Sizes of an attention layer. Letters: B batch, N queries, M keys, H heads, d channels of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionShape {
     /// B.
@@ -29,10 +30,11 @@ pub struct AttentionShape {
     pub head_dim: usize,
 }
 
-/// Queries of which scores exist at once: with 512 keys they fit the second-level cache.
+/// Queries of a block. With 512 keys, the scores of a block fit in the second-level cache.
 const BLOCK: usize = 128;
-/// Parts of the queries whose gradients of keys and values are summed apart; a constant, so that
-/// the sum does not depend on the number of threads.
+/// Parts into which the queries are split in the backward pass; each has its own sums for the
+/// gradients of keys and values. A constant, so that results do not depend on the number of
+/// threads.
 const PARTS: usize = 8;
 
 impl AttentionShape {
@@ -60,65 +62,66 @@ impl AttentionShape {
     }
 }
 
-/// `y = softmax(scale q k^T) v` per head; overwrites `y`, and `log_sums` with the logarithm of each
-/// row's sum of exponentials.
+/// Attention, `y = softmax(scale q k^T) v` per head; overwrites `y` and `log_sums`.
+///
+/// `log_sums` are the logarithms of the sums of exponentials in the softmax, saved for
+/// [`backward`].
 ///
 /// # Shapes
 /// q `[B, N, H, d]`, key_value `[B, M, 2, H, d]` (keys, then values) -> y `[B, N, H, d]`, log_sums
 /// `[B, N, H]`
 /// # Panics
-/// If a slice's length differs from `shape` or a size is zero.
+/// If the length of a slice does not match `shape`, or a size is zero.
 pub fn forward(shape: &AttentionShape, scale: f32, q: &[f32], key_value: &[f32], y: &mut [f32], log_sums: &mut [f32]) {
     shape.check([q.len(), y.len()], key_value.len(), log_sums.len());
     let (channels, heads) = (shape.channels(), shape.heads);
     let items = y.par_chunks_mut(shape.queries * channels).zip(log_sums.par_chunks_mut(shape.queries * heads));
     items.enumerate().for_each(|(item, (y, log_sums))| {
         let q = &q[item * y.len()..][..y.len()];
-        let tokens = Tokens::new(shape, item, key_value);
+        let key_values = KeyValues::new(shape, item, key_value);
         let blocks = y.par_chunks_mut(BLOCK * channels).zip(log_sums.par_chunks_mut(BLOCK * heads));
         blocks.zip(q.par_chunks(BLOCK * channels)).for_each_init(Vec::new, |scores, ((y, log_sums), q)| {
             let rows = q.len() / channels;
             scores.resize(rows * shape.keys, 0.0);
-            let mut shares = [0.0; BLOCK];
+            let mut inverse_sums = [0.0; BLOCK];
             for head in 0..heads {
                 product(
-                    tokens.block(q, head),
-                    tokens.keys(head).transposed(),
+                    key_values.queries(q, head),
+                    key_values.keys(head).transposed(),
                     scale,
                     false,
-                    MatrixMut::of_rows(scores, shape.keys),
+                    MatrixViewMut::of_rows(scores, shape.keys),
                 );
-                dispatch(Exponentials {
+                dispatch(UnnormalisedSoftmax {
                     width: shape.keys,
                     scores,
-                    shares: &mut shares,
+                    inverse_sums: &mut inverse_sums,
                     heads,
                     log_sums: &mut log_sums[head..],
                 });
                 product(
-                    Matrix::of_rows(scores, shape.keys),
-                    tokens.values(head),
+                    MatrixView::of_rows(scores, shape.keys),
+                    key_values.values(head),
                     1.0,
                     false,
-                    tokens.block_mut(y, head),
+                    key_values.queries_mut(y, head),
                 );
-                // Dividing the few channels of the output by the row's sum costs less than dividing
-                // its many weights.
-                for (token, share) in y.chunks_exact_mut(channels).zip(shares) {
-                    token[head * shape.head_dim..][..shape.head_dim].iter_mut().for_each(|value| *value *= share);
+                // Scaling the few channels of an output token costs less than scaling its weights.
+                for (token, inverse_sum) in y.chunks_exact_mut(channels).zip(inverse_sums) {
+                    token[head * shape.head_dim..][..shape.head_dim].iter_mut().for_each(|value| *value *= inverse_sum);
                 }
             }
         });
     });
 }
 
-/// Gradients of [`forward`] from its output and log sums; overwrites `dq` and `d_key_value`.
+/// Gradients of the queries, keys and values of [`forward`], given its output and log sums;
+/// overwrites `dq` and `d_key_value`.
 ///
 /// # Shapes
-/// As there; dy and dq like y, d_key_value like key_value
+/// As in [`forward`]; dy and dq like y, d_key_value like key_value
 /// # Panics
 /// As [`forward`].
-#[allow(clippy::too_many_arguments)]
 pub fn backward(
     shape: &AttentionShape,
     scale: f32,
@@ -136,12 +139,12 @@ pub fn backward(
     items.enumerate().for_each(|(item, (dq, d_key_value))| {
         let [q, y, dy] = [q, y, dy].map(|all| &all[item * dq.len()..][..dq.len()]);
         let log_sums = &log_sums[item * shape.queries * heads..][..shape.queries * heads];
-        let tokens = Tokens::new(shape, item, key_value);
+        let key_values = KeyValues::new(shape, item, key_value);
         let part = queries_of_part * channels;
         let parts = dq.par_chunks_mut(part).enumerate().map(|(i, dq)| {
             let [q, y, dy] = [q, y, dy].map(|all| &all[i * part..][..dq.len()]);
             let log_sums = &log_sums[i * queries_of_part * heads..][..dq.len() / channels * heads];
-            tokens.part_backward(scale, q, [y, log_sums], dy, dq)
+            key_values.part_backward(scale, q, [y, log_sums], dy, dq)
         });
         let parts: Vec<Vec<f32>> = parts.collect();
         d_key_value.fill(0.0);
@@ -153,137 +156,156 @@ pub fn backward(
 
 /// Keys and values of one item of the batch.
 #[derive(Clone, Copy)]
-struct Tokens<'a> {
+struct KeyValues<'a> {
     shape: &'a AttentionShape,
     key_value: &'a [f32],
 }
 
-impl<'a> Tokens<'a> {
+impl<'a> KeyValues<'a> {
     fn new(shape: &'a AttentionShape, item: usize, key_value: &'a [f32]) -> Self {
         let length = 2 * shape.keys * shape.channels();
         Self { shape, key_value: &key_value[item * length..][..length] }
     }
 
     /// `[M, d]`.
-    fn keys(&self, head: usize) -> Matrix<'a> {
+    fn keys(&self, head: usize) -> MatrixView<'a> {
         self.keys_or_values(head * self.shape.head_dim)
     }
 
     /// `[M, d]`.
-    fn values(&self, head: usize) -> Matrix<'a> {
+    fn values(&self, head: usize) -> MatrixView<'a> {
         self.keys_or_values(self.shape.channels() + head * self.shape.head_dim)
     }
 
-    fn keys_or_values(&self, start: usize) -> Matrix<'a> {
+    fn keys_or_values(&self, start: usize) -> MatrixView<'a> {
         let size = [self.shape.keys, self.shape.head_dim];
-        Matrix { values: &self.key_value[start..], size, strides: [2 * self.shape.channels(), 1] }
+        MatrixView { values: &self.key_value[start..], size, strides: [2 * self.shape.channels(), 1] }
     }
 
-    /// One head of a block of queries, `[rows, d]`.
-    fn block<'b>(&self, tokens: &'b [f32], head: usize) -> Matrix<'b> {
+    /// One head of a block of queries, or of their outputs, `[rows, d]`.
+    fn queries<'b>(&self, tokens: &'b [f32], head: usize) -> MatrixView<'b> {
         let channels = self.shape.channels();
         let size = [tokens.len() / channels, self.shape.head_dim];
-        Matrix { values: &tokens[head * self.shape.head_dim..], size, strides: [channels, 1] }
+        MatrixView { values: &tokens[head * self.shape.head_dim..], size, strides: [channels, 1] }
     }
 
-    fn block_mut<'b>(&self, tokens: &'b mut [f32], head: usize) -> MatrixMut<'b> {
+    /// As [`KeyValues::queries`], to write.
+    fn queries_mut<'b>(&self, tokens: &'b mut [f32], head: usize) -> MatrixViewMut<'b> {
         let channels = self.shape.channels();
         let size = [tokens.len() / channels, self.shape.head_dim];
-        MatrixMut { values: &mut tokens[head * self.shape.head_dim..], size, row_stride: channels }
+        MatrixViewMut { values: &mut tokens[head * self.shape.head_dim..], size, row_stride: channels }
     }
 
-    /// Where the gradient of one head's keys or values is summed.
-    fn sums<'b>(&self, sums: &'b mut [f32], start: usize) -> MatrixMut<'b> {
+    /// One head of the gradients of keys or values, `[M, d]`.
+    fn gradient_mut<'b>(&self, sums: &'b mut [f32], start: usize) -> MatrixViewMut<'b> {
         let size = [self.shape.keys, self.shape.head_dim];
-        MatrixMut { values: &mut sums[start..], size, row_stride: 2 * self.shape.channels() }
+        MatrixViewMut { values: &mut sums[start..], size, row_stride: 2 * self.shape.channels() }
     }
 
-    /// Gradients by some queries: overwrites `dq` and returns what they add to the gradient of keys
-    /// and values.
+    /// Backward pass for a part of the queries: overwrites `dq` and returns the contribution to the
+    /// gradients of keys and values.
     fn part_backward(&self, scale: f32, q: &[f32], [y, log_sums]: [&[f32]; 2], dy: &[f32], dq: &mut [f32]) -> Vec<f32> {
         let AttentionShape { keys, heads, head_dim, .. } = *self.shape;
         let channels = self.shape.channels();
         let mut sums = vec![0.0; 2 * keys * channels];
-        let (mut weights, mut slopes) = (Vec::new(), Vec::new());
+        let (mut weights, mut gradients) = (Vec::new(), Vec::new());
         for (block, dq) in dq.chunks_mut(BLOCK * channels).enumerate() {
             let [q, y, dy] = [q, y, dy].map(|all| &all[block * BLOCK * channels..][..dq.len()]);
             let log_sums = &log_sums[block * BLOCK * heads..];
             let rows = dq.len() / channels;
             weights.resize(rows * keys, 0.0);
-            slopes.resize(rows * keys, 0.0);
+            gradients.resize(rows * keys, 0.0);
             for head in 0..heads {
                 let start = head * head_dim;
                 product(
-                    self.block(q, head),
+                    self.queries(q, head),
                     self.keys(head).transposed(),
                     scale,
                     false,
-                    MatrixMut::of_rows(&mut weights, keys),
+                    MatrixViewMut::of_rows(&mut weights, keys),
                 );
                 product(
-                    self.block(dy, head),
+                    self.queries(dy, head),
                     self.values(head).transposed(),
                     1.0,
                     false,
-                    MatrixMut::of_rows(&mut slopes, keys),
+                    MatrixViewMut::of_rows(&mut gradients, keys),
                 );
                 for row in 0..rows {
                     let token = row * channels + start;
                     let mean = lane_sum(&y[token..][..head_dim], &dy[token..][..head_dim], |y, dy| y * dy);
-                    let (weights, slopes) = (&mut weights[row * keys..][..keys], &mut slopes[row * keys..][..keys]);
-                    dispatch(Slope { weights, slopes, log_sum: log_sums[row * heads + head], mean });
+                    let (weights, gradients) =
+                        (&mut weights[row * keys..][..keys], &mut gradients[row * keys..][..keys]);
+                    dispatch(ScoreGradient { weights, gradients, log_sum: log_sums[row * heads + head], mean });
                 }
-                let (weights, slopes) = (Matrix::of_rows(&weights, keys), Matrix::of_rows(&slopes, keys));
-                product(slopes, self.keys(head), scale, false, self.block_mut(dq, head));
-                product(slopes.transposed(), self.block(q, head), scale, true, self.sums(&mut sums, start));
-                product(weights.transposed(), self.block(dy, head), 1.0, true, self.sums(&mut sums, channels + start));
+                let (weights, gradients) = (MatrixView::of_rows(&weights, keys), MatrixView::of_rows(&gradients, keys));
+                product(gradients, self.keys(head), scale, false, self.queries_mut(dq, head));
+                product(
+                    gradients.transposed(),
+                    self.queries(q, head),
+                    scale,
+                    true,
+                    self.gradient_mut(&mut sums, start),
+                );
+                product(
+                    weights.transposed(),
+                    self.queries(dy, head),
+                    1.0,
+                    true,
+                    self.gradient_mut(&mut sums, channels + start),
+                );
             }
         }
         sums
     }
 }
 
-/// Scores to weights that are yet to be multiplied by their row's share, row by row.
-struct Exponentials<'a> {
+/// Replaces scores by their exponentials relative to the largest score of the row. A division by
+/// the sum of the row would complete the softmax.
+struct UnnormalisedSoftmax<'a> {
     width: usize,
     scores: &'a mut [f32],
-    /// One over each row's sum.
-    shares: &'a mut [f32],
-    /// Distance from one row's log sum to the next.
+    /// One over the sum of each row.
+    inverse_sums: &'a mut [f32],
+    /// Floats from the log sum of one row to the next.
     heads: usize,
     log_sums: &'a mut [f32],
 }
 
-impl Kernel for Exponentials<'_> {
+impl SimdKernel for UnnormalisedSoftmax<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
         let log_sums = self.log_sums.iter_mut().step_by(self.heads);
-        for ((row, share), log_sum) in self.scores.chunks_exact_mut(self.width).zip(self.shares).zip(log_sums) {
-            let (largest, sum) = exp_below_largest::<V>(row);
-            *share = 1.0 / sum;
+        for ((row, inverse_sum), log_sum) in
+            self.scores.chunks_exact_mut(self.width).zip(self.inverse_sums).zip(log_sums)
+        {
+            let (largest, sum) = exp_minus_max::<V>(row);
+            *inverse_sum = 1.0 / sum;
             *log_sum = largest + sum.ln();
         }
     }
 }
 
-/// One row's scores to weights, and gradients of its weights to gradients of its scores.
-struct Slope<'a> {
+/// For one row, replaces scores by weights, and gradients of the weights by gradients of the
+/// scores.
+struct ScoreGradient<'a> {
     weights: &'a mut [f32],
-    slopes: &'a mut [f32],
+    gradients: &'a mut [f32],
     log_sum: f32,
+    /// Mean of the gradients of the weights, weighted by the weights.
     mean: f32,
 }
 
-impl Kernel for Slope<'_> {
+impl SimdKernel for ScoreGradient<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        for (weight, slope) in self.weights.iter_mut().zip(self.slopes) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
+        for (weight, gradient) in self.weights.iter_mut().zip(self.gradients) {
             *weight = exp::<V>(*weight - self.log_sum);
-            *slope = *weight * (*slope - self.mean);
+            *gradient = *weight * (*gradient - self.mean);
         }
     }
 }
@@ -293,7 +315,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Attention as it is written, in f64.
+    /// Attention by its definition, in f64.
     fn reference(shape: &AttentionShape, scale: f64, q: &[f64], kv: &[f64]) -> Vec<f64> {
         let AttentionShape { batch, queries, keys, heads, head_dim } = *shape;
         let channels = heads * head_dim;
@@ -322,7 +344,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn values_and_gradients_equal_the_reference(
+        fn values_and_gradients_match_the_reference(
             batch in 1usize..3, queries in 1usize..150, keys in 1usize..20, heads in 1usize..4, head_dim in 1usize..7
         ) {
             let shape = AttentionShape { batch, queries, keys, heads, head_dim };
@@ -342,25 +364,25 @@ mod tests {
                 reference(&shape, scale, q, kv).iter().zip(&dy).map(|(y, dy)| y * dy).sum::<f64>()
             };
             let step = 1e-5;
-            let slope = |which: usize, at: usize| {
+            let derivative = |input: usize, at: usize| {
                 let moved = |by: f64| {
                     let mut inputs = [q.clone(), kv.clone()];
-                    inputs[which][at] += by;
+                    inputs[input][at] += by;
                     loss(&inputs[0], &inputs[1])
                 };
                 (moved(step) - moved(-step)) / (2.0 * step)
             };
-            for (which, gradient) in [&dq, &dkv].into_iter().enumerate() {
+            for (input, gradient) in [&dq, &dkv].into_iter().enumerate() {
                 for at in [0, gradient.len() / 3, gradient.len() / 2, gradient.len() - 1] {
-                    let expected = slope(which, at);
-                    prop_assert!((f64::from(gradient[at]) - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{which} {at}: {} {expected}", gradient[at]);
+                    let expected = derivative(input, at);
+                    prop_assert!((f64::from(gradient[at]) - expected).abs() < 1e-3 * (1.0 + expected.abs()), "{input} {at}: {} {expected}", gradient[at]);
                 }
             }
         }
     }
 
     #[test]
-    fn the_same_bytes_at_any_number_of_threads() {
+    fn results_do_not_depend_on_the_number_of_threads() {
         let shape = AttentionShape { batch: 1, queries: 1000, keys: 33, heads: 2, head_dim: 8 };
         let (q, kv) = (narrow(&wave(shape.query_len(), 1.3)), narrow(&wave(shape.key_value_len(), 0.9)));
         let run = |threads| {

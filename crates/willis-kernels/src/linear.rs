@@ -1,50 +1,55 @@
-//! Linear maps of rows: `y = x W^T + b`.
+//! Linear layers on rows, `y = x W^T + b`, and their gradients.
 
 use rayon::prelude::*;
 
-use crate::matrix::{Matrix, MatrixMut, product};
+use crate::matrix::{MatrixView, MatrixViewMut, product};
 
-/// Rows per task of the products that give rows.
+/// Rows per task of the forward pass and of the gradient of the input.
 const TASK_ROWS: usize = 256;
-/// Pieces into which sums over rows are split at most, and the rows of a piece at least. Constants,
-/// so that results do not depend on the thread count.
-const ROW_PIECES: usize = 8;
-const PIECE_ROWS: usize = 1024;
+/// Most pieces into which sums over rows are split. A constant, so that results do not depend on
+/// the number of threads.
+const MAX_PIECES: usize = 8;
+/// Fewest rows of a piece.
+const MIN_PIECE_ROWS: usize = 1024;
 /// Rows of the weight gradient per task.
 const TASK_OUTPUTS: usize = 64;
 
-/// `y = x W^T + b` for every row; overwrites `y`.
+/// Applies a linear layer, `y = x W^T + b`; overwrites `y`.
 ///
 /// # Shapes
 /// x `[N, inputs]`, weight `[outputs, inputs]`, bias `[outputs]` -> y `[N, outputs]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn linear(inputs: usize, x: &[f32], weight: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     let outputs = check(inputs, x.len(), weight.len(), y.len());
     assert!(bias.is_none_or(|bias| bias.len() == outputs), "one bias per output");
-    let weight = Matrix::of_rows(weight, inputs).transposed();
+    let weight = MatrixView::of_rows(weight, inputs).transposed();
     y.par_chunks_mut(TASK_ROWS * outputs).zip(x.par_chunks(TASK_ROWS * inputs)).for_each(|(y, x)| {
         if let Some(bias) = bias {
             y.chunks_exact_mut(outputs).for_each(|row| row.copy_from_slice(bias));
         }
-        product(Matrix::of_rows(x, inputs), weight, 1.0, bias.is_some(), MatrixMut::of_rows(y, outputs));
+        product(MatrixView::of_rows(x, inputs), weight, 1.0, bias.is_some(), MatrixViewMut::of_rows(y, outputs));
     });
 }
 
-/// Gradient of [`linear`]'s input: `dx = dy W`; overwrites `dx`.
+/// Gradient of the input of [`linear`], `dx = dy W`; overwrites `dx`.
 ///
+/// # Shapes
+/// weight `[outputs, inputs]`, dy `[N, outputs]` -> dx `[N, inputs]`
 /// # Panics
 /// As [`linear`].
 pub fn input_gradient(inputs: usize, weight: &[f32], dy: &[f32], dx: &mut [f32]) {
     let outputs = check(inputs, dx.len(), weight.len(), dy.len());
-    let weight = Matrix::of_rows(weight, inputs);
+    let weight = MatrixView::of_rows(weight, inputs);
     dx.par_chunks_mut(TASK_ROWS * inputs).zip(dy.par_chunks(TASK_ROWS * outputs)).for_each(|(dx, dy)| {
-        product(Matrix::of_rows(dy, outputs), weight, 1.0, false, MatrixMut::of_rows(dx, inputs));
+        product(MatrixView::of_rows(dy, outputs), weight, 1.0, false, MatrixViewMut::of_rows(dx, inputs));
     });
 }
 
-/// Gradient of [`linear`]'s weight: `dW = dy^T x`; overwrites `dw`.
+/// Gradient of the weight of [`linear`], `dW = dy^T x`; overwrites `dw`.
 ///
+/// # Shapes
+/// x `[N, inputs]`, dy `[N, outputs]` -> dw `[outputs, inputs]`
 /// # Panics
 /// As [`linear`].
 pub fn weight_gradient(inputs: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
@@ -56,12 +61,12 @@ pub fn weight_gradient(inputs: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
             &values[start..values.len().min(start + rows * width)]
         });
         dw.par_chunks_mut(TASK_OUTPUTS * inputs).enumerate().for_each(|(task, dw)| {
-            let columns = Matrix {
+            let columns = MatrixView {
                 values: &dy[task * TASK_OUTPUTS..],
                 size: [dw.len() / inputs, dy.len() / outputs],
                 strides: [1, outputs],
             };
-            product(columns, Matrix::of_rows(x, inputs), 1.0, false, MatrixMut::of_rows(dw, inputs));
+            product(columns, MatrixView::of_rows(x, inputs), 1.0, false, MatrixViewMut::of_rows(dw, inputs));
         });
     };
     let pieces = (x.len() / inputs).div_ceil(rows);
@@ -77,10 +82,12 @@ pub fn weight_gradient(inputs: usize, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     }
 }
 
-/// Gradient of [`linear`]'s bias, the sum over rows; overwrites `db`.
+/// Gradient of the bias of [`linear`], the sum of `dy` over rows; overwrites `db`.
 ///
+/// # Shapes
+/// dy `[N, outputs]` -> db `[outputs]`
 /// # Panics
-/// If `dy` is no whole number of rows.
+/// If the length of `dy` is not a multiple of the length of `db`.
 pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
     let outputs = db.len();
     assert!(outputs > 0 && dy.len().is_multiple_of(outputs), "whole rows of {outputs} floats");
@@ -99,10 +106,10 @@ pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
 }
 
 fn piece_rows(rows: usize) -> usize {
-    rows.div_ceil(ROW_PIECES).max(PIECE_ROWS)
+    rows.div_ceil(MAX_PIECES).max(MIN_PIECE_ROWS)
 }
 
-/// Number of outputs.
+/// Checks the lengths and returns the number of outputs.
 fn check(inputs: usize, x: usize, weight: usize, y: usize) -> usize {
     assert!(
         inputs > 0 && x > 0 && weight > 0 && x.is_multiple_of(inputs) && weight.is_multiple_of(inputs),
@@ -159,13 +166,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_sums_it_stands_for(rows in 1usize..40, inputs in 1usize..20, outputs in 1usize..80) {
+        fn values_and_gradients_equal_direct_sums(rows in 1usize..40, inputs in 1usize..20, outputs in 1usize..80) {
             compare(rows, inputs, outputs);
         }
     }
 
     #[test]
-    fn many_rows_fall_into_pieces() {
-        compare(2 * PIECE_ROWS + 5, 3, 70);
+    fn many_rows_are_summed_in_pieces() {
+        compare(2 * MIN_PIECE_ROWS + 5, 3, 70);
     }
 }

@@ -1,78 +1,80 @@
-//! Products of matrices that lie anywhere in slices, on the calling thread; who calls decides what
-//! runs in parallel.
+//! Matrix products on the calling thread, over strided views of slices; callers decide what runs in
+//! parallel.
 
 use gemm::{Parallelism, gemm};
 
-use crate::shared::Disjoint;
+use crate::shared::DisjointSlice;
 
-/// A matrix somewhere in a slice.
+/// A strided matrix within a slice.
 #[derive(Clone, Copy)]
-pub(crate) struct Matrix<'a> {
+pub(crate) struct MatrixView<'a> {
     pub values: &'a [f32],
+    /// Rows and columns.
     pub size: [usize; 2],
+    /// Floats from one row to the next, and from one column to the next.
     pub strides: [usize; 2],
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> MatrixView<'a> {
     /// The whole slice as rows of `width`.
     pub fn of_rows(values: &'a [f32], width: usize) -> Self {
         Self { values, size: [values.len() / width, width], strides: [width, 1] }
     }
 
     pub fn transposed(self) -> Self {
-        let ([rows, columns], [down, right]) = (self.size, self.strides);
-        Self { size: [columns, rows], strides: [right, down], ..self }
+        let ([rows, columns], [row_stride, column_stride]) = (self.size, self.strides);
+        Self { size: [columns, rows], strides: [column_stride, row_stride], ..self }
     }
 }
 
-/// A matrix to write, its rows contiguous.
-pub(crate) struct MatrixMut<'a> {
+/// A mutable matrix whose rows are contiguous.
+pub(crate) struct MatrixViewMut<'a> {
     pub values: &'a mut [f32],
     pub size: [usize; 2],
     pub row_stride: usize,
 }
 
-impl<'a> MatrixMut<'a> {
+impl<'a> MatrixViewMut<'a> {
     /// The whole slice as rows of `width`.
     pub fn of_rows(values: &'a mut [f32], width: usize) -> Self {
         Self { size: [values.len() / width, width], row_stride: width, values }
     }
 }
 
-/// `to = scale a b`, or `to += scale a b`.
-pub(crate) fn product(a: Matrix<'_>, b: Matrix<'_>, scale: f32, add: bool, to: MatrixMut<'_>) {
-    let MatrixMut { values, size, row_stride } = to;
-    // SAFETY: the slice is exclusive.
-    unsafe { product_within(a, b, scale, add, &Disjoint::new(values), 0, size, row_stride) }
+/// A matrix of contiguous rows within an output that parallel tasks share.
+pub(crate) struct SharedMatrix<'a> {
+    pub values: &'a DisjointSlice<'a>,
+    /// Index of the first element.
+    pub start: usize,
+    pub size: [usize; 2],
+    pub row_stride: usize,
 }
 
-/// [`product`] into a part of an output that other tasks fill elsewhere: rows `row_stride` apart,
-/// the first at `start`.
+/// `to = scale a b`, or `to += scale a b` if `add`.
+pub(crate) fn product(a: MatrixView<'_>, b: MatrixView<'_>, scale: f32, add: bool, to: MatrixViewMut<'_>) {
+    let MatrixViewMut { values, size, row_stride } = to;
+    let to = SharedMatrix { values: &DisjointSlice::new(values), start: 0, size, row_stride };
+    // SAFETY: `values` is borrowed exclusively until this function returns.
+    unsafe { product_shared(a, b, scale, add, to) }
+}
+
+/// [`product`] into an output that other tasks write elsewhere.
 ///
 /// # Safety
-/// While this runs, nothing else may touch the elements it writes.
-#[allow(clippy::too_many_arguments)]
-pub(crate) unsafe fn product_within(
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    scale: f32,
-    add: bool,
-    to: &Disjoint<'_>,
-    start: usize,
-    size: [usize; 2],
-    row_stride: usize,
-) {
-    let ([m, k], [k_too, n]) = (a.size, b.size);
-    assert!(k == k_too && size == [m, n] && m * n * k > 0, "{:?} times {:?} into {size:?}", a.size, b.size);
-    let holds = |length: usize, size: [usize; 2], strides: [usize; 2]| {
+/// While this runs, nothing else may access the elements of `to`.
+pub(crate) unsafe fn product_shared(a: MatrixView<'_>, b: MatrixView<'_>, scale: f32, add: bool, to: SharedMatrix<'_>) {
+    let SharedMatrix { values, start, size, row_stride } = to;
+    let ([m, k], [inner, n]) = (a.size, b.size);
+    assert!(k == inner && size == [m, n] && m * n * k > 0, "{:?} times {:?} into {size:?}", a.size, b.size);
+    let is_inside = |length: usize, size: [usize; 2], strides: [usize; 2]| {
         (size[0] - 1) * strides[0] + (size[1] - 1) * strides[1] < length
     };
-    assert!(holds(a.values.len(), a.size, a.strides) && holds(b.values.len(), b.size, b.strides));
-    assert!(row_stride >= n, "rows of {n} that overlap");
-    let to = to.pointer(start, (m - 1) * row_stride + n);
-    // SAFETY: every index of the three matrices lies in its slice by the assertions above and
-    // `pointer`'s; the rows of `to` do not overlap, and nothing else touches them by the caller's
-    // promise.
+    assert!(is_inside(a.values.len(), a.size, a.strides) && is_inside(b.values.len(), b.size, b.strides));
+    assert!(row_stride >= n, "rows of {n} overlap at a stride of {row_stride}");
+    let to = values.pointer(start, (m - 1) * row_stride + n);
+    // SAFETY: by the assertions above and in `pointer`, every element of the three matrices is
+    // inside its slice; the rows of `to` do not overlap, and the caller guarantees that nothing
+    // else accesses them.
     unsafe {
         gemm(
             m,

@@ -1,40 +1,41 @@
-//! Normalisation: layer norm over the last axis, instance norm over space, and batch norm as it is
-//! evaluated: a scale and an offset per channel.
+//! Layer norm over the last axis, instance norm over space, and a scale and offset per channel,
+//! which is batch norm in inference.
 
 use crate::activation::lane_sum;
-use crate::simd::{Kernel, Lanes, dispatch};
+use crate::simd::{Lanes, SimdKernel, Supported, dispatch};
 use rayon::prelude::*;
 
-/// Floats per task, and the run over which sums stay in f32 before they join an f64 total.
+/// Floats per task.
 const TASK_FLOATS: usize = 16 * 1024;
+/// Floats that are summed in f32 before the sum is added to a total in f64.
 const RUN_FLOATS: usize = 1024;
 /// Pieces into which sums over rows are split. A constant, so that results do not depend on the
-/// thread count.
+/// number of threads.
 const ROW_PIECES: usize = 16;
 
-/// What the backward pass needs of each normalised row.
+/// Statistics of a normalised row, saved for the backward pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct RowStats {
     /// Mean of the row.
     pub mean: f32,
-    /// `1 / sqrt(variance + epsilon)`, with the biased variance.
+    /// `1 / sqrt(variance + epsilon)` with the biased variance.
     pub inverse_deviation: f32,
 }
 
-/// Layer norm: each row of `gain.len()` floats is standardised, then
+/// Layer norm: standardises each row of `gain.len()` floats, then computes
 /// `y = gain * standardised + shift` per column. Overwrites `y` and `stats`.
 ///
 /// # Shapes
 /// x `[N, width]`, gain and shift `[width]` -> y `[N, width]`, stats `[N]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn layer_norm(x: &[f32], gain: &[f32], shift: &[f32], epsilon: f32, y: &mut [f32], stats: &mut [RowStats]) {
     let width = gain.len();
     check(width, x.len(), y.len(), stats.len());
     assert_eq!(shift.len(), width, "one shift per gain");
     let rows = TASK_FLOATS.div_ceil(width);
     let tasks = y.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).zip(stats.par_chunks_mut(rows));
-    tasks.for_each(|((y, x), stats)| dispatch(LayerNorm { x, gain, shift, epsilon, y, stats }));
+    tasks.for_each(|((y, x), stats)| dispatch(LayerNormRows { x, gain, shift, epsilon, y, stats }));
 }
 
 /// Gradients of [`layer_norm`]; overwrites `dx`, `dgain` and `dshift`.
@@ -42,7 +43,7 @@ pub fn layer_norm(x: &[f32], gain: &[f32], shift: &[f32], epsilon: f32, y: &mut 
 /// # Shapes
 /// x, dy, dx `[N, width]`, stats `[N]`, gain, dgain, dshift `[width]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn layer_norm_backward(
     x: &[f32],
     gain: &[f32],
@@ -61,7 +62,7 @@ pub fn layer_norm_backward(
         .zip(dx.par_chunks_mut(rows * width))
         .map(|(((x, dy), stats), dx)| {
             let mut sums = vec![0.0; 2 * width];
-            dispatch(LayerNormBackward { x, gain, stats, dy, dx, sums: &mut sums });
+            dispatch(LayerNormGradient { x, gain, stats, dy, dx, sums: &mut sums });
             sums
         })
         .collect();
@@ -71,13 +72,13 @@ pub fn layer_norm_backward(
     }
 }
 
-/// Instance norm: each volume is standardised, then `y = gain * standardised + shift` per channel.
-/// Overwrites `y` and `stats`.
+/// Instance norm: standardises each volume, then computes `y = gain * standardised + shift` per
+/// channel. Overwrites `y` and `stats`.
 ///
 /// # Shapes
 /// x `[B, C, volume]`, gain and shift `[C]` -> y `[B, C, volume]`, stats `[B, C]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn instance_norm(
     volume: usize,
     x: &[f32],
@@ -92,9 +93,9 @@ pub fn instance_norm(
     let tasks = y.par_chunks_mut(volume).zip(x.par_chunks(volume)).zip(stats.par_iter_mut());
     tasks.enumerate().for_each(|(row, ((y, x), stats))| {
         let channel = row % gain.len();
-        dispatch(Statistics { x, epsilon, stats });
+        dispatch(NormStatistics { x, epsilon, stats });
         let scale = gain[channel] * stats.inverse_deviation;
-        dispatch(Affine { x, scale, offset: shift[channel] - scale * stats.mean, y });
+        dispatch(ScaleAndOffset { x, scale, offset: shift[channel] - scale * stats.mean, y });
     });
 }
 
@@ -103,8 +104,8 @@ pub fn instance_norm(
 /// # Shapes
 /// x, dy, dx `[B, C, volume]`, stats `[B, C]`, gain, dgain, dshift `[C]`
 /// # Panics
-/// If lengths do not fit together.
-#[allow(clippy::too_many_arguments)]
+/// If the lengths do not match.
+#[expect(clippy::too_many_arguments, reason = "one slice per input and gradient, as in `layer_norm_backward`")]
 pub fn instance_norm_backward(
     volume: usize,
     x: &[f32],
@@ -117,29 +118,31 @@ pub fn instance_norm_backward(
 ) {
     check(volume, x.len(), dx.len(), stats.len());
     let channels = gain.len();
-    assert!(stats.len().is_multiple_of(channels), "whole items of {channels} channels");
+    assert!(stats.len().is_multiple_of(channels), "the length is not a multiple of {channels} channels");
     assert_eq!([dy.len(), dgain.len(), dshift.len()], [x.len(), channels, channels], "lengths of dy, dgain, dshift");
     let inputs = x.par_chunks(volume).zip(dy.par_chunks(volume)).zip(stats);
     let sums: Vec<[f64; 2]> = inputs
         .zip(dx.par_chunks_mut(volume))
         .enumerate()
-        .map(|(row, (((x, dy), &stats), dx))| dispatch(VolumeBackward { x, gain: gain[row % channels], stats, dy, dx }))
+        .map(|(row, (((x, dy), &stats), dx))| {
+            dispatch(InstanceNormGradient { x, gain: gain[row % channels], stats, dy, dx })
+        })
         .collect();
-    sum_of_channels(&sums, dgain, dshift);
+    sum_over_batch(&sums, dgain, dshift);
 }
 
-/// `y = scale x + offset` per channel; overwrites `y`.
+/// Scale and offset per channel, `y = scale x + offset`; overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, C, volume]`, scale and offset `[C]` -> y `[B, C, volume]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn channel_affine(volume: usize, x: &[f32], scale: &[f32], offset: &[f32], y: &mut [f32]) {
     check_channels(volume, x.len(), y.len(), scale.len());
     assert_eq!(scale.len(), offset.len(), "one offset per scale");
     y.par_chunks_mut(volume).zip(x.par_chunks(volume)).enumerate().for_each(|(row, (y, x))| {
         let channel = row % scale.len();
-        dispatch(Affine { x, scale: scale[channel], offset: offset[channel], y });
+        dispatch(ScaleAndOffset { x, scale: scale[channel], offset: offset[channel], y });
     });
 }
 
@@ -148,7 +151,7 @@ pub fn channel_affine(volume: usize, x: &[f32], scale: &[f32], offset: &[f32], y
 /// # Shapes
 /// x, dy, dx `[B, C, volume]`, scale, dscale, doffset `[C]`
 /// # Panics
-/// If lengths do not fit together.
+/// If the lengths do not match.
 pub fn channel_affine_backward(
     volume: usize,
     x: &[f32],
@@ -168,15 +171,15 @@ pub fn channel_affine_backward(
     let sums: Vec<[f64; 2]> = (x.par_chunks(volume).zip(dy.par_chunks(volume)).zip(dx.par_chunks_mut(volume)))
         .enumerate()
         .map(|(row, ((x, dy), dx))| {
-            dispatch(Affine { x: dy, scale: scale[row % channels], offset: 0.0, y: dx });
-            dispatch(AffineSums { x, dy })
+            dispatch(ScaleAndOffset { x: dy, scale: scale[row % channels], offset: 0.0, y: dx });
+            dispatch(ScaleAndOffsetGradient { x, dy })
         })
         .collect();
-    sum_of_channels(&sums, dscale, doffset);
+    sum_over_batch(&sums, dscale, doffset);
 }
 
-/// Sums over the batch of two values per volume.
-fn sum_of_channels(sums: &[[f64; 2]], first: &mut [f32], second: &mut [f32]) {
+/// Sums two values per volume over the batch.
+fn sum_over_batch(sums: &[[f64; 2]], first: &mut [f32], second: &mut [f32]) {
     let channels = first.len();
     for channel in 0..channels {
         let total = |part: usize| sums.iter().skip(channel).step_by(channels).map(|s| s[part]).sum::<f64>() as f32;
@@ -186,7 +189,10 @@ fn sum_of_channels(sums: &[[f64; 2]], first: &mut [f32], second: &mut [f32]) {
 
 fn check_channels(volume: usize, from: usize, to: usize, channels: usize) {
     assert!(volume > 0 && channels > 0, "volumes and channels must not be empty");
-    assert!(from == to && from.is_multiple_of(volume * channels), "whole items of {channels} channels");
+    assert!(
+        from == to && from.is_multiple_of(volume * channels),
+        "the length is not a multiple of {channels} channels"
+    );
 }
 
 fn check(width: usize, from: usize, to: usize, stats: usize) {
@@ -194,23 +200,24 @@ fn check(width: usize, from: usize, to: usize, stats: usize) {
     assert_eq!([from, to], [stats * width; 2], "{stats} rows of {width} floats");
 }
 
-struct Statistics<'a> {
+/// [`statistics`] of one volume.
+struct NormStatistics<'a> {
     x: &'a [f32],
     epsilon: f32,
     stats: &'a mut RowStats,
 }
 
-impl Kernel for Statistics<'_> {
+impl SimdKernel for NormStatistics<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
         *self.stats = statistics(self.x, self.epsilon);
     }
 }
 
-/// Rows whose roots and quotients are taken together: one by one each would wait for the row's
-/// sums.
+/// Rows whose statistics are computed together, so that the square roots and divisions of one row
+/// do not wait for its sums.
 const ROWS: usize = 16;
 
 /// [`statistics`] of up to [`ROWS`] rows.
@@ -229,7 +236,7 @@ fn statistics_of_rows(x: &[f32], width: usize, epsilon: f32, rows: &mut [RowStat
     }
 }
 
-/// Two passes: the mean, then the mean square distance from it.
+/// Statistics of one row in two passes: the mean, then the mean squared deviation from it.
 #[inline(always)]
 fn statistics(x: &[f32], epsilon: f32) -> RowStats {
     let mean = (total(x, x, |value, _| value) / x.len() as f64) as f32;
@@ -237,43 +244,45 @@ fn statistics(x: &[f32], epsilon: f32) -> RowStats {
     RowStats { mean, inverse_deviation: (1.0 / (variance + f64::from(epsilon)).sqrt()) as f32 }
 }
 
+/// Sum of `term(a, b)` over one row, in f64 over f32 sums of short runs.
 #[inline(always)]
 fn total(a: &[f32], b: &[f32], term: impl Fn(f32, f32) -> f32) -> f64 {
     a.chunks(RUN_FLOATS).zip(b.chunks(RUN_FLOATS)).map(|(a, b)| f64::from(lane_sum(a, b, &term))).sum()
 }
 
-/// Sum of `x dy` and of `dy`.
-struct AffineSums<'a> {
+/// Gradients of the scale and of the offset from one volume: the sums of `x dy` and of `dy`.
+struct ScaleAndOffsetGradient<'a> {
     x: &'a [f32],
     dy: &'a [f32],
 }
 
-impl Kernel for AffineSums<'_> {
+impl SimdKernel for ScaleAndOffsetGradient<'_> {
     type Output = [f64; 2];
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> [f64; 2] {
+    fn run<V: Lanes>(self, _: Supported<V>) -> [f64; 2] {
         [total(self.x, self.dy, |x, dy| x * dy), total(self.dy, self.dy, |dy, _| dy)]
     }
 }
 
-struct Affine<'a> {
+/// `y = scale x + offset` for one volume.
+struct ScaleAndOffset<'a> {
     x: &'a [f32],
     scale: f32,
     offset: f32,
     y: &'a mut [f32],
 }
 
-impl Kernel for Affine<'_> {
+impl SimdKernel for ScaleAndOffset<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
         self.y.iter_mut().zip(self.x).for_each(|(y, x)| *y = x * self.scale + self.offset);
     }
 }
 
-struct LayerNorm<'a> {
+struct LayerNormRows<'a> {
     x: &'a [f32],
     gain: &'a [f32],
     shift: &'a [f32],
@@ -282,11 +291,11 @@ struct LayerNorm<'a> {
     stats: &'a mut [RowStats],
 }
 
-impl Kernel for LayerNorm<'_> {
+impl SimdKernel for LayerNormRows<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
         let width = self.gain.len();
         let blocks = self.x.chunks(ROWS * width).zip(self.y.chunks_mut(ROWS * width)).zip(self.stats.chunks_mut(ROWS));
         for ((x, y), rows) in blocks {
@@ -301,7 +310,7 @@ impl Kernel for LayerNorm<'_> {
     }
 }
 
-struct LayerNormBackward<'a> {
+struct LayerNormGradient<'a> {
     x: &'a [f32],
     gain: &'a [f32],
     stats: &'a [RowStats],
@@ -311,13 +320,13 @@ struct LayerNormBackward<'a> {
     sums: &'a mut [f32],
 }
 
-impl Kernel for LayerNormBackward<'_> {
+impl SimdKernel for LayerNormGradient<'_> {
     type Output = ();
 
-    /// `dx = (dh - mean(dh) - h mean(dh h)) / deviation` with `h` the standardised row and
+    /// `dx = (dh - mean(dh) - h mean(dh h)) / deviation`, where `h` is the standardised row and
     /// `dh = dy gain`.
     #[inline(always)]
-    fn run<V: Lanes>(self) {
+    fn run<V: Lanes>(self, _: Supported<V>) {
         let width = self.gain.len();
         let (dgain, dshift) = self.sums.split_at_mut(width);
         let inputs = self.x.chunks_exact(width).zip(self.dy.chunks_exact(width)).zip(self.stats);
@@ -339,7 +348,8 @@ impl Kernel for LayerNormBackward<'_> {
     }
 }
 
-struct VolumeBackward<'a> {
+/// Gradient of instance norm on one volume.
+struct InstanceNormGradient<'a> {
     x: &'a [f32],
     gain: f32,
     stats: RowStats,
@@ -347,12 +357,12 @@ struct VolumeBackward<'a> {
     dx: &'a mut [f32],
 }
 
-impl Kernel for VolumeBackward<'_> {
+impl SimdKernel for InstanceNormGradient<'_> {
     /// Contributions to the gradients of the gain and of the shift.
     type Output = [f64; 2];
 
     #[inline(always)]
-    fn run<V: Lanes>(self) -> [f64; 2] {
+    fn run<V: Lanes>(self, _: Supported<V>) -> [f64; 2] {
         let RowStats { mean, inverse_deviation } = self.stats;
         let count = self.x.len() as f64;
         let shift = total(self.dy, self.dy, |dy, _| dy);
@@ -413,8 +423,8 @@ mod tests {
         }
     }
 
-    /// Slopes of `loss` in each element of `at`, by central differences.
-    fn slopes(at: &[f32], loss: impl Fn(&[f32]) -> f64) -> Vec<f64> {
+    /// Derivative of `loss` in each element of `at`, by central differences.
+    fn derivatives(at: &[f32], loss: impl Fn(&[f32]) -> f64) -> Vec<f64> {
         let step = |index: usize, by: f32| {
             let mut at = at.to_vec();
             at[index] += by;
@@ -423,9 +433,9 @@ mod tests {
         (0..at.len()).map(|index| (step(index, 1e-2) - step(index, -1e-2)) / 2e-2).collect()
     }
 
-    fn assert_close(got: &[f32], expected: &[f64], what: &str) {
+    fn assert_close(got: &[f32], expected: &[f64], name: &str) {
         for (got, expected) in got.iter().zip(expected) {
-            assert!((f64::from(*got) - expected).abs() < 2e-3 * (1.0 + expected.abs()), "{what}: {got} {expected}");
+            assert!((f64::from(*got) - expected).abs() < 2e-3 * (1.0 + expected.abs()), "{name}: {got} {expected}");
         }
     }
 
@@ -450,9 +460,9 @@ mod tests {
             } else {
                 layer_norm_backward(&x, &gain, &stats, &dy, &mut dx, &mut dgain, &mut dshift);
             }
-            assert_close(&dx, &slopes(&x, |x| dot(&forward(x, &gain, &shift).0, &dy)), "dx");
-            assert_close(&dgain, &slopes(&gain, |gain| dot(&forward(&x, gain, &shift).0, &dy)), "dgain");
-            assert_close(&dshift, &slopes(&shift, |shift| dot(&forward(&x, &gain, shift).0, &dy)), "dshift");
+            assert_close(&dx, &derivatives(&x, |x| dot(&forward(x, &gain, &shift).0, &dy)), "dx");
+            assert_close(&dgain, &derivatives(&gain, |gain| dot(&forward(&x, gain, &shift).0, &dy)), "dgain");
+            assert_close(&dshift, &derivatives(&shift, |shift| dot(&forward(&x, &gain, shift).0, &dy)), "dshift");
         }
     }
 }

@@ -1,38 +1,39 @@
-//! Resampling of volumes to another grid and its adjoint, one axis after the other.
+//! Resampling of volumes to another grid, and its gradient, one axis after the other.
 //!
-//! Along an axis every method is a sparse matrix with at most two entries per row; the gradient is
-//! its transpose.
+//! Along one axis an interpolation is a sparse matrix with at most two entries per row; the
+//! gradient is the transposed matrix.
 
 use rayon::prelude::*;
 
-/// Rows' worth of floats below which work is not shared between threads.
+/// Fewest floats of a task.
 const MIN_TASK_FLOATS: usize = 16 * 1024;
 
-/// How a value between voxels is found. Indices follow PyTorch's `interpolate`.
+/// Where output voxels lie between input voxels, as in PyTorch's `interpolate` with
+/// `mode="trilinear"`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interpolation {
-    /// The source voxel at `floor(index * input / output)` (`mode="nearest"`).
-    Nearest,
-    /// Linear between voxel centres, edges repeated (`mode="trilinear", align_corners=False`).
+    /// The corners of the first and last voxels are aligned; the edge voxels are repeated beyond
+    /// their centres (`align_corners=False`).
     Linear,
-    /// Linear with the corner voxels' centres aligned (`mode="trilinear", align_corners=True`).
+    /// The centres of the first and last voxels are aligned (`align_corners=True`).
     LinearAligned,
 }
 
-/// Resamples `volumes` (batch times channels) volumes of `input` voxels to `output` voxels;
-/// overwrites `y`.
+/// Resamples `volumes` (batch times channels) volumes from the extents `input` to the extents
+/// `output`; overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, C, D, H, W]` -> y `[B, C, D', H', W']`
 /// # Panics
-/// If a slice's length differs from its shape or an extent is zero.
+/// If the length of a slice does not match its shape, or an extent is zero.
 pub fn resize(volumes: usize, input: [usize; 3], output: [usize; 3], how: Interpolation, x: &[f32], y: &mut [f32]) {
     check(volumes, input, output, x.len(), y.len());
-    let matrices: [Matrix; 3] = std::array::from_fn(|axis| Matrix::new(input[axis], output[axis], how));
-    run(volumes, input, &matrices, x, y);
+    let matrices: [InterpolationMatrix; 3] =
+        std::array::from_fn(|axis| InterpolationMatrix::new(input[axis], output[axis], how));
+    apply_along_axes(volumes, input, &matrices, x, y);
 }
 
-/// Gradient of the input: the adjoint of [`resize`] applied to `dy`; overwrites `dx`.
+/// Gradient of the input of [`resize`]: its adjoint, applied to `dy`; overwrites `dx`.
 ///
 /// # Shapes
 /// dy `[B, C, D', H', W']` -> dx `[B, C, D, H, W]`
@@ -47,8 +48,9 @@ pub fn resize_gradient(
     dx: &mut [f32],
 ) {
     check(volumes, input, output, dx.len(), dy.len());
-    let matrices: [Matrix; 3] = std::array::from_fn(|axis| Matrix::new(input[axis], output[axis], how).transposed());
-    run(volumes, output, &matrices, dy, dx);
+    let matrices: [InterpolationMatrix; 3] =
+        std::array::from_fn(|axis| InterpolationMatrix::new(input[axis], output[axis], how).transposed());
+    apply_along_axes(volumes, output, &matrices, dy, dx);
 }
 
 fn check(volumes: usize, input: [usize; 3], output: [usize; 3], x: usize, y: usize) {
@@ -57,9 +59,9 @@ fn check(volumes: usize, input: [usize; 3], output: [usize; 3], x: usize, y: usi
     assert_eq!([x, y], expected, "lengths of {volumes} volumes of {input:?} and {output:?}");
 }
 
-/// Applies one matrix per axis. Rows along x are gathered one float at a time, so x goes where the
-/// data is smallest.
-fn run(volumes: usize, from: [usize; 3], matrices: &[Matrix; 3], x: &[f32], y: &mut [f32]) {
+/// Applies one matrix per axis. The x axis reads single floats, so it comes first when the volumes
+/// grow and last when they shrink: where the data is smallest.
+fn apply_along_axes(volumes: usize, from: [usize; 3], matrices: &[InterpolationMatrix; 3], x: &[f32], y: &mut [f32]) {
     let order = if y.len() >= x.len() { [2, 1, 0] } else { [0, 1, 2] };
     let active: Vec<usize> = order.into_iter().filter(|&axis| !matrices[axis].is_identity()).collect();
     let Some((&last, before)) = active.split_last() else {
@@ -68,7 +70,7 @@ fn run(volumes: usize, from: [usize; 3], matrices: &[Matrix; 3], x: &[f32], y: &
     let mut extents = from;
     let mut current = None::<Vec<f32>>;
     for &axis in before {
-        let mut next = vec![0.0; x_len(volumes, extents) / extents[axis] * matrices[axis].rows()];
+        let mut next = vec![0.0; floats(volumes, extents) / extents[axis] * matrices[axis].rows()];
         matrices[axis].apply(extents[axis + 1..].iter().product(), current.as_deref().unwrap_or(x), &mut next);
         extents[axis] = matrices[axis].rows();
         current = Some(next);
@@ -76,22 +78,22 @@ fn run(volumes: usize, from: [usize; 3], matrices: &[Matrix; 3], x: &[f32], y: &
     matrices[last].apply(extents[last + 1..].iter().product(), current.as_deref().unwrap_or(x), y);
 }
 
-fn x_len(volumes: usize, extents: [usize; 3]) -> usize {
+fn floats(volumes: usize, extents: [usize; 3]) -> usize {
     volumes * extents.iter().product::<usize>()
 }
 
-/// A sparse matrix, row by row.
-struct Matrix {
+/// A sparse matrix in compressed row form.
+struct InterpolationMatrix {
     columns: usize,
-    /// `entries[starts[row]..starts[row + 1]]` are the columns and weights of a row.
+    /// `entries[starts[row]..starts[row + 1]]` are the entries of a row.
     starts: Vec<usize>,
+    /// Column and weight.
     entries: Vec<(usize, f32)>,
 }
 
-impl Matrix {
+impl InterpolationMatrix {
     fn new(input: usize, output: usize, how: Interpolation) -> Self {
         let row = |index: usize| match how {
-            Interpolation::Nearest => vec![(index * input / output, 1.0)],
             Interpolation::Linear => {
                 let scale = input as f64 / output as f64;
                 between(((index as f64 + 0.5) * scale - 0.5).max(0.0), input)
@@ -163,7 +165,7 @@ impl Matrix {
     }
 }
 
-/// The two voxels around `at`, or the one it falls on.
+/// The two voxels around `at` with their weights, or the one voxel that `at` falls on.
 fn between(at: f64, input: usize) -> Vec<(usize, f32)> {
     let low = (at.floor() as usize).min(input - 1);
     let fraction = (at - low as f64) as f32;
@@ -180,19 +182,18 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn doubles_a_line_as_pytorch_does() {
+    fn doubling_a_line_equals_pytorch() {
         let check = |how, expected: [f32; 4]| {
             let mut y = [0.0; 4];
             resize(1, [1, 1, 2], [1, 1, 4], how, &[0.0, 4.0], &mut y);
             assert_eq!(y, expected, "{how:?}");
         };
-        check(Interpolation::Nearest, [0.0, 0.0, 4.0, 4.0]);
         check(Interpolation::Linear, [0.0, 1.0, 3.0, 4.0]);
         check(Interpolation::LinearAligned, [0.0, 4.0 / 3.0, 8.0 / 3.0, 4.0]);
     }
 
     #[test]
-    fn same_grid_is_a_copy() {
+    fn the_same_grid_is_a_copy() {
         let x: Vec<f32> = (0..24).map(|value| value as f32).collect();
         let mut y = vec![0.0; 24];
         resize(1, [2, 3, 4], [2, 3, 4], Interpolation::Linear, &x, &mut y);
@@ -200,9 +201,9 @@ mod tests {
     }
 
     /// The trilinear formula at one output voxel.
-    fn slow(input: [usize; 3], output: [usize; 3], how: Interpolation, x: &[f32], at: [usize; 3]) -> f32 {
+    fn reference(input: [usize; 3], output: [usize; 3], how: Interpolation, x: &[f32], at: [usize; 3]) -> f32 {
         let rows: [Vec<(usize, f32)>; 3] =
-            std::array::from_fn(|axis| Matrix::new(input[axis], output[axis], how).row(at[axis]).to_vec());
+            std::array::from_fn(|axis| InterpolationMatrix::new(input[axis], output[axis], how).row(at[axis]).to_vec());
         let mut sum = 0.0;
         for &(z, a) in &rows[0] {
             for &(y, b) in &rows[1] {
@@ -213,12 +214,12 @@ mod tests {
     }
 
     fn any_method() -> impl Strategy<Value = Interpolation> {
-        prop_oneof![Just(Interpolation::Nearest), Just(Interpolation::Linear), Just(Interpolation::LinearAligned)]
+        prop_oneof![Just(Interpolation::Linear), Just(Interpolation::LinearAligned)]
     }
 
     proptest! {
         #[test]
-        fn separable_equals_direct_and_gradient_is_adjoint(
+        fn values_equal_the_formula_and_the_gradient_is_the_adjoint(
             input in [1..7_usize, 1..7_usize, 1..7_usize], output in [1..9_usize, 1..9_usize, 1..9_usize], how in any_method(),
         ) {
             let [n, m] = [input, output].map(|extents| extents.iter().product::<usize>());
@@ -229,7 +230,7 @@ mod tests {
             resize_gradient(2, input, output, how, &dy, &mut dx);
             for (index, &got) in y[m..].iter().enumerate() {
                 let at = [index / output[2] / output[1], index / output[2] % output[1], index % output[2]];
-                prop_assert!((got - slow(input, output, how, &x[n..], at)).abs() < 1e-5);
+                prop_assert!((got - reference(input, output, how, &x[n..], at)).abs() < 1e-5);
             }
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(a * b)).sum::<f64>();
             let (left, right) = (dot(&y, &dy), dot(&x, &dx));

@@ -1,4 +1,5 @@
-//! What parallel kernels share: reused scratch memory and outputs written in disjoint pieces.
+//! Helpers of parallel kernels: scratch memory per thread, and outputs that tasks write in disjoint
+//! pieces.
 
 use std::cell::Cell;
 use std::marker::PhantomData;
@@ -7,7 +8,10 @@ thread_local! {
     static SCRATCH: Cell<(Vec<f32>, Vec<f32>)> = const { Cell::new((Vec::new(), Vec::new())) };
 }
 
-/// Lends two buffers that keep their memory, and old contents, between calls on the same thread.
+/// Calls `work` with this thread's two scratch buffers.
+///
+/// The buffers keep their memory and contents between calls, so `work` must not rely on the values
+/// it finds.
 pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) -> R) -> R {
     let (mut first, mut second) = SCRATCH.take();
     let result = work(&mut first, &mut second);
@@ -15,40 +19,44 @@ pub(crate) fn with_scratch<R>(work: impl FnOnce(&mut Vec<f32>, &mut Vec<f32>) ->
     result
 }
 
-/// An output slice that parallel tasks fill in places that never overlap but are not contiguous
-/// either.
-pub(crate) struct Disjoint<'a> {
+/// An output slice that parallel tasks write in pieces which never overlap but need not be
+/// contiguous.
+pub(crate) struct DisjointSlice<'a> {
     start: *mut f32,
     length: usize,
     owner: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: access goes through `slice`, whose callers promise that no two tasks touch the same
-// element.
-unsafe impl Sync for Disjoint<'_> {}
+// SAFETY: elements are accessed only through `slice` and `pointer`, whose callers guarantee that no
+// two tasks access the same element.
+unsafe impl Sync for DisjointSlice<'_> {}
 
-impl<'a> Disjoint<'a> {
+impl<'a> DisjointSlice<'a> {
     pub(crate) fn new(values: &'a mut [f32]) -> Self {
         Self { start: values.as_mut_ptr(), length: values.len(), owner: PhantomData }
     }
 
-    /// Where a piece starts, for code that writes parts of it only.
+    /// Pointer to a piece, for code that writes only parts of it.
     pub(crate) fn pointer(&self, start: usize, length: usize) -> *mut f32 {
         assert!(start <= self.length && length <= self.length - start, "piece {start}+{length} of {}", self.length);
-        // SAFETY: in bounds by the assertion.
+        // SAFETY: `start` is at most the length of the slice by the assertion.
         unsafe { self.start.add(start) }
     }
 
+    /// A piece of the slice.
+    ///
     /// # Safety
     /// While the returned slice lives, no other live slice of this output may overlap it.
-    #[allow(clippy::mut_from_ref)]
+    #[expect(clippy::mut_from_ref, reason = "tasks share the output; the caller keeps their slices disjoint")]
     pub(crate) unsafe fn slice(&self, start: usize, length: usize) -> &mut [f32] {
-        // SAFETY: in bounds by `pointer`'s assertion, exclusive by the caller's promise.
+        // SAFETY: `pointer` asserts that the piece is in bounds; the caller guarantees that it is
+        // exclusive.
         unsafe { std::slice::from_raw_parts_mut(self.pointer(start, length), length) }
     }
 }
 
-/// Sum in f64 of f32 partial sums over short runs: as exact as needed, and as fast as f32.
+/// Sum in f64 over f32 partial sums of short runs: accurate enough for gradients, and as fast as a
+/// sum in f32.
 pub(crate) fn sum(values: &[f32]) -> f64 {
     values
         .chunks(256)

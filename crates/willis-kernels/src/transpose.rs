@@ -1,26 +1,27 @@
-//! Channels first to channels last and back: each matrix of a batch transposed.
+//! Transpose of each matrix of a batch: channels first to channels last, and back.
 
 use rayon::prelude::*;
 
-/// Side of the squares that are copied at once, so that both sides stay in the nearest cache.
-const SIDE: usize = 32;
+/// Rows of the input that are copied together, so that both input and output stay in the
+/// first-level cache.
+const BLOCK_ROWS: usize = 32;
 /// Rows of the output per task.
 const TASK_ROWS: usize = 32;
 
-/// `y[b, j, i] = x[b, i, j]`; overwrites `y`.
+/// Transposes each matrix, `y[b, j, i] = x[b, i, j]`; overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, rows, columns]` -> y `[B, columns, rows]`
 /// # Panics
-/// If the lengths differ or are no whole matrices.
+/// If the lengths differ, or are not multiples of `rows * columns`.
 pub fn transpose(rows: usize, columns: usize, x: &[f32], y: &mut [f32]) {
     let size = rows * columns;
     assert!(size > 0 && x.len() == y.len() && x.len().is_multiple_of(size), "whole matrices of {rows} x {columns}");
     y.par_chunks_mut(size).zip(x.par_chunks(size)).for_each(|(y, x)| {
         y.par_chunks_mut(TASK_ROWS * rows).enumerate().for_each(|(task, y)| {
             let first = task * TASK_ROWS;
-            for from in (0..rows).step_by(SIDE) {
-                let until = rows.min(from + SIDE);
+            for from in (0..rows).step_by(BLOCK_ROWS) {
+                let until = rows.min(from + BLOCK_ROWS);
                 for (j, y) in y.chunks_exact_mut(rows).enumerate() {
                     let column = x[first + j..].iter().step_by(columns);
                     y[from..until].iter_mut().zip(column.skip(from)).for_each(|(y, x)| *y = *x);

@@ -1,43 +1,52 @@
-//! How a tile of a volume is laid out so that every tap of a convolution is a constant offset.
+//! Layout of a packed tile of a volume, in which every tap of a convolution reads at a constant
+//! offset.
 //!
-//! Along each axis, `source index = stride * position + tap`. Writing
-//! `tap = stride * shift + residue`, the packed tile keeps one block per residue in which
-//! consecutive positions are neighbours whatever the stride. Rows of a plane follow each other
-//! without gaps, so a kernel walks a whole plane as one line: positions past the row's end are
-//! computed and thrown away.
+//! Along each axis, `source index = stride * position + tap offset`, and the tap offset is
+//! `stride * shift + residue`. The packed tile has one block per residue, in which consecutive
+//! positions are adjacent for any stride. The rows of a plane follow each other without gaps, so a
+//! kernel processes a whole plane as one line. The results at positions past the end of a row are
+//! discarded.
 
 use std::ops::Range;
 
-/// Floats of one packed tile: it should stay in the second-level cache of one core.
+/// Most floats of a packed tile, which should stay in the second-level cache of one core.
 const TILE_FLOATS: usize = 160 * 1024;
-/// Positions of the widest register: lines are rounded up to it.
+/// Floats of the widest vector register. Lines are rounded up to a multiple of it.
 pub(super) const STEP: usize = 16;
-/// Multiplications that cost as much as copying one float into the tile.
+/// Multiplications that take as long as copying one float into the tile.
 const MULTIPLICATIONS_PER_COPY: usize = 8;
-/// Floats past the end of a packed tile that kernels may read.
+/// Floats after the end of a packed tile that kernels may read.
 pub(super) const SLACK: usize = 256;
 
-/// The taps that feed the targets `start, start + target_step, ...`.
+/// Target positions `start, start + target_step, ...`, which share their taps.
 pub(super) struct Phase {
     pub start: usize,
-    /// Index along the kernel, and the source offset it reads at.
+    /// Index of each tap along the kernel, and its offset in the source.
     pub taps: Vec<(usize, isize)>,
 }
 
-/// One axis of a correlation: which source each target position reads through which tap.
-pub(super) struct Axis {
+/// One axis of a correlation: the sources that each target position reads.
+pub(super) struct CorrelationAxis {
+    /// Positions of a phase.
     pub positions: usize,
+    /// Extent of the source.
     pub source: usize,
+    /// Sources from one position to the next.
     pub source_stride: usize,
+    /// Extent of the target.
     pub target: usize,
+    /// Targets from one position of a phase to the next.
     pub target_step: usize,
     pub phases: Vec<Phase>,
+    /// Smallest shift of any tap.
     first_shift: isize,
+    /// Largest shift minus smallest shift.
     span: usize,
+    /// Residues of all taps, ascending.
     residues: Vec<usize>,
 }
 
-/// Extents of one axis of a convolution.
+/// Sizes along one axis of a convolution.
 #[derive(Clone, Copy)]
 pub(super) struct AxisShape {
     pub input: usize,
@@ -50,23 +59,23 @@ pub(super) struct AxisShape {
 
 impl AxisShape {
     /// Offset of tap `k` from `stride * output index`.
-    fn reach(&self, k: usize) -> isize {
+    fn offset(&self, k: usize) -> isize {
         (k * self.dilation) as isize - self.padding as isize
     }
 
-    /// Targets are outputs, sources are inputs.
-    pub(super) fn forward(&self) -> Axis {
-        let taps = (0..self.kernel).map(|k| (k, self.reach(k))).collect();
-        Axis::new(self.output, self.input, self.stride, self.output, 1, vec![Phase { start: 0, taps }])
+    /// The forward pass: targets are outputs, sources are inputs.
+    pub(super) fn forward(&self) -> CorrelationAxis {
+        let taps = (0..self.kernel).map(|k| (k, self.offset(k))).collect();
+        CorrelationAxis::new(self.output, self.input, self.stride, self.output, 1, vec![Phase { start: 0, taps }])
     }
 
-    /// Targets are inputs, sources are outputs: inputs with the same remainder modulo the stride
-    /// share their taps.
-    pub(super) fn adjoint(&self) -> Axis {
+    /// The gradient of the input: targets are inputs, sources are outputs. Inputs with the same
+    /// remainder modulo the stride form a phase.
+    pub(super) fn adjoint(&self) -> CorrelationAxis {
         let stride = self.stride as isize;
         let phases = (0..self.stride)
             .map(|start| {
-                let distance = |k| start as isize - self.reach(k);
+                let distance = |k| start as isize - self.offset(k);
                 let taps = (0..self.kernel)
                     .filter(|&k| distance(k) % stride == 0)
                     .map(|k| (k, distance(k) / stride))
@@ -74,11 +83,11 @@ impl AxisShape {
                 Phase { start, taps }
             })
             .collect();
-        Axis::new(self.input.div_ceil(self.stride), self.output, 1, self.input, self.stride, phases)
+        CorrelationAxis::new(self.input.div_ceil(self.stride), self.output, 1, self.input, self.stride, phases)
     }
 }
 
-impl Axis {
+impl CorrelationAxis {
     fn new(
         positions: usize,
         source: usize,
@@ -98,35 +107,35 @@ impl Axis {
         Self { positions, source, source_stride, target, target_step, phases, first_shift, span, residues }
     }
 
-    /// Where every target reads three neighbouring sources: the zeros before the first source, at
-    /// most two, and which element of the kernel reads each neighbour.
-    pub(super) fn neighbours(&self) -> Option<(usize, [usize; 3])> {
+    /// If every target reads three adjacent sources: the number of zeros before the first source
+    /// (at most two), and for each of the three sources the tap that reads it.
+    pub(super) fn three_taps(&self) -> Option<(usize, [usize; 3])> {
         let [phase] = self.phases.as_slice() else { return None };
         let mut taps = phase.taps.clone();
         taps.sort_unstable_by_key(|&(_, offset)| offset);
         let [(a, first), (b, second), (c, third)] = taps[..] else { return None };
-        let close = second == first + 1 && third == first + 2 && (-2..=0).contains(&first);
-        (self.source_stride == 1 && self.target_step == 1 && close).then(|| (first.unsigned_abs(), [a, b, c]))
+        let adjacent = second == first + 1 && third == first + 2 && (-2..=0).contains(&first);
+        (self.source_stride == 1 && self.target_step == 1 && adjacent).then(|| (first.unsigned_abs(), [a, b, c]))
     }
 
-    /// Block and entry in which a tap finds the source of position 0.
+    /// Block and entry of the source that a tap offset reads at position 0.
     fn slot(&self, tap: isize) -> (usize, usize) {
         let stride = self.source_stride as isize;
         let residue = tap.rem_euclid(stride) as usize;
-        let block = self.residues.binary_search(&residue).expect("every tap's residue was collected in Axis::new");
+        let block =
+            self.residues.binary_search(&residue).expect("every tap's residue was collected in CorrelationAxis::new");
         (block, (tap.div_euclid(stride) - self.first_shift) as usize)
     }
 
-    /// Source index of an entry of the tile that starts at position `origin`; `None` in the
-    /// padding.
+    /// Source index of an entry in a tile that starts at position `origin`; `None` in the padding.
     fn source_of(&self, residue: usize, origin: usize, entry: usize) -> Option<usize> {
         let shift = (origin + entry) as isize + self.first_shift;
         let index = shift * self.source_stride as isize + residue as isize;
         usize::try_from(index).ok().filter(|&index| index < self.source)
     }
 
-    /// The entries of a tile at origin 0 that lie inside the source.
-    fn inside(&self, residue: usize, entries: usize) -> Range<usize> {
+    /// Entries inside the source, for a tile at origin 0.
+    fn entries_inside(&self, residue: usize, entries: usize) -> Range<usize> {
         let stride = self.source_stride as isize;
         let first = -self.first_shift;
         let start = first.max(0);
@@ -136,7 +145,7 @@ impl Axis {
     }
 }
 
-/// A box of positions: `planes x rows` starting at (`plane`, `row`), whole rows along x.
+/// A box of positions: `planes` by `rows` whole rows, starting at (`plane`, `row`).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tile {
     pub plane: usize,
@@ -145,38 +154,43 @@ pub(super) struct Tile {
     pub rows: usize,
 }
 
-/// What a tile must hold and be good for.
-pub(super) struct Demand {
+/// What the size of a tile is chosen for.
+pub(super) struct TileRequirements {
     /// Source channels packed together.
     pub channels: usize,
-    /// Floats per position that the caller keeps beside them.
-    pub companions: usize,
+    /// Floats per position that the caller stores in addition.
+    pub extra_floats: usize,
     /// Multiplications per source channel and position.
     pub multiplications: usize,
-    /// Tiles to make at least, so that threads have something to share. Never a function of their
-    /// number: results must not depend on it.
+    /// Fewest tiles, so that threads can share the work. It must not depend on the number of
+    /// threads, because results depend on it.
     pub min_tiles: usize,
 }
 
-/// Extents of a packed tile, the same for every tile of a call.
-pub(super) struct Layout {
+/// Layout of the packed tiles of one call, `[channel][block z, y, x][entry z, y, x]`.
+pub(super) struct TileLayout {
+    /// Planes of positions; tiles at the end may have fewer.
     planes: usize,
+    /// Rows of positions; tiles at the end may have fewer.
     rows: usize,
+    /// Entries of a block along each axis.
     entries: [usize; 3],
+    /// Blocks, one per residue, along each axis.
     blocks: [usize; 3],
 }
 
-impl Layout {
-    /// Picks the cheapest tile, per position, that fits the cache and leaves `demand.min_tiles`
-    /// tiles.
-    pub(super) fn choose(axes: &[Axis; 3], demand: &Demand) -> Self {
+impl TileLayout {
+    /// Chooses the tile with the lowest cost per position among those that fit in the cache and
+    /// give at least `requirements.min_tiles` tiles.
+    pub(super) fn choose(axes: &[CorrelationAxis; 3], requirements: &TileRequirements) -> Self {
         let (depth, height) = (axes[0].positions, axes[1].positions);
-        let most = (depth * height).div_ceil(demand.min_tiles.max(1)).max(1);
-        let floats =
-            |layout: &Self| layout.channel() * demand.channels + layout.planes * layout.max_line() * demand.companions;
-        let fits = |layout: &Self| floats(layout) <= TILE_FLOATS && layout.planes * layout.rows <= most;
+        let max_rows = (depth * height).div_ceil(requirements.min_tiles.max(1)).max(1);
+        let floats = |layout: &Self| {
+            layout.channel() * requirements.channels + layout.planes * layout.max_line() * requirements.extra_floats
+        };
+        let fits = |layout: &Self| floats(layout) <= TILE_FLOATS && layout.planes * layout.rows <= max_rows;
         let cost = |layout: &Self| {
-            let computed = layout.planes * layout.max_line().next_multiple_of(STEP) * demand.multiplications;
+            let computed = layout.planes * layout.max_line().next_multiple_of(STEP) * requirements.multiplications;
             let copied = layout.channel() * MULTIPLICATIONS_PER_COPY;
             (computed + copied) as f64 / (layout.planes * layout.rows) as f64
         };
@@ -192,7 +206,7 @@ impl Layout {
         best
     }
 
-    fn new(axes: &[Axis; 3], planes: usize, rows: usize) -> Self {
+    fn new(axes: &[CorrelationAxis; 3], planes: usize, rows: usize) -> Self {
         let tile = [planes, rows, axes[2].positions];
         let entries = std::array::from_fn(|axis| tile[axis] + axes[axis].span);
         let blocks = std::array::from_fn(|axis| axes[axis].residues.len().max(1));
@@ -214,18 +228,18 @@ impl Layout {
         self.entries[1] * self.entries[2]
     }
 
-    /// Positions that a kernel walks in one plane of `tile`, row ends included.
+    /// Positions that a kernel processes in one plane of `tile`, including those past row ends.
     pub(super) fn line(&self, tile: Tile) -> usize {
         tile.rows * self.row_pitch()
     }
 
-    /// Longest [`Layout::line`] of any tile.
+    /// Longest [`TileLayout::line`] of any tile.
     pub(super) fn max_line(&self) -> usize {
         self.rows * self.row_pitch()
     }
 
     /// All tiles, in order.
-    pub(super) fn tiles(&self, axes: &[Axis; 3]) -> Vec<Tile> {
+    pub(super) fn tiles(&self, axes: &[CorrelationAxis; 3]) -> Vec<Tile> {
         let (depth, height) = (axes[0].positions, axes[1].positions);
         let starts = |length, step| (0..length).step_by(step);
         starts(depth, self.planes)
@@ -239,8 +253,8 @@ impl Layout {
             .collect()
     }
 
-    /// Offsets of the taps of one phase combination, z slowest.
-    pub(super) fn offsets(&self, axes: &[Axis; 3], phases: [&Phase; 3]) -> Vec<usize> {
+    /// Offsets of the taps of one combination of phases in a packed channel, z slowest.
+    pub(super) fn offsets(&self, axes: &[CorrelationAxis; 3], phases: [&Phase; 3]) -> Vec<usize> {
         let slots = |axis: usize| phases[axis].taps.iter().map(move |&(_, tap)| axes[axis].slot(tap));
         let mut offsets = Vec::new();
         for (block_z, entry_z) in slots(0) {
@@ -255,13 +269,20 @@ impl Layout {
         offsets
     }
 
-    /// Copies `channels` volumes' part of `tile` into `packed`, zeros outside the source.
-    pub(super) fn pack(&self, axes: &[Axis; 3], source: &[f32], channels: usize, tile: Tile, packed: &mut Vec<f32>) {
+    /// Packs `tile` of `channels` volumes, with zeros outside the source.
+    pub(super) fn pack(
+        &self,
+        axes: &[CorrelationAxis; 3],
+        source: &[f32],
+        channels: usize,
+        tile: Tile,
+        packed: &mut Vec<f32>,
+    ) {
         packed.resize(channels * self.channel() + SLACK, 0.0);
         let [depth, height, width] = [axes[0].source, axes[1].source, axes[2].source];
-        let runs: Vec<(usize, Range<usize>)> = match axes[2].residues.as_slice() {
+        let residues_x: Vec<(usize, Range<usize>)> = match axes[2].residues.as_slice() {
             [] => vec![(0, 0..0)],
-            residues => residues.iter().map(|&r| (r, axes[2].inside(r, self.entries[2]))).collect(),
+            residues => residues.iter().map(|&r| (r, axes[2].entries_inside(r, self.entries[2]))).collect(),
         };
         let residue = |axis: usize, block: usize| axes[axis].residues.get(block).copied().unwrap_or(0);
         let body = packed.len() - SLACK;
@@ -271,7 +292,7 @@ impl Layout {
             let volume = &source[channel * depth * height * width..][..depth * height * width];
             for block_z in 0..self.blocks[0] {
                 for block_y in 0..self.blocks[1] {
-                    for (residue_x, inside) in &runs {
+                    for (residue_x, inside) in &residues_x {
                         for entry_z in 0..self.entries[0] {
                             let z = axes[0].source_of(residue(0, block_z), tile.plane, entry_z);
                             for entry_y in 0..self.entries[1] {
@@ -288,13 +309,14 @@ impl Layout {
     }
 }
 
-fn pack_row(axis: &Axis, residue: usize, inside: Range<usize>, line: Option<&[f32]>, row: &mut [f32]) {
+/// Packs one row of one residue along x; `line` is `None` outside the source.
+fn pack_row(axis: &CorrelationAxis, residue: usize, inside: Range<usize>, line: Option<&[f32]>, row: &mut [f32]) {
     let (Some(line), false) = (line, inside.is_empty()) else {
         row.fill(0.0);
         return;
     };
-    let start = axis.source_of(residue, 0, inside.start).expect("the range holds only entries inside the source");
-    // Mostly there is nothing to fill, and a call for nothing costs as much as a short row.
+    let start = axis.source_of(residue, 0, inside.start).expect("the range has only entries inside the source");
+    // Usually both ends are empty, and filling an empty slice would cost as much as a short row.
     if inside.start > 0 {
         row[..inside.start].fill(0.0);
     }
@@ -305,17 +327,17 @@ fn pack_row(axis: &Axis, residue: usize, inside: Range<usize>, line: Option<&[f3
     let line = &line[start..];
     match axis.source_stride {
         1 => inner.copy_from_slice(&line[..inner.len()]),
-        2 => every::<2>(line, inner),
-        4 => every::<4>(line, inner),
+        2 => copy_every::<2>(line, inner),
+        4 => copy_every::<4>(line, inner),
         stride => inner.iter_mut().zip(line.iter().step_by(stride)).for_each(|(to, from)| *to = *from),
     }
 }
 
-/// Every `S`th float, with the distance known to the compiler.
-fn every<const S: usize>(line: &[f32], row: &mut [f32]) {
+/// Copies every `S`th float, with a stride known at compile time.
+fn copy_every<const S: usize>(line: &[f32], row: &mut [f32]) {
     let (whole, rest) = line.as_chunks::<S>();
     let (inner, last) = row.split_at_mut(whole.len().min(row.len()));
     inner.iter_mut().zip(whole).for_each(|(to, from)| *to = from[0]);
-    // The last one may have fewer than S floats behind it.
+    // Fewer than S floats may follow the last one.
     last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
 }

@@ -1,12 +1,18 @@
 //! 3D convolution and its three gradients, for any stride, padding, dilation and groups.
 //!
-//! Tensors are contiguous `[B, C, D, H, W]`, weights `[C_out, C_in / groups, kd, kh, kw]`
-//! (PyTorch's layout). Pointwise, depthwise and patch-embedding convolutions run through the same
-//! engine as the rest: a tile of the source is packed so that each tap is a constant offset
-//! (`layout`), then either correlated with the weights (`correlate`: forward, gradient of the
-//! input) or with the output's gradient (`reduce`: gradient of the weights). Forward passes with a
-//! stride and many channels need no packing (`strided`), kernels of 3×3×3 voxels at stride 1 fewer
-//! products (`winograd`). Results do not depend on the number of threads.
+//! Tensors are contiguous `[B, C, D, H, W]`, weights `[C_out, C_in / groups, kd, kh, kw]` as in
+//! PyTorch. A *tap* is an element of the convolution kernel; *sources* and *targets* are the
+//! channels that are read and written. The algorithm depends on the shape:
+//!
+//! - In general, a tile of the source is packed so that each tap reads at a constant offset
+//!   (`layout`). It is then correlated with the weights (`correlate`: forward pass and gradient of
+//!   the input) or with the gradient of the output (`reduce`: gradient of the weights).
+//! - Kernels of 3×3×3 voxels at stride 1 take fewer multiplications with Winograd's transform
+//!   (`winograd`).
+//! - The forward pass with a stride and many channels reads the source in place (`strided`).
+//! - Kernels of one voxel are matrix products (`pointwise`).
+//!
+//! Results do not depend on the number of threads.
 
 mod correlate;
 mod layout;
@@ -22,7 +28,7 @@ use layout::AxisShape;
 use rayon::prelude::*;
 use reduce::Reduction;
 
-/// Extents of a 3D convolution; triples are `[z, y, x]`.
+/// Sizes of a 3D convolution; triples are `[z, y, x]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv3dShape {
     /// B.
@@ -37,7 +43,7 @@ pub struct Conv3dShape {
     pub kernel: [usize; 3],
     /// Input voxels from one output voxel to the next, at least 1.
     pub stride: [usize; 3],
-    /// Zeros on either side of the input.
+    /// Zeros added on either side of the input.
     pub padding: [usize; 3],
     /// Input voxels from one kernel element to the next, at least 1.
     pub dilation: [usize; 3],
@@ -104,25 +110,25 @@ impl Conv3dShape {
     }
 }
 
-/// Convolves `x` with `w`, adds `bias` per output channel and overwrites `y`.
+/// Convolves `x` with `w` and adds `bias` per output channel; overwrites `y`.
 ///
 /// # Shapes
 /// x `[B, C_in, D, H, W]`, w `[C_out, C_in / groups, kd, kh, kw]`, bias `[C_out]` -> y
 /// `[B, C_out, D', H', W']`
 /// # Panics
-/// If a slice's length differs from `shape`, or `shape` has zeros (but for padding) or channels
-/// that `groups` does not divide.
+/// If the length of a slice does not match `shape`, if a size in `shape` other than the padding is
+/// zero, or if `groups` does not divide the channels.
 pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     shape.check(x.len(), w.len(), y.len());
     assert!(bias.is_none_or(|bias| bias.len() == shape.out_channels), "one bias per output channel");
     if y.is_empty() {
         return;
     }
-    let lined;
-    let shape = match pointwise::lines(shape) {
+    let reshaped;
+    let shape = match pointwise::as_lines(shape) {
         Some(lines) => {
-            lined = lines;
-            &lined
+            reshaped = lines;
+            &reshaped
         }
         None if pointwise::applies(shape) => return pointwise::forward(shape, x, w, bias, y),
         None if strided::applies(shape) => return strided::forward(shape, x, w, bias, y),
@@ -143,7 +149,7 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
     .run(x, y);
 }
 
-/// Gradient of the input: the adjoint of [`forward`] in `x`, applied to `dy`; overwrites `dx`.
+/// Gradient of the input of [`forward`]; overwrites `dx`.
 ///
 /// # Shapes
 /// w `[C_out, C_in / groups, kd, kh, kw]`, dy `[B, C_out, D', H', W']` -> dx `[B, C_in, D, H, W]`
@@ -151,15 +157,15 @@ pub fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, 
 /// As [`forward`].
 pub fn input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
     shape.check(dx.len(), w.len(), dy.len());
-    match pointwise::lines(shape) {
-        Some(lines) => transposed(&lines, w, None, dy, dx),
+    match pointwise::as_lines(shape) {
+        Some(lines) => adjoint(&lines, w, None, dy, dx),
         None if pointwise::applies(shape) => pointwise::input_gradient(shape, w, dy, dx),
-        None => transposed(shape, w, None, dy, dx),
+        None => adjoint(shape, w, None, dy, dx),
     }
 }
 
-/// The adjoint of [`forward`] in `x`, plus a bias per input channel.
-fn transposed(shape: &Conv3dShape, w: &[f32], bias: Option<&[f32]>, dy: &[f32], dx: &mut [f32]) {
+/// The adjoint of [`forward`] as a function of `x`, plus a bias per input channel.
+fn adjoint(shape: &Conv3dShape, w: &[f32], bias: Option<&[f32]>, dy: &[f32], dx: &mut [f32]) {
     if dy.is_empty() {
         let volume: usize = shape.input.iter().product();
         let bias = |channel: usize| bias.map_or(0.0, |bias| bias[channel % shape.in_channels]);
@@ -180,24 +186,25 @@ fn transposed(shape: &Conv3dShape, w: &[f32], bias: Option<&[f32]>, dy: &[f32], 
     .run(dy, dx);
 }
 
-/// Transposed convolution: `shape` describes the convolution it is the adjoint of, so `x` has the
-/// extents of that convolution's output and `y` those of its input. Overwrites `y`.
+/// Transposed convolution, the adjoint of the convolution that `shape` describes; overwrites `y`.
+///
+/// The input has the size of that convolution's output, and the output has the size of its input.
 ///
 /// # Shapes
-/// x `[B, C_out, D', H', W']`, w `[C_out, C_in / groups, kd, kh, kw]` (PyTorch's
-/// `[in, out / groups, ...]` for this layer), bias `[C_in]` -> y `[B, C_in, D, H, W]`
+/// x `[B, C_out, D', H', W']`, w `[C_out, C_in / groups, kd, kh, kw]`, bias `[C_in]` ->
+/// y `[B, C_in, D, H, W]`. The weights have the layout of PyTorch's `ConvTranspose3d`.
 /// # Panics
 /// As [`forward`].
 pub fn transpose_forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     shape.check(y.len(), w.len(), x.len());
     assert!(bias.is_none_or(|bias| bias.len() == shape.in_channels), "one bias per channel of the result");
-    transposed(shape, w, bias, x, y);
+    adjoint(shape, w, bias, x, y);
 }
 
-/// Gradient of the input of [`transpose_forward`]: a plain convolution of `dy`; overwrites `dx`.
+/// Gradient of the input of [`transpose_forward`], a convolution of `dy`; overwrites `dx`.
 ///
 /// # Shapes
-/// w as there, dy `[B, C_in, D, H, W]` -> dx `[B, C_out, D', H', W']`
+/// w `[C_out, C_in / groups, kd, kh, kw]`, dy `[B, C_in, D, H, W]` -> dx `[B, C_out, D', H', W']`
 /// # Panics
 /// As [`forward`].
 pub fn transpose_input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
@@ -214,7 +221,7 @@ pub fn transpose_weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw:
     weight_gradient(shape, dy, x, dw);
 }
 
-/// Gradient of the weights: the adjoint of [`forward`] in `w`, applied to `dy`; overwrites `dw`.
+/// Gradient of the weights of [`forward`]; overwrites `dw`.
 ///
 /// # Shapes
 /// x `[B, C_in, D, H, W]`, dy `[B, C_out, D', H', W']` -> dw `[C_out, C_in / groups, kd, kh, kw]`
@@ -238,12 +245,13 @@ pub fn weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw: &mut [f32
     .run(x, dy, dw);
 }
 
-/// Gradient of the bias: `dy` summed over batch and space, in f64; overwrites `db`.
+/// Gradient of the bias of [`forward`], the sum of `dy` over batch and space in f64; overwrites
+/// `db`.
 ///
 /// # Shapes
 /// dy `[B, C_out, D', H', W']` -> db `[C_out]`
 /// # Panics
-/// If a slice's length differs from `shape`.
+/// If the length of a slice does not match `shape`.
 pub fn bias_gradient(shape: &Conv3dShape, dy: &[f32], db: &mut [f32]) {
     assert_eq!([dy.len(), db.len()], [shape.output_len(), shape.out_channels], "lengths of dy, db for {shape:?}");
     let volume: usize = shape.output().iter().product();

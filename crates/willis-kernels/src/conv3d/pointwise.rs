@@ -1,24 +1,25 @@
-//! Convolution of single voxels (kernel 1, stride 1): matrix products over runs of voxels.
+//! Convolution with a kernel of one voxel and stride 1, as matrix products over runs of voxels.
 
 use rayon::prelude::*;
 use std::ops::Range;
 
 use super::Conv3dShape;
-use crate::matrix::{Matrix, MatrixMut, product, product_within};
-use crate::shared::Disjoint;
+use crate::matrix::{MatrixView, MatrixViewMut, SharedMatrix, product, product_shared};
+use crate::shared::DisjointSlice;
 
-/// Runs of voxels per item of the batch; a constant, so that sums over voxels do not depend on the
+/// Runs of voxels per item of the batch. A constant, so that sums over voxels do not depend on the
 /// number of threads.
 const RUNS: usize = 16;
 
-/// Whether these products compute a convolution.
+/// Whether a convolution has a kernel of one voxel, stride 1, no padding and no groups.
 pub(super) fn applies(shape: &Conv3dShape) -> bool {
     (shape.kernel, shape.stride, shape.padding, shape.groups) == ([1; 3], [1; 3], [0; 3], 1)
 }
 
-/// The same convolution over voxels in long lines, which the correlation engine packs and walks
-/// without losing any; `None` where the number of voxels does not divide so.
-pub(super) fn lines(shape: &Conv3dShape) -> Option<Conv3dShape> {
+/// The same convolution with the voxels of a volume arranged in long lines, which the general
+/// algorithm processes without discarding positions. `None` if the kernel is larger than one voxel,
+/// or if the volume cannot be divided into such lines.
+pub(super) fn as_lines(shape: &Conv3dShape) -> Option<Conv3dShape> {
     let volume: usize = shape.input.iter().product();
     let divides = |line: &usize| volume.is_multiple_of(*line);
     let line = (16..=192).rev().step_by(16).find(divides).filter(|_| applies(shape))?;
@@ -27,39 +28,44 @@ pub(super) fn lines(shape: &Conv3dShape) -> Option<Conv3dShape> {
 
 /// `y = w x + bias`.
 pub(super) fn forward(shape: &Conv3dShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
-    mix(shape, Matrix::of_rows(w, shape.in_channels), bias, x, y);
+    mix(shape, MatrixView::of_rows(w, shape.in_channels), bias, x, y);
 }
 
 /// `dx = w^T dy`.
 pub(super) fn input_gradient(shape: &Conv3dShape, w: &[f32], dy: &[f32], dx: &mut [f32]) {
-    mix(shape, Matrix::of_rows(w, shape.in_channels).transposed(), None, dy, dx);
+    mix(shape, MatrixView::of_rows(w, shape.in_channels).transposed(), None, dy, dx);
 }
 
 /// `to = w from + bias` for every voxel; w `[targets, sources]`.
-fn mix(shape: &Conv3dShape, w: Matrix<'_>, bias: Option<&[f32]>, from: &[f32], to: &mut [f32]) {
+fn mix(shape: &Conv3dShape, w: MatrixView<'_>, bias: Option<&[f32]>, from: &[f32], to: &mut [f32]) {
     let [targets, sources] = w.size;
     let volume: usize = shape.input.iter().product();
     let run = volume.div_ceil(RUNS).next_multiple_of(16);
     let runs = volume.div_ceil(run);
-    let to = Disjoint::new(to);
+    let to = DisjointSlice::new(to);
     (0..shape.batch * runs).into_par_iter().for_each(|task| {
         let (item, start) = (task / runs, task % runs * run);
         let length = run.min(volume - start);
-        let from =
-            Matrix { values: &from[item * sources * volume + start..], size: [sources, length], strides: [volume, 1] };
+        let from = MatrixView {
+            values: &from[item * sources * volume + start..],
+            size: [sources, length],
+            strides: [volume, 1],
+        };
         let first = item * targets * volume + start;
         for (channel, &bias) in bias.into_iter().flatten().enumerate() {
-            // SAFETY: tasks differ in item or run of voxels, so their pieces never overlap.
+            // SAFETY: no two tasks have the same item and run of voxels, so their pieces never
+            // overlap.
             unsafe { to.slice(first + channel * volume, length) }.fill(bias);
         }
-        // SAFETY: as above.
-        unsafe { product_within(w, from, 1.0, bias.is_some(), &to, first, [targets, length], volume) };
+        let to = SharedMatrix { values: &to, start: first, size: [targets, length], row_stride: volume };
+        // SAFETY: as above, and the slices of the loop are no longer in use.
+        unsafe { product_shared(w, from, 1.0, bias.is_some(), to) };
     });
 }
 
 /// A run of voxels of one item, `[channels, run]`.
-fn voxels(values: &[f32], channels: usize, item: usize, run: Range<usize>, volume: usize) -> Matrix<'_> {
-    Matrix {
+fn voxels(values: &[f32], channels: usize, item: usize, run: Range<usize>, volume: usize) -> MatrixView<'_> {
+    MatrixView {
         values: &values[item * channels * volume + run.start..],
         size: [channels, run.len()],
         strides: [volume, 1],
@@ -77,7 +83,7 @@ pub(super) fn weight_gradient(shape: &Conv3dShape, x: &[f32], dy: &[f32], dw: &m
         let mut sum = vec![0.0; dw.len()];
         let dy = voxels(dy, shape.out_channels, item, start..start + length, volume);
         let x = voxels(x, shape.in_channels, item, start..start + length, volume);
-        product(dy, x.transposed(), 1.0, false, MatrixMut::of_rows(&mut sum, shape.in_channels));
+        product(dy, x.transposed(), 1.0, false, MatrixViewMut::of_rows(&mut sum, shape.in_channels));
         sum
     };
     let parts: Vec<Vec<f32>> = (0..shape.batch * runs).into_par_iter().map(part).collect();
@@ -90,9 +96,9 @@ mod tests {
     use super::*;
     use crate::conv3d;
 
-    /// Many runs of voxels, more and fewer channels than a register holds.
+    /// The shapes have several runs of voxels, and more and fewer channels than a register.
     #[test]
-    fn equals_the_plain_sums() {
+    fn values_and_gradients_equal_direct_sums() {
         for (batch, inputs, outputs, side) in [(3, 48, 1, 12), (2, 1, 7, 5), (2, 33, 17, 9)] {
             let shape = Conv3dShape {
                 batch,

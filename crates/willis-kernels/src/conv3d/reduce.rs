@@ -1,19 +1,20 @@
-//! `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`: the gradient of the weights, as
-//! dot products of long lines read in place through tap offsets.
+//! The gradient of the weights: `dw[o, c, tap] = sum over positions of dy[o] * source[c, tap]`.
+//!
+//! The sums are dot products of long lines, read through tap offsets.
 
-use super::layout::{Axis, Demand, Layout, Tile};
+use super::layout::{CorrelationAxis, Tile, TileLayout, TileRequirements};
 use super::winograd::WinogradReduction;
 use crate::shared::with_scratch;
-use crate::simd::{Kernel, Lanes, dispatch};
+use crate::simd::{Lanes, SimdKernel, Supported, dispatch};
 use rayon::prelude::*;
 
-/// Source channels times taps that one task owns, at least: enough to pay for packing the output's
-/// gradient.
+/// Fewest source channels times taps of a task: with fewer, packing the gradient of the output
+/// would not pay off.
 const TASK_WEIGHTS: usize = 192;
-/// Tasks to make at least. A constant, never the thread count: partial sums must not depend on it.
+/// Fewest tasks. A constant, so that partial sums do not depend on the number of threads.
 const MIN_TASKS: usize = 16;
-/// Every packed line of the output's gradient is padded with zeros to whole registers of any
-/// instruction set.
+/// Floats of the widest vector register. Packed lines of the gradient of the output are padded with
+/// zeros to a multiple of it.
 pub(super) const REGISTER: usize = 16;
 
 /// The gradient of the weights of `batch * groups` independent correlations.
@@ -22,23 +23,23 @@ pub(super) struct Reduction {
     pub groups: usize,
     pub sources: usize,
     pub targets: usize,
-    pub axes: [Axis; 3],
+    pub axes: [CorrelationAxis; 3],
 }
 
 impl Reduction {
     /// Overwrites `dw`.
     pub(super) fn run(&self, source: &[f32], dy: &[f32], dw: &mut [f32]) {
-        if let Some(winograd) = WinogradReduction::of(self) {
+        if let Some(winograd) = WinogradReduction::new(self) {
             return winograd.run(source, dy, dw);
         }
         let taps: usize = self.axes.iter().map(|axis| axis.phases[0].taps.len()).product();
         let per_task = TASK_WEIGHTS.div_ceil(taps).min(self.sources);
         let source_blocks = self.sources.div_ceil(per_task);
-        let layout = Layout::choose(
+        let layout = TileLayout::choose(
             &self.axes,
-            &Demand {
+            &TileRequirements {
                 channels: per_task,
-                companions: self.targets,
+                extra_floats: self.targets,
                 multiplications: self.targets * taps,
                 min_tiles: MIN_TASKS.div_ceil(self.batch * self.groups * source_blocks),
             },
@@ -51,8 +52,8 @@ impl Reduction {
         let partials: Vec<Vec<f32>> = (0..self.groups * source_blocks * chunks)
             .into_par_iter()
             .map(|task| {
-                let (owner, chunk) = (task / chunks, task % chunks);
-                let (group, first) = (owner / source_blocks, owner % source_blocks * per_task);
+                let (block, chunk) = (task / chunks, task % chunks);
+                let (group, first) = (block / source_blocks, block % source_blocks * per_task);
                 let channels = first..self.sources.min(first + per_task);
                 let pieces = &pieces[pieces.len() * chunk / chunks..pieces.len() * (chunk + 1) / chunks];
                 self.partial(&layout, &offsets, source, dy, group, channels, pieces)
@@ -71,11 +72,12 @@ impl Reduction {
         });
     }
 
-    /// `[target][source channel of `channels`][tap]`, summed over `pieces`.
-    #[allow(clippy::too_many_arguments)]
+    /// Gradient of the weights of some source channels, `[target][source channel][tap]`, summed
+    /// over `pieces`, which are tiles of items of the batch.
+    #[expect(clippy::too_many_arguments, reason = "the body of the loop in `run`, with its variables")]
     fn partial(
         &self,
-        layout: &Layout,
+        layout: &TileLayout,
         offsets: &[usize],
         source: &[f32],
         dy: &[f32],
@@ -103,15 +105,23 @@ impl Reduction {
                 self.pack_lines(layout, dy, problem, tile, pitch, lines);
                 let plane_pitch = layout.plane_pitch();
                 let (planes, targets, sums) = (tile.planes, self.targets, &mut sums);
-                dispatch(Dots { packed, plane_pitch, offsets: &offsets, lines, pitch, planes, targets, sums });
+                dispatch(DotProducts { packed, plane_pitch, offsets: &offsets, lines, pitch, planes, targets, sums });
             });
         }
         sums
     }
 
-    /// `lines[target][plane][position]` with zeros at the row ends, where the packed source holds
-    /// border voxels.
-    fn pack_lines(&self, layout: &Layout, dy: &[f32], problem: usize, tile: Tile, pitch: usize, lines: &mut Vec<f32>) {
+    /// Packs the gradient of the output as `lines[target][plane][position]`, with zeros at the row
+    /// ends, where the packed source has voxels of the border.
+    fn pack_lines(
+        &self,
+        layout: &TileLayout,
+        dy: &[f32],
+        problem: usize,
+        tile: Tile,
+        pitch: usize,
+        lines: &mut Vec<f32>,
+    ) {
         let [depth, height, width] = [0, 1, 2].map(|axis: usize| self.axes[axis].target);
         lines.clear();
         lines.resize(self.targets * tile.planes * pitch, 0.0);
@@ -124,7 +134,7 @@ impl Reduction {
     }
 }
 
-/// Sum of the lanes of a register as a tree; lanes that the register lacks are zero.
+/// Sum of the lanes of a register, as a tree; lanes that a narrower register lacks are zero.
 #[inline(always)]
 fn sum(lanes: &[f32; REGISTER]) -> f32 {
     let eight: [f32; 8] = std::array::from_fn(|lane| lanes[lane] + lanes[lane + 8]);
@@ -132,40 +142,40 @@ fn sum(lanes: &[f32; REGISTER]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// Adds to `sums[target][offset]` the dot products of `lines` with `packed` read from each offset.
-pub(super) struct Dots<'a> {
+/// Adds the dot products of each line with `packed` at each offset to `sums[target][offset]`.
+pub(super) struct DotProducts<'a> {
     pub packed: &'a [f32],
     /// Floats from one plane of `packed` to the next.
     pub plane_pitch: usize,
-    /// Of the taps of all channels in `packed`.
+    /// Offsets of the taps of all channels in `packed`.
     pub offsets: &'a [usize],
     /// `[target][plane][position]`
     pub lines: &'a [f32],
-    /// Floats from one line to the next, whole registers.
+    /// Floats from one line to the next, a multiple of a register.
     pub pitch: usize,
     pub planes: usize,
     pub targets: usize,
     pub sums: &'a mut [f32],
 }
 
-impl Kernel for Dots<'_> {
+impl SimdKernel for DotProducts<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn run<V: Lanes>(mut self) {
+    fn run<V: Lanes>(mut self, supported: Supported<V>) {
         match self.targets {
-            1 => self.sweep::<V, 1, 9>(),
-            _ if V::MANY_REGISTERS => self.sweep::<V, 4, 6>(),
-            _ => self.sweep::<V, 4, 3>(),
+            1 => self.sweep::<V, 1, 9>(supported),
+            _ if V::MANY_REGISTERS => self.sweep::<V, 4, 6>(supported),
+            _ => self.sweep::<V, 4, 3>(supported),
         }
     }
 }
 
-impl Dots<'_> {
-    /// `T` targets times `K` offsets at once; blocks past the end repeat the last one and drop the
-    /// result.
+impl DotProducts<'_> {
+    /// Computes `T` targets by `K` offsets at a time. Groups that reach past the end repeat the
+    /// last target or offset and discard the result.
     #[inline(always)]
-    fn sweep<V: Lanes, const T: usize, const K: usize>(&mut self) {
+    fn sweep<V: Lanes, const T: usize, const K: usize>(&mut self, _: Supported<V>) {
         let last = self.offsets.iter().max().copied().unwrap_or(0);
         let reach = (self.planes - 1) * self.plane_pitch + last + self.pitch;
         assert!(
@@ -177,8 +187,9 @@ impl Dots<'_> {
             let offset = |index: usize| (first_offset + index).min(self.offsets.len() - 1);
             for first_target in (0..self.targets).step_by(T) {
                 let target = |index: usize| (first_target + index).min(self.targets - 1);
-                // SAFETY: the assertions above bound every read; the instruction set is dispatch's
-                // choice.
+                // SAFETY: the assertions above bound every read of `packed` and `lines`; every
+                // store fills at most one array of `REGISTER` floats; the token proves that the
+                // instructions exist.
                 let sums = unsafe {
                     let mut sums = [[V::splat(0.0); K]; T];
                     for plane in 0..self.planes {

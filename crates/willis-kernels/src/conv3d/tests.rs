@@ -1,12 +1,12 @@
-//! The engine against the obvious loop, and each gradient against the definition of an adjoint.
+//! Tests of the forward pass and the gradients against the definition of a convolution.
 
 use super::*;
 use proptest::prelude::*;
 
-/// The definition, one multiplication at a time, in f64: calls `visit(y index, x index, w index)`.
+/// Calls `visit(y index, x index, w index)` for every product of the definition.
 fn for_each_product(shape: &Conv3dShape, mut visit: impl FnMut(usize, usize, usize)) {
     let flat = |index: [usize; 3], extents: [usize; 3]| (index[0] * extents[1] + index[1]) * extents[2] + index[2];
-    let points =
+    let points_in =
         |e: [usize; 3]| (0..e[0]).flat_map(move |z| (0..e[1]).flat_map(move |y| (0..e[2]).map(move |x| [z, y, x])));
     let volume = |extents: [usize; 3]| extents.iter().product::<usize>();
     let (per_group_in, per_group_out) = (shape.in_per_group(), shape.out_per_group());
@@ -14,8 +14,8 @@ fn for_each_product(shape: &Conv3dShape, mut visit: impl FnMut(usize, usize, usi
         for out_channel in 0..shape.out_channels {
             for channel in 0..per_group_in {
                 let in_channel = out_channel / per_group_out * per_group_in + channel;
-                for at in points(shape.output()) {
-                    for tap in points(shape.kernel) {
+                for at in points_in(shape.output()) {
+                    for tap in points_in(shape.kernel) {
                         let from: [isize; 3] = std::array::from_fn(|axis| {
                             let reach = at[axis] * shape.stride[axis] + tap[axis] * shape.dilation[axis];
                             reach as isize - shape.padding[axis] as isize
@@ -43,10 +43,10 @@ fn values(length: usize, seed: u32) -> Vec<f32> {
     (0..length).map(|index| (hash(index) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
 }
 
-fn assert_close(got: &[f32], expected: &[f64], what: &str) {
+fn assert_close(got: &[f32], expected: &[f64], name: &str) {
     for (index, (got, expected)) in got.iter().zip(expected).enumerate() {
         let tolerance = 1e-4 * (1.0 + expected.abs());
-        assert!((f64::from(*got) - expected).abs() <= tolerance, "{what}[{index}]: got {got}, expected {expected}");
+        assert!((f64::from(*got) - expected).abs() <= tolerance, "{name}[{index}]: got {got}, expected {expected}");
     }
 }
 
@@ -72,7 +72,7 @@ fn check(shape: &Conv3dShape) {
     assert_close(&dw, &expected_dw, "dw");
 }
 
-fn plain(
+fn cubic(
     channels: [usize; 2],
     side: usize,
     kernel: usize,
@@ -94,8 +94,8 @@ fn plain(
 }
 
 #[test]
-fn sums_a_box_by_hand() {
-    let shape = plain([1, 1], 3, 3, 1, 1, 1);
+fn a_box_filter_by_hand() {
+    let shape = cubic([1, 1], 3, 3, 1, 1, 1);
     let mut y = vec![0.0; 27];
     forward(&shape, &[1.0; 27], &[1.0; 27], Some(&[0.5]), &mut y);
     assert_eq!([y[0], y[1], y[4], y[13]], [8.5, 12.5, 18.5, 27.5]);
@@ -103,7 +103,7 @@ fn sums_a_box_by_hand() {
 
 #[test]
 fn bias_and_its_gradient_are_sums() {
-    let shape = Conv3dShape { batch: 2, ..plain([1, 2], 2, 1, 1, 0, 1) };
+    let shape = Conv3dShape { batch: 2, ..cubic([1, 2], 2, 1, 1, 0, 1) };
     let dy: Vec<f32> = (0..32).map(|value| value as f32).collect();
     let mut db = vec![0.0; 2];
     bias_gradient(&shape, &dy, &mut db);
@@ -111,8 +111,8 @@ fn bias_and_its_gradient_are_sums() {
 }
 
 #[test]
-fn transposed_convolution_doubles_a_voxel() {
-    let shape = plain([1, 1], 2, 2, 2, 0, 1);
+fn a_transposed_convolution_by_hand() {
+    let shape = cubic([1, 1], 2, 2, 2, 0, 1);
     let w: Vec<f32> = (0..8).map(|value| value as f32).collect();
     let mut y = vec![0.0; 8];
     transpose_forward(&shape, &[2.0], &w, Some(&[1.0]), &mut y);
@@ -120,47 +120,47 @@ fn transposed_convolution_doubles_a_voxel() {
 }
 
 #[test]
-fn kinds_of_layer_match_the_loop() {
+fn layers_of_every_algorithm_match_the_definition() {
     for shape in [
-        plain([5, 9], 7, 1, 1, 0, 1),
-        plain([6, 6], 6, 3, 1, 1, 6),
-        plain([4, 8], 6, 3, 1, 1, 4),
-        plain([2, 5], 8, 4, 4, 0, 1),
-        plain([3, 4], 11, 7, 4, 3, 1),
-        plain([20, 17], 5, 3, 1, 1, 1),
-        plain([1, 2], 2, 3, 1, 0, 1),
-        plain([2, 3], 9, 2, 3, 0, 1),
-        plain([2, 3], 2, 4, 1, 0, 1),
-        plain([8, 8], 20, 3, 1, 1, 1),
-        plain([3, 37], 25, 3, 2, 1, 1),
-        plain([2, 64], 9, 2, 2, 0, 1),
-        plain([4, 32], 35, 7, 4, 3, 1),
-        plain([8, 9], 17, 3, 1, 1, 1),
-        plain([17, 8], 18, 3, 1, 2, 1),
-        plain([8, 12], 19, 3, 1, 0, 1),
-        Conv3dShape { batch: 2, input: [1, 2, 33], ..plain([16, 27], 0, 3, 1, 1, 1) },
-        Conv3dShape { batch: 2, input: [5, 8, 16], padding: [0, 1, 2], ..plain([16, 32], 0, 3, 1, 1, 2) },
-        Conv3dShape { input: [3, 40, 16], ..plain([12, 10], 0, 3, 1, 1, 1) },
-        Conv3dShape { input: [9, 24, 60], dilation: [2, 1, 1], ..plain([2, 33], 0, 3, 2, 1, 1) },
-        Conv3dShape { batch: 2, input: [6, 11, 51], ..plain([2, 32], 0, 3, 2, 0, 1) },
-        Conv3dShape { batch: 2, dilation: [2, 1, 3], ..plain([2, 40], 15, 3, 2, 2, 1) },
-        Conv3dShape { stride: [1, 3, 4], padding: [0, 1, 9], ..plain([1, 33], 8, 4, 4, 0, 1) },
+        cubic([5, 9], 7, 1, 1, 0, 1),
+        cubic([6, 6], 6, 3, 1, 1, 6),
+        cubic([4, 8], 6, 3, 1, 1, 4),
+        cubic([2, 5], 8, 4, 4, 0, 1),
+        cubic([3, 4], 11, 7, 4, 3, 1),
+        cubic([20, 17], 5, 3, 1, 1, 1),
+        cubic([1, 2], 2, 3, 1, 0, 1),
+        cubic([2, 3], 9, 2, 3, 0, 1),
+        cubic([2, 3], 2, 4, 1, 0, 1),
+        cubic([8, 8], 20, 3, 1, 1, 1),
+        cubic([3, 37], 25, 3, 2, 1, 1),
+        cubic([2, 64], 9, 2, 2, 0, 1),
+        cubic([4, 32], 35, 7, 4, 3, 1),
+        cubic([8, 9], 17, 3, 1, 1, 1),
+        cubic([17, 8], 18, 3, 1, 2, 1),
+        cubic([8, 12], 19, 3, 1, 0, 1),
+        Conv3dShape { batch: 2, input: [1, 2, 33], ..cubic([16, 27], 0, 3, 1, 1, 1) },
+        Conv3dShape { batch: 2, input: [5, 8, 16], padding: [0, 1, 2], ..cubic([16, 32], 0, 3, 1, 1, 2) },
+        Conv3dShape { input: [3, 40, 16], ..cubic([12, 10], 0, 3, 1, 1, 1) },
+        Conv3dShape { input: [9, 24, 60], dilation: [2, 1, 1], ..cubic([2, 33], 0, 3, 2, 1, 1) },
+        Conv3dShape { batch: 2, input: [6, 11, 51], ..cubic([2, 32], 0, 3, 2, 0, 1) },
+        Conv3dShape { batch: 2, dilation: [2, 1, 3], ..cubic([2, 40], 15, 3, 2, 2, 1) },
+        Conv3dShape { stride: [1, 3, 4], padding: [0, 1, 9], ..cubic([1, 33], 8, 4, 4, 0, 1) },
     ] {
         check(&shape);
     }
 }
 
 #[test]
-fn threads_do_not_change_a_bit() {
+fn results_do_not_depend_on_the_number_of_threads() {
     for shape in [
-        Conv3dShape { batch: 2, ..plain([9, 10], 14, 3, 2, 1, 1) },
-        Conv3dShape { batch: 2, ..plain([9, 10], 17, 3, 1, 1, 1) },
+        Conv3dShape { batch: 2, ..cubic([9, 10], 14, 3, 2, 1, 1) },
+        Conv3dShape { batch: 2, ..cubic([9, 10], 17, 3, 1, 1, 1) },
     ] {
-        threads_do_not_change(&shape);
+        check_number_of_threads(&shape);
     }
 }
 
-fn threads_do_not_change(shape: &Conv3dShape) {
+fn check_number_of_threads(shape: &Conv3dShape) {
     let (x, w, dy) = (values(shape.input_len(), 5), values(shape.weight_len(), 6), values(shape.output_len(), 7));
     let run = |threads| {
         let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
@@ -175,14 +175,14 @@ fn threads_do_not_change(shape: &Conv3dShape) {
 }
 
 #[test]
-fn what_scratch_memory_held_before_does_not_matter() {
-    let shape = Conv3dShape { input: [6, 10, 18], ..plain([9, 10], 0, 3, 1, 1, 1) };
+fn results_do_not_depend_on_old_contents_of_scratch_memory() {
+    let shape = Conv3dShape { input: [6, 10, 18], ..cubic([9, 10], 0, 3, 1, 1, 1) };
     let (x, w, dy) = (values(shape.input_len(), 5), values(shape.weight_len(), 6), values(shape.output_len(), 7));
     let run = |dirty: bool| {
         let (mut y, mut dx, mut dw) = (vec![0.0; dy.len()], vec![0.0; x.len()], vec![0.0; w.len()]);
         rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a small pool").install(|| {
             if dirty {
-                let larger = plain([16, 16], 24, 3, 1, 1, 1);
+                let larger = cubic([16, 16], 24, 3, 1, 1, 1);
                 let (x, dy) = (vec![f32::NAN; larger.input_len()], vec![f32::NAN; larger.output_len()]);
                 weight_gradient(&larger, &x, &dy, &mut vec![0.0; larger.weight_len()]);
             }
@@ -213,7 +213,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn any_convolution_matches_the_loop(shape in any_shape()) {
+    fn any_convolution_matches_the_definition(shape in any_shape()) {
         check(&shape);
     }
 }

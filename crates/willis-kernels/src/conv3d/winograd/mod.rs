@@ -1,7 +1,12 @@
-//! Convolutions of 3×3×3 voxels at stride 1 with 16 products of lines where the taps take 36: two
-//! rows in two planes are computed together, from sums and differences of the 4×4 lines that they
-//! read (Winograd's F(2×2, 3×3) along z and y; Lavin and Gray 2016, section 4.1). Along x, where
-//! the lanes lie, the taps stay as they are.
+//! Convolutions with kernels of 3×3×3 voxels and stride 1, by Winograd's F(2×2, 3×3) along z and y.
+//!
+//! Two rows in each of two planes are computed together from the 4×4 lines that they read, with 16
+//! products of lines instead of 36. Along x, the axis of the lanes, the three taps are summed
+//! directly.
+//!
+//! # Source
+//! Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1. The
+//! matrices A, B and G are those of the paper.
 
 mod correlate;
 mod reduce;
@@ -9,61 +14,65 @@ mod reduce;
 pub(super) use correlate::WinogradCorrelation;
 pub(super) use reduce::WinogradReduction;
 
-use super::layout::{Axis, SLACK, STEP};
-use crate::simd::{Kernel, Lanes, dispatch, prefetch};
+use super::layout::{CorrelationAxis, SLACK, STEP};
+use crate::simd::{Lanes, SimdKernel, Supported, dispatch, prefetch};
 
-/// Products of lines that make two rows in two planes.
+/// Products of lines that give two rows in two planes.
 const PRODUCTS: usize = 16;
-/// Most floats of the transformed lines of a task: they should stay in the second-level cache of
+/// Most floats of the transformed lines of a task, which should stay in the second-level cache of
 /// one core.
 const TASK_FLOATS: usize = 240 * 1024;
-/// Shortest lines: as long as the widest register.
+/// Shortest lines that are transformed: one register of the widest instruction set.
 const MIN_WIDTH: usize = STEP;
-/// Fewest channels on either side: with fewer, sums and differences cost more than the products
-/// they save.
+/// Fewest source and target channels: with fewer, the transforms cost more than the products they
+/// save.
 const MIN_CHANNELS: usize = 8;
-/// Tasks to make at least. A constant, so that the partition does not depend on the number of
-/// threads.
+/// Fewest tasks. A constant, so that the partition does not depend on the number of threads.
 const MIN_TASKS: usize = 8;
-/// Floats behind the lines of a channel and of a product: room for whole registers to read on, and
-/// no two products fall on the same lines of a cache.
+/// Floats after the lines of a channel and of a product. They leave room for reads of whole
+/// registers and keep the products from mapping to the same cache lines.
 const GAP: usize = 24;
 
-/// How pairs of rows in pairs of planes read their sources, and how many a task takes.
-struct Tiling {
-    /// Extents of the sources and of the targets, `[z, y, x]`.
+/// Partition of a convolution into tasks.
+struct WinogradTiling {
+    /// Extents of the source volumes, `[z, y, x]`.
     source: [usize; 3],
+    /// Extents of the target volumes.
     target: [usize; 3],
-    /// Zeros before the first source of an axis.
+    /// Zeros before the first source along each axis.
     padding: [usize; 3],
-    /// Which element of the kernel reads each of three neighbours along an axis.
+    /// For each axis, the taps that read the three adjacent sources.
     order: [[usize; 3]; 3],
-    /// Sources of a task.
+    /// Source channels of a task.
     channels: usize,
-    /// Pairs of rows of a task.
+    /// Most pairs of rows of a task.
     pairs: usize,
 }
 
-/// What one task computes: some pairs of rows in one pair of planes.
+/// Pairs of rows in one pair of planes, which one task computes.
 #[derive(Clone, Copy)]
-struct Part {
+struct RowPairs {
+    /// Index of the pair of planes.
     planes: usize,
+    /// Index of the first pair of rows.
     first: usize,
+    /// Number of pairs of rows.
     pairs: usize,
 }
 
-impl Part {
-    /// z and y of the first voxels of a pair of rows.
+impl RowPairs {
+    /// z and y of the first row of a pair, in the first of the two planes.
     fn corner(self, pair: usize) -> [usize; 2] {
         [2 * self.planes, 2 * (self.first + pair)]
     }
 }
 
-impl Tiling {
-    /// `None` where the taps are others or lines short. A task transforms `channels` sources, and
-    /// `together` channels share its cache; there are `problems` times the parts.
-    fn of(axes: &[Axis; 3], channels: usize, together: usize, problems: usize) -> Option<Self> {
-        let [z, y, x] = [axes[0].neighbours()?, axes[1].neighbours()?, axes[2].neighbours()?];
+impl WinogradTiling {
+    /// Plans the tasks of `problems` independent convolutions. A task transforms `channels` source
+    /// channels; `cached_channels` channels share its cache. `None` if some axis does not have
+    /// three adjacent taps, or if the lines are short.
+    fn new(axes: &[CorrelationAxis; 3], channels: usize, cached_channels: usize, problems: usize) -> Option<Self> {
+        let [z, y, x] = [axes[0].three_taps()?, axes[1].three_taps()?, axes[2].three_taps()?];
         let source = [0, 1, 2].map(|axis: usize| axes[axis].source);
         let target = [0, 1, 2].map(|axis: usize| axes[axis].target);
         (source[2].min(target[2]) >= MIN_WIDTH).then(|| Self {
@@ -72,7 +81,7 @@ impl Tiling {
             padding: [z.0, y.0, x.0],
             order: [z.1, y.1, x.1],
             channels,
-            pairs: pairs_of_task(target, together, problems),
+            pairs: pairs_of_task(target, cached_channels, problems),
         })
     }
 
@@ -86,27 +95,27 @@ impl Tiling {
         self.pairs * self.pitch() + GAP
     }
 
-    /// Floats from the lines of one product to those of the next.
+    /// Floats from the lines of one product to the next.
     fn product(&self) -> usize {
         self.channels * self.channel() + GAP
     }
 
-    /// All parts, in order.
-    fn parts(&self) -> Vec<Part> {
+    /// The pairs of rows of all tasks, in order.
+    fn tasks(&self) -> Vec<RowPairs> {
         let [planes, pairs] = [self.target[0].div_ceil(2), self.target[1].div_ceil(2)];
         let starts = (0..planes).flat_map(|planes| (0..pairs).step_by(self.pairs).map(move |first| (planes, first)));
-        starts.map(|(planes, first)| Part { planes, first, pairs: self.pairs.min(pairs - first) }).collect()
+        starts.map(|(planes, first)| RowPairs { planes, first, pairs: self.pairs.min(pairs - first) }).collect()
     }
 
-    /// Fills `spread` with the transformed lines `[product][channel][pair of rows][x]` of the
-    /// `source` channels' part.
-    fn spread(&self, source: &[f32], part: Part, zeros: &[f32], spread: &mut Vec<f32>) {
-        spread.resize(PRODUCTS * self.product() + SLACK, 0.0);
+    /// Transforms the lines that the pairs of rows read in all `source` channels to
+    /// `transformed[product][channel][pair of rows][x]`. `zeros` is an empty line.
+    fn transform_input(&self, source: &[f32], rows: RowPairs, zeros: &[f32], transformed: &mut Vec<f32>) {
+        transformed.resize(PRODUCTS * self.product() + SLACK, 0.0);
         let channels = source.len() / self.source.iter().product::<usize>();
-        dispatch(Spread { tiling: self, source, channels, part, zeros, to: spread });
+        dispatch(InputTransform { tiling: self, source, channels, rows, zeros, to: transformed });
     }
 
-    /// A line of a channel, zeros beyond the ends.
+    /// A line of a channel; `zeros` in the padding.
     #[inline(always)]
     fn line<'a>(&self, source: &'a [f32], zeros: &'a [f32], channel: usize, z: usize, y: usize) -> &'a [f32] {
         let [depth, height, width] = self.source;
@@ -115,8 +124,8 @@ impl Tiling {
     }
 }
 
-/// Pairs of rows of a task: those that waste the fewest positions among what fits the cache and
-/// leaves enough tasks.
+/// Most pairs of rows of a task: the number that computes the fewest positions, among those that
+/// fit in the cache and give enough tasks.
 fn pairs_of_task(target: [usize; 3], channels: usize, problems: usize) -> usize {
     let [planes, all] = [target[0].div_ceil(2), target[1].div_ceil(2)];
     let positions = |pairs: usize| (pairs * (target[2] + 2)).next_multiple_of(STEP);
@@ -128,57 +137,63 @@ fn pairs_of_task(target: [usize; 3], channels: usize, problems: usize) -> usize 
     (1..=all).rev().filter(fits).min_by_key(computed).unwrap_or(1)
 }
 
-/// Where registers start that cover `length` floats; the last may overlap the one before.
-fn starts(length: usize, register: usize) -> impl Iterator<Item = usize> {
+/// Starts of the registers that cover `length` floats; the last register may overlap the one
+/// before.
+fn register_starts(length: usize, register: usize) -> impl Iterator<Item = usize> {
     (0..length).step_by(register).map(move |start| start.min(length - register))
 }
 
-/// B^T of the transform.
+/// The transform of the input along one axis, B^T.
 #[inline(always)]
-unsafe fn differences<V: Lanes>([a, b, c, d]: [V; 4]) -> [V; 4] {
-    // SAFETY: the caller's instruction set is that of `V`.
+fn transform_input_axis<V: Lanes>(_: Supported<V>, [a, b, c, d]: [V; 4]) -> [V; 4] {
+    // SAFETY: the token proves that the instructions exist.
     unsafe { [a.sub(c), b.add(c), c.sub(b), b.sub(d)] }
 }
 
-/// The sixteen products' left sides from the 4×4 lines that each pair of rows in a pair of planes
-/// reads.
-struct Spread<'a> {
-    tiling: &'a Tiling,
+/// Transforms the 4×4 lines that each pair of rows reads, `B^T x B`, to the left sides of the
+/// products.
+struct InputTransform<'a> {
+    tiling: &'a WinogradTiling,
     source: &'a [f32],
     channels: usize,
-    part: Part,
+    rows: RowPairs,
     zeros: &'a [f32],
     to: &'a mut [f32],
 }
 
-impl Kernel for Spread<'_> {
+impl SimdKernel for InputTransform<'_> {
     type Output = ();
 
-    // Loops instead of closures: what is not inlined would lose the instruction set.
+    // Loops, not closures: a closure that is not inlined would not be compiled for the instruction
+    // set.
     #[inline(always)]
-    fn run<V: Lanes>(self) {
-        let Self { tiling, source, channels, part, zeros, to } = self;
+    fn run<V: Lanes>(self, supported: Supported<V>) {
+        let Self { tiling, source, channels, rows, zeros, to } = self;
         let (width, before, pitch, product) = (tiling.source[2], tiling.padding[2], tiling.pitch(), tiling.product());
-        assert!(zeros.len() == width && width >= V::N && before + width <= pitch, "lines of one length");
-        assert!(part.pairs <= tiling.pairs && channels <= tiling.channels, "no more than a task takes");
+        assert!(
+            zeros.len() == width && width >= V::N && before + width <= pitch,
+            "a line has room for the source and its padding"
+        );
+        assert!(rows.pairs <= tiling.pairs && channels <= tiling.channels, "no more rows and channels than planned");
         assert!(PRODUCTS * product <= to.len(), "room for every product");
         let volume: usize = tiling.source.iter().product();
         for channel in 0..channels {
-            for pair in 0..part.pairs {
-                let [z, y] = part.corner(pair);
+            for pair in 0..rows.pairs {
+                let [z, y] = rows.corner(pair);
                 let mut lines = [[zeros; 4]; 4];
                 for (y_in, lines) in lines.iter_mut().enumerate() {
                     for (z_in, line) in lines.iter_mut().enumerate() {
                         *line = tiling.line(source, zeros, channel, z + z_in, y + y_in);
                     }
                 }
-                // The next channel's; those of the first two rows were asked for with the pair
-                // before.
+                // Prefetches the lines of the next channel. The pair before has prefetched the
+                // first two rows.
                 for lines in &lines[if pair == 0 { 0 } else { 2 }..] {
                     lines.iter().for_each(|line| prefetch(line.as_ptr().wrapping_add(volume), width));
                 }
-                // SAFETY: the assertions bound every write, `line` every read; the instruction set
-                // is dispatch's choice.
+                // SAFETY: the assertions bound every write; every read starts at most
+                // `width - V::N` into a line of `width` floats; the token proves that the
+                // instructions exist.
                 unsafe {
                     let to = to.as_mut_ptr().add(channel * tiling.channel() + pair * pitch);
                     for index in 0..PRODUCTS {
@@ -186,15 +201,15 @@ impl Kernel for Spread<'_> {
                             to.add(index * product + x).write(0.0);
                         }
                     }
-                    for x in starts(width, V::N) {
+                    for x in register_starts(width, V::N) {
                         let mut along_z = [[V::splat(0.0); 4]; 4];
                         for (values, [a, b, c, d]) in along_z.iter_mut().zip(&lines) {
                             let load = |line: &[f32]| V::load(line.as_ptr().add(x));
-                            *values = differences([load(a), load(b), load(c), load(d)]);
+                            *values = transform_input_axis(supported, [load(a), load(b), load(c), load(d)]);
                         }
                         let [a, b, c, d] = along_z;
                         for z in 0..4 {
-                            let along_y = differences([a[z], b[z], c[z], d[z]]);
+                            let along_y = transform_input_axis(supported, [a[z], b[z], c[z], d[z]]);
                             for (y, value) in along_y.into_iter().enumerate() {
                                 value.store(to.add((z * 4 + y) * product + before + x));
                             }

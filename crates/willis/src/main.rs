@@ -12,9 +12,10 @@ static ALLOCATOR: CachingAllocator<MiMalloc> = CachingAllocator::new(MiMalloc);
 fn main() -> ExitCode {
     let cli = Cli::from_arguments();
     if matches!(cli.command, Command::Train(_) | Command::Pretrain(_)) {
-        ALLOCATOR.keep_idle(TRAINING_IDLE_BYTES);
+        ALLOCATOR.set_cache_bytes(TRAINING_CACHE_BYTES);
     }
-    match willis::commands::run(cli) {
+    let checked = willis_kernels::runtime::check_environment().map_err(Into::into);
+    match checked.and_then(|()| willis::commands::run(cli)) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             eprintln!("error: {error:#}");

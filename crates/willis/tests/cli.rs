@@ -73,6 +73,20 @@ fn configuration_round_trips() {
 }
 
 #[test]
+fn an_unknown_value_of_willis_vectors_is_an_error() {
+    let run = |value: &str| command(&["config"]).env("WILLIS_VECTORS", value).output().expect("the binary was built");
+    for value in ["sse", ""] {
+        let output = run(value);
+        let error = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        for part in ["WILLIS_VECTORS", &format!("{value:?}"), "portable, avx2, avx512"] {
+            assert!(error.contains(part), "{part} is missing from {error}");
+        }
+    }
+    assert_eq!(run("portable").status.code(), Some(0));
+}
+
+#[test]
 fn unusable_inputs_end_with_2_and_say_why() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out");

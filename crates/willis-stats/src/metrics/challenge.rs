@@ -1,37 +1,31 @@
 //! The challenge's score: a weighted mean of fourteen areas under the ROC curve.
 
-use willis_core::anatomy::{SITE_COUNT, column_names};
+use willis_core::anatomy::SITE_COUNT;
 
 use super::rank::auroc;
+use crate::figure::Undefined;
 
 /// Number of columns of a submission.
 pub const COLUMN_COUNT: usize = SITE_COUNT + 1;
 
 /// Weight of each column: 1 for a site, 13 for "aneurysm present", the last.
-pub const WEIGHTS: [f64; COLUMN_COUNT] = {
+const WEIGHTS: [f64; COLUMN_COUNT] = {
     let mut weights = [1.0; COLUMN_COUNT];
     weights[SITE_COUNT] = SITE_COUNT as f64;
     weights
 };
 
-/// Areas under the ROC curve of all columns, and what the challenge makes of them.
+/// Areas under the ROC curve of all columns, and their weighted mean.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ChallengeScore {
-    /// Area by column; `None` where a class is missing.
-    pub auc: [Option<f64>; COLUMN_COUNT],
-    /// The challenge's score; `None` when any column is undefined, as the challenge's own metric
-    /// refuses then.
-    pub score: Option<f64>,
-    /// The same mean over the defined columns, weights made to sum to one; not comparable with
-    /// published scores.
-    pub score_of_defined: Option<f64>,
-}
-
-impl ChallengeScore {
-    /// Names of the columns that have no area.
-    pub fn undefined(&self) -> impl Iterator<Item = &'static str> + '_ {
-        column_names().zip(self.auc).filter(|(_, auc)| auc.is_none()).map(|(name, _)| name)
-    }
+    /// Area by column; undefined where a class is missing.
+    pub auc: [Result<f64, Undefined>; COLUMN_COUNT],
+    /// The challenge's score; undefined when any column is, because the challenge's own metric
+    /// refuses such data.
+    pub score: Result<f64, Undefined>,
+    /// The weighted mean over the defined columns only; undefined when there are none. Not
+    /// comparable with published scores.
+    pub score_of_defined: Result<f64, Undefined>,
 }
 
 /// Scores predictions; one row per series, columns in the challenge's order with "aneurysm present"
@@ -50,10 +44,13 @@ pub fn challenge_score(predictions: &[[f64; COLUMN_COUNT]], labels: &[[bool; COL
         let truth: Vec<bool> = labels.iter().map(|row| row[column]).collect();
         auroc(&scores, &truth)
     });
-    let defined = || auc.iter().zip(WEIGHTS).filter_map(|(auc, weight)| Some(((*auc)?, weight)));
+    let defined = || auc.iter().zip(WEIGHTS).filter_map(|(auc, weight)| Some((auc.ok()?, weight)));
     let weight: f64 = defined().map(|(_, weight)| weight).sum();
-    let score_of_defined = (weight > 0.0).then(|| defined().map(|(auc, weight)| auc * weight).sum::<f64>() / weight);
-    let score = score_of_defined.filter(|_| auc.iter().all(Option::is_some));
+    let columns = COLUMN_COUNT - defined().count();
+    let undefined = Undefined::UndefinedColumns { columns };
+    let mean = defined().map(|(auc, weight)| auc * weight).sum::<f64>() / weight;
+    let score_of_defined = if columns < COLUMN_COUNT { Ok(mean) } else { Err(undefined) };
+    let score = if columns == 0 { Ok(mean) } else { Err(undefined) };
     ChallengeScore { auc, score, score_of_defined }
 }
 
@@ -80,9 +77,9 @@ mod tests {
         for (row, truth) in predictions.iter_mut().zip(&labels) {
             row[SITE_COUNT] = f64::from(!truth[SITE_COUNT]);
         }
-        assert_eq!(challenge_score(&predictions, &labels).score, Some(0.5));
+        assert_eq!(challenge_score(&predictions, &labels).score, Ok(0.5));
         // All columns constant: every area is one half.
-        assert_eq!(challenge_score(&[[0.3; COLUMN_COUNT]; 4], &labels).score, Some(0.5));
+        assert_eq!(challenge_score(&[[0.3; COLUMN_COUNT]; 4], &labels).score, Ok(0.5));
     }
 
     #[test]
@@ -94,9 +91,8 @@ mod tests {
         let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
         let score = challenge_score(&predictions, &labels());
         assert!((score.score.unwrap() - 21.0 / 26.0).abs() < 1e-15);
-        assert_eq!(score.auc[0], Some(0.75));
-        assert_eq!(score.auc[1], Some(1.0));
-        assert_eq!(score.undefined().count(), 0);
+        assert_eq!(score.auc[0], Ok(0.75));
+        assert_eq!(score.auc[1], Ok(1.0));
     }
 
     #[test]
@@ -105,10 +101,10 @@ mod tests {
         labels.iter_mut().for_each(|row| row[3] = false);
         let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
         let score = challenge_score(&predictions, &labels);
-        assert_eq!(score.score, None);
-        assert_eq!(score.undefined().collect::<Vec<_>>(), ["Right Supraclinoid Internal Carotid Artery"]);
+        assert_eq!(score.score, Err(Undefined::UndefinedColumns { columns: 1 }));
+        assert_eq!(score.auc.map(|auc| auc.err()), std::array::from_fn(|c| (c == 3).then_some(Undefined::OneClass)));
         // (13 · 0.75 + 7 · 0.75 + 5 · 1) / 25.
         assert!((score.score_of_defined.unwrap() - 20.0 / 25.0).abs() < 1e-15);
-        assert_eq!(challenge_score(&[], &[]).score_of_defined, None);
+        assert_eq!(challenge_score(&[], &[]).score_of_defined, Err(Undefined::UndefinedColumns { columns: 14 }));
     }
 }

@@ -2,6 +2,8 @@
 
 use willis_core::{Candidate, Lesion};
 
+use crate::figure::Undefined;
+
 /// Candidates and lesions of one series, matched.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeriesDetections {
@@ -31,11 +33,6 @@ impl Froc {
     pub fn sensitivity_at(&self, rate: f64) -> f64 {
         self.points.iter().take_while(|(fp, _)| *fp <= rate).last().map_or(0.0, |(_, sensitivity)| *sensitivity)
     }
-
-    /// Mean sensitivity over [`Froc::STANDARD_RATES`].
-    pub fn mean_sensitivity(&self) -> f64 {
-        Self::STANDARD_RATES.iter().map(|rate| self.sensitivity_at(*rate)).sum::<f64>() / 7.0
-    }
 }
 
 /// A candidate counts as a lesion inside the sac, or within this distance of its centre, mm.
@@ -59,17 +56,22 @@ pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f6
 /// Sensitivity against false positives per scan over all thresholds.
 ///
 /// A lesion counts once, with its best candidate; further candidates inside a found lesion are
-/// neither true nor false. Equal scores share a threshold. `None` without any lesion, or when a
-/// score is not a number.
-pub fn froc(series: &[SeriesDetections]) -> Option<Froc> {
+/// neither true nor false. Equal scores share a threshold.
+///
+/// # Errors
+/// `NoLesions`, `NotANumber`.
+pub fn froc(series: &[SeriesDetections]) -> Result<Froc, Undefined> {
     let lesions: usize = series.iter().map(|s| s.lesions).sum();
     let mut events: Vec<(f64, Option<(usize, usize)>)> = series
         .iter()
         .enumerate()
         .flat_map(|(i, s)| s.candidates.iter().map(move |(score, hit)| (*score, hit.map(|lesion| (i, lesion)))))
         .collect();
-    if lesions == 0 || events.iter().any(|(score, _)| score.is_nan()) {
-        return None;
+    if lesions == 0 {
+        return Err(Undefined::NoLesions);
+    }
+    if events.iter().any(|(score, _)| score.is_nan()) {
+        return Err(Undefined::NotANumber);
     }
     events.sort_by(|a, b| b.0.total_cmp(&a.0));
     let mut found = std::collections::BTreeSet::new();
@@ -86,21 +88,26 @@ pub fn froc(series: &[SeriesDetections]) -> Option<Froc> {
             (false_positives as f64 / series.len() as f64, found.len() as f64 / lesions as f64)
         })
         .collect();
-    Some(Froc { lesions, series: series.len(), points })
+    Ok(Froc { lesions, series: series.len(), points })
 }
 
-/// Share of all lesions that the `k` best candidates of their series hit; `None` without any
-/// lesion.
+/// Share of all lesions that one of the `k` best candidates of their series hits.
 ///
-/// Candidates of equal score count in the order given.
-pub fn recall_at(series: &[SeriesDetections], k: usize) -> Option<f64> {
+/// Candidates of equal score rank in the order given.
+///
+/// # Errors
+/// `NoLesions`.
+pub fn recall_at(series: &[SeriesDetections], k: usize) -> Result<f64, Undefined> {
     let lesions: usize = series.iter().map(|s| s.lesions).sum();
     let found = |s: &SeriesDetections| {
         let mut best: Vec<&(f64, Option<usize>)> = s.candidates.iter().collect();
         best.sort_by(|a, b| b.0.total_cmp(&a.0));
         best.iter().take(k).filter_map(|(_, hit)| *hit).collect::<std::collections::BTreeSet<_>>().len()
     };
-    (lesions > 0).then(|| series.iter().map(found).sum::<usize>() as f64 / lesions as f64)
+    if lesions == 0 {
+        return Err(Undefined::NoLesions);
+    }
+    Ok(series.iter().map(found).sum::<usize>() as f64 / lesions as f64)
 }
 
 #[cfg(test)]
@@ -126,16 +133,15 @@ mod tests {
         assert_eq!(curve.points, [(0.0, third), (1.0, third), (1.0, third), (1.5, third), (1.5, 2.0 * third)]);
         assert_eq!(curve.sensitivity_at(1.0), third);
         assert_eq!(curve.sensitivity_at(2.0), 2.0 * third);
-        assert!((curve.mean_sensitivity() - (4.0 * third + 3.0 * 2.0 * third) / 7.0).abs() < 1e-15);
-        assert_eq!(froc(&[SeriesDetections::default()]), None);
+        assert_eq!(froc(&[SeriesDetections::default()]), Err(Undefined::NoLesions));
     }
 
     #[test]
     fn hand_worked_recall() {
         for (k, expected) in [(0, 0.0), (1, 1.0 / 3.0), (3, 1.0 / 3.0), (4, 2.0 / 3.0), (15, 2.0 / 3.0)] {
-            assert_eq!(recall_at(&series(), k), Some(expected), "k = {k}");
+            assert_eq!(recall_at(&series(), k), Ok(expected), "k = {k}");
         }
-        assert_eq!(recall_at(&[], 5), None);
+        assert_eq!(recall_at(&[], 5), Err(Undefined::NoLesions));
     }
 
     #[test]

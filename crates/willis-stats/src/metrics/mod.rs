@@ -1,4 +1,4 @@
-//! Figures of merit.
+//! Metrics. Each returns a value or says why it is [`Undefined`](crate::figure::Undefined).
 
 pub mod challenge;
 pub mod detection;
@@ -9,5 +9,5 @@ pub mod rank;
 pub use challenge::{COLUMN_COUNT, ChallengeScore, challenge_score};
 pub use detection::{Froc, SeriesDetections, detections, froc, recall_at};
 pub use overlap::{cldice, dice};
-pub use probability::{ReliabilityBin, brier, expected_calibration_error, reliability};
+pub use probability::{brier, expected_calibration_error};
 pub use rank::{auroc, average_precision};

@@ -1,32 +1,32 @@
-//! Metrics of the probabilities themselves.
+//! Metrics of probabilities against outcomes.
+
+use crate::figure::Undefined;
 
 /// One bin of a reliability diagram.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ReliabilityBin {
+struct ReliabilityBin {
     /// Number of predictions in the bin.
-    pub count: usize,
+    count: usize,
     /// Mean predicted probability; `None` in an empty bin.
-    pub predicted: Option<f64>,
+    predicted: Option<f64>,
     /// Share of positives; `None` in an empty bin.
-    pub observed: Option<f64>,
+    observed: Option<f64>,
 }
 
-/// Mean squared difference between probability and outcome; `None` without predictions.
+/// Brier score: mean squared difference between probability and outcome.
+///
+/// # Errors
+/// `Empty`, `NotANumber`.
 ///
 /// # Panics
 /// if probabilities and labels differ in number (programmer error).
-pub fn brier(probabilities: &[f64], labels: &[bool]) -> Option<f64> {
-    assert_eq!(probabilities.len(), labels.len(), "one label per probability");
+pub fn brier(probabilities: &[f64], labels: &[bool]) -> Result<f64, Undefined> {
+    check(probabilities, labels)?;
     let squares = probabilities.iter().zip(labels).map(|(p, y)| (p - f64::from(*y)).powi(2));
-    mean(squares.sum(), labels.len())
+    Ok(squares.sum::<f64>() / labels.len() as f64)
 }
 
-/// Predictions in `bins` bins of equal width over 0 to 1; the last bin holds 1.
-///
-/// # Panics
-/// if probabilities and labels differ in number, or `bins` is 0 (programmer errors).
-pub fn reliability(probabilities: &[f64], labels: &[bool], bins: usize) -> Vec<ReliabilityBin> {
-    assert_eq!(probabilities.len(), labels.len(), "one label per probability");
+/// Predictions in `bins` bins of equal width over 0 to 1; the last bin includes 1.
+fn reliability(probabilities: &[f64], labels: &[bool], bins: usize) -> Vec<ReliabilityBin> {
     assert!(bins > 0, "at least one bin");
     let mut sums = vec![(0usize, 0.0, 0.0); bins];
     for (p, y) in probabilities.iter().zip(labels) {
@@ -44,16 +44,27 @@ pub fn reliability(probabilities: &[f64], labels: &[bool], bins: usize) -> Vec<R
     sums.into_iter().map(bin).collect()
 }
 
-/// Expected calibration error: mean of |predicted − observed| over the bins of [`reliability`],
-/// weighted by count.
+/// Expected calibration error: mean of |predicted − observed| over `bins` bins of equal width,
+/// weighted by their number of predictions.
 ///
-/// `None` without predictions.
+/// # Errors
+/// `Empty`, `NotANumber`.
 ///
 /// # Panics
-/// as [`reliability`].
-pub fn expected_calibration_error(probabilities: &[f64], labels: &[bool], bins: usize) -> Option<f64> {
+/// if probabilities and labels differ in number, or `bins` is 0 (programmer errors).
+pub fn expected_calibration_error(probabilities: &[f64], labels: &[bool], bins: usize) -> Result<f64, Undefined> {
+    check(probabilities, labels)?;
     let gap = |bin: ReliabilityBin| Some(bin.count as f64 * (bin.predicted? - bin.observed?).abs());
-    mean(reliability(probabilities, labels, bins).into_iter().filter_map(gap).sum(), labels.len())
+    let gaps: f64 = reliability(probabilities, labels, bins).into_iter().filter_map(gap).sum();
+    Ok(gaps / labels.len() as f64)
+}
+
+fn check(probabilities: &[f64], labels: &[bool]) -> Result<(), Undefined> {
+    assert_eq!(probabilities.len(), labels.len(), "one label per probability");
+    if probabilities.is_empty() {
+        return Err(Undefined::Empty);
+    }
+    if probabilities.iter().any(|p| p.is_nan()) { Err(Undefined::NotANumber) } else { Ok(()) }
 }
 
 fn mean(sum: f64, count: usize) -> Option<f64> {
@@ -73,6 +84,13 @@ mod tests {
         assert_eq!((bins[1].count, bins[1].predicted, bins[1].observed), (2, Some(0.9), Some(1.0)));
         assert!((expected_calibration_error(&p, &y, 2).unwrap() - (2.0 * 0.3 + 2.0 * 0.1) / 4.0).abs() < 1e-15);
         assert_eq!(reliability(&p, &y, 5)[2].predicted, None);
-        assert_eq!((brier(&[], &[]), expected_calibration_error(&[], &[], 10)), (None, None));
+    }
+
+    #[test]
+    fn undefined_without_numbers() {
+        let ece = |p: &[f64], y: &[bool]| expected_calibration_error(p, y, 10);
+        assert_eq!((brier(&[], &[]), ece(&[], &[])), (Err(Undefined::Empty), Err(Undefined::Empty)));
+        let (p, y) = ([0.5, f64::NAN], [true, false]);
+        assert_eq!((brier(&p, &y), ece(&p, &y)), (Err(Undefined::NotANumber), Err(Undefined::NotANumber)));
     }
 }

@@ -1,4 +1,6 @@
-//! Metrics that depend on the order of the scores only.
+//! Metrics that depend only on the order of the scores.
+
+use crate::figure::Undefined;
 
 /// Positives and negatives that share one score.
 struct Tie {
@@ -6,14 +8,20 @@ struct Tie {
     negatives: f64,
 }
 
-/// Groups of equal scores, highest first; `None` when a score is not a number.
+/// Groups of equal scores, highest first.
+///
+/// # Errors
+/// `Empty`, `NotANumber`.
 ///
 /// # Panics
 /// if scores and labels differ in number (programmer error).
-fn ties_from_the_top(scores: &[f64], labels: &[bool]) -> Option<Vec<Tie>> {
+fn ties_descending(scores: &[f64], labels: &[bool]) -> Result<Vec<Tie>, Undefined> {
     assert_eq!(scores.len(), labels.len(), "one label per score");
+    if scores.is_empty() {
+        return Err(Undefined::Empty);
+    }
     if scores.iter().any(|s| s.is_nan()) {
-        return None;
+        return Err(Undefined::NotANumber);
     }
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_unstable_by(|&a, &b| scores[b].total_cmp(&scores[a]));
@@ -21,42 +29,45 @@ fn ties_from_the_top(scores: &[f64], labels: &[bool]) -> Option<Vec<Tie>> {
         let positives = group.iter().filter(|&&i| labels[i]).count();
         Tie { positives: positives as f64, negatives: (group.len() - positives) as f64 }
     };
-    Some(order.chunk_by(|&a, &b| scores[a] == scores[b]).map(tie).collect())
+    Ok(order.chunk_by(|&a, &b| scores[a] == scores[b]).map(tie).collect())
 }
 
-/// Area under the ROC curve: the chance that a positive scores above a negative, half for ties.
+/// Area under the ROC curve: the probability that a positive scores above a negative, where a tie
+/// counts half. O(n log n).
 ///
-/// `None` when a class is missing or a score is not a number. O(n log n).
+/// # Errors
+/// `Empty`, `OneClass`, `NotANumber`.
 ///
 /// # Panics
 /// if scores and labels differ in number (programmer error).
-pub fn auroc(scores: &[f64], labels: &[bool]) -> Option<f64> {
-    let ties = ties_from_the_top(scores, labels)?;
+pub fn auroc(scores: &[f64], labels: &[bool]) -> Result<f64, Undefined> {
+    let ties = ties_descending(scores, labels)?;
     let (mut positives, mut negatives, mut wins) = (0.0, 0.0, 0.0);
     for tie in &ties {
         wins += tie.negatives * (positives + tie.positives / 2.0);
         positives += tie.positives;
         negatives += tie.negatives;
     }
-    (positives > 0.0 && negatives > 0.0).then(|| wins / (positives * negatives))
+    if positives > 0.0 && negatives > 0.0 { Ok(wins / (positives * negatives)) } else { Err(Undefined::OneClass) }
 }
 
-/// Average precision: precision at each distinct score, weighted with the recall gained there; not
+/// Average precision: precision at each distinct score, weighted by the recall gained there; not
 /// interpolated.
 ///
-/// `None` without positives or when a score is not a number.
+/// # Errors
+/// `Empty`, `NoPositives`, `NotANumber`.
 ///
 /// # Panics
 /// if scores and labels differ in number (programmer error).
-pub fn average_precision(scores: &[f64], labels: &[bool]) -> Option<f64> {
-    let ties = ties_from_the_top(scores, labels)?;
+pub fn average_precision(scores: &[f64], labels: &[bool]) -> Result<f64, Undefined> {
+    let ties = ties_descending(scores, labels)?;
     let (mut positives, mut taken, mut sum) = (0.0, 0.0, 0.0);
     for tie in &ties {
         positives += tie.positives;
         taken += tie.positives + tie.negatives;
         sum += tie.positives * positives / taken;
     }
-    (positives > 0.0).then(|| sum / positives)
+    if positives > 0.0 { Ok(sum / positives) } else { Err(Undefined::NoPositives) }
 }
 
 #[cfg(test)]
@@ -68,14 +79,14 @@ mod tests {
     fn hand_worked_areas() {
         for (scores, labels, expected) in [
             // Pairs (positive, negative): (.8, .4) and (.8, .6) won, (.5, .4) won, (.5, .6) lost.
-            (&[0.8, 0.5, 0.4, 0.6][..], &[true, true, false, false][..], Some(0.75)),
+            (&[0.8, 0.5, 0.4, 0.6][..], &[true, true, false, false][..], Ok(0.75)),
             // One win, one tie.
-            (&[0.5, 0.5, 0.1], &[true, false, false], Some(0.75)),
-            (&[1.0, 1.0], &[true, false], Some(0.5)),
-            (&[0.0, -0.0], &[true, false], Some(0.5)),
-            (&[1.0, 2.0], &[true, true], None),
-            (&[], &[], None),
-            (&[f64::NAN, 1.0], &[true, false], None),
+            (&[0.5, 0.5, 0.1], &[true, false, false], Ok(0.75)),
+            (&[1.0, 1.0], &[true, false], Ok(0.5)),
+            (&[0.0, -0.0], &[true, false], Ok(0.5)),
+            (&[1.0, 2.0], &[true, true], Err(Undefined::OneClass)),
+            (&[], &[], Err(Undefined::Empty)),
+            (&[f64::NAN, 1.0], &[true, false], Err(Undefined::NotANumber)),
         ] {
             assert_eq!(auroc(scores, labels), expected, "{scores:?}");
         }
@@ -86,8 +97,8 @@ mod tests {
         // scikit-learn's example: precision 1 at recall 1/2, 2/3 at recall 1.
         let (scores, labels) = ([0.1, 0.4, 0.35, 0.8], [false, false, true, true]);
         assert!((average_precision(&scores, &labels).unwrap() - (0.5 + 0.5 * 2.0 / 3.0)).abs() < 1e-15);
-        assert_eq!(average_precision(&[0.5, 0.5], &[true, false]), Some(0.5));
-        assert_eq!(average_precision(&[0.5], &[false]), None);
+        assert_eq!(average_precision(&[0.5, 0.5], &[true, false]), Ok(0.5));
+        assert_eq!(average_precision(&[0.5], &[false]), Err(Undefined::NoPositives));
     }
 
     /// Slow reference: every pair.
@@ -118,12 +129,12 @@ mod tests {
             let turned: Vec<f64> = scores.iter().map(|s| -s).collect();
             let area = auroc(&scores, &labels);
             match (area, auroc_by_pairs(&scores, &labels)) {
-                (Some(fast), Some(slow)) => prop_assert!((fast - slow).abs() < 1e-12),
-                (fast, slow) => prop_assert_eq!(fast, slow),
+                (Ok(fast), Some(slow)) => prop_assert!((fast - slow).abs() < 1e-12),
+                (fast, slow) => prop_assert_eq!(fast.ok(), slow),
             }
             prop_assert_eq!(area, auroc(&bent, &labels));
             prop_assert_eq!(average_precision(&scores, &labels), average_precision(&bent, &labels));
-            if let (Some(a), Some(b)) = (area, auroc(&turned, &labels)) {
+            if let (Ok(a), Ok(b)) = (area, auroc(&turned, &labels)) {
                 prop_assert!((a + b - 1.0).abs() < 1e-12);
             }
         }

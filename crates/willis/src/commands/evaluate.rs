@@ -136,7 +136,10 @@ fn overlap(series: &CohortSeries, predicted: &Path) -> anyhow::Result<Option<Ove
     let (p, t) = (binary(&predicted), binary(&truth));
     let shape = predicted.grid.shape.zyx();
     let (p_skeleton, t_skeleton) = (skeletonize(&p, shape), skeletonize(&t, shape));
-    Ok(Some(Overlap { dice: metrics::dice(&p, &t), cldice: metrics::cldice(&p, &p_skeleton, &t, &t_skeleton) }))
+    Ok(Some(Overlap {
+        dice: metrics::dice(&p, &t).ok(),
+        cldice: metrics::cldice(&p, &p_skeleton, &t, &t_skeleton).ok(),
+    }))
 }
 
 fn baselines(vessels: &Path) -> anyhow::Result<Baselines> {
@@ -157,9 +160,9 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
             note: note.into(),
         }
     };
-    let mut figures = vec![figure("challenge score", "half present, half mean of sites", &|s| score_of(s).score)];
+    let mut figures = vec![figure("challenge score", "half present, half mean of sites", &|s| score_of(s).score.ok())];
     figures.push(figure("challenge score of the defined columns", "not comparable when a column is n/a", &|s| {
-        score_of(s).score_of_defined
+        score_of(s).score_of_defined.ok()
     }));
     for (i, name) in column_names().enumerate() {
         let positives = scored.iter().filter(|s| s.labels[i]).count();
@@ -168,11 +171,11 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
     let present = |s: &[&Scored]| (column(s, SITE_COUNT), labels(s, SITE_COUNT));
     figures.push(figure("Brier score, present", "lower is better", &|s| {
         let (p, y) = present(s);
-        metrics::brier(&p, &y)
+        metrics::brier(&p, &y).ok()
     }));
     figures.push(figure("expected calibration error, present", "10 bins", &|s| {
         let (p, y) = present(s);
-        metrics::expected_calibration_error(&p, &y, 10)
+        metrics::expected_calibration_error(&p, &y, 10).ok()
     }));
     for k in [1, 5, 15] {
         figures.push(figure(&format!("lesion recall at {k}"), "all lesions", &|s| recall(s, k, &|_| true)));
@@ -186,7 +189,7 @@ fn figures(scored: &[Scored], samples: usize) -> Vec<Figure> {
                         let found = found(s.baselines.as_ref()?);
                         Some(metrics::detection::detections(found, &s.lesions, TOLERANCE_MM))
                     };
-                    metrics::detection::recall_at(&s.iter().map(one).collect::<Option<Vec<_>>>()?, k)
+                    metrics::detection::recall_at(&s.iter().map(one).collect::<Option<Vec<_>>>()?, k).ok()
                 }));
             }
         }
@@ -237,7 +240,7 @@ fn labels(scored: &[&Scored], i: usize) -> Vec<bool> {
 }
 
 fn auc(scored: &[&Scored], i: usize) -> Option<f64> {
-    metrics::auroc(&column(scored, i), &labels(scored, i))
+    metrics::auroc(&column(scored, i), &labels(scored, i)).ok()
 }
 
 fn score_of(scored: &[&Scored]) -> ChallengeScore {
@@ -264,11 +267,11 @@ fn detected(scored: &[&Scored], inside: &dyn Fn(&Lesion) -> bool) -> Option<Vec<
 
 /// Share of lesions that one of the first `k` candidates of their series hits.
 fn recall(scored: &[&Scored], k: usize, inside: &dyn Fn(&Lesion) -> bool) -> Option<f64> {
-    metrics::detection::recall_at(&detected(scored, inside)?, k)
+    metrics::detection::recall_at(&detected(scored, inside)?, k).ok()
 }
 
 fn sensitivity_at(scored: &[&Scored], rate: f64) -> Option<f64> {
-    Some(metrics::froc(&detected(scored, &|_| true)?)?.sensitivity_at(rate))
+    Some(metrics::froc(&detected(scored, &|_| true)?).ok()?.sensitivity_at(rate))
 }
 
 fn mean(scored: &[&Scored], of: impl Fn(&Overlap) -> Option<f64>) -> Option<f64> {

@@ -9,6 +9,7 @@ use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
 use willis_nets::train::export;
 use willis_nets::weights::Weights;
+use willis_stats::figure::Undefined;
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detections, recall_at};
 
@@ -127,16 +128,17 @@ fn scores(answers: &[Answers]) -> Scores {
     let figure = |figure: &(dyn Fn(&[&Answers]) -> Option<f64> + Sync)| {
         Figure::of(answers.len(), |series| figure(&series.iter().map(|&i| &answers[i]).collect::<Vec<_>>()))
     };
-    let candidates = |figure: fn(&[f64], &[bool]) -> Option<f64>, series: &[&Answers]| {
+    let candidates = |figure: fn(&[f64], &[bool]) -> Result<f64, Undefined>, series: &[&Answers]| {
         let probabilities: Vec<f64> = series.iter().flat_map(|a| &a.probabilities).copied().collect();
         let is_lesion: Vec<bool> = series.iter().flat_map(|a| &a.is_lesion).copied().collect();
-        figure(&probabilities, &is_lesion)
+        figure(&probabilities, &is_lesion).ok()
     };
     let site = |series: &[&Answers]| {
         let right: Vec<bool> = series.iter().flat_map(|a| &a.site_is_right).copied().collect();
         (!right.is_empty()).then(|| right.iter().filter(|&&right| right).count() as f64 / right.len() as f64)
     };
-    let recall = |k, series: &[&Answers]| recall_at(&series.iter().map(|a| a.detected.clone()).collect::<Vec<_>>(), k);
+    let recall =
+        |k, series: &[&Answers]| recall_at(&series.iter().map(|a| a.detected.clone()).collect::<Vec<_>>(), k).ok();
     let count = |of: fn(&Answers) -> usize| Figure::fact(answers.iter().map(of).sum::<usize>() as f64);
     let figures = vec![
         ("candidate_auc", figure(&|series| candidates(auroc, series))),

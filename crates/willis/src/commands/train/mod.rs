@@ -178,12 +178,12 @@ fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesD
         ("boosted trees alone", &fitted.out_of_fold_boosted),
         ("logistic regression alone", &fitted.out_of_fold_logistic),
     ] {
-        line(&format!("{name}: score of the defined columns"), &|sample| scored(rows, sample).score_of_defined);
-        line(&format!("{name}: AUC of aneurysm present"), &|sample| scored(rows, sample).auc[SITE_COUNT]);
+        line(&format!("{name}: score of the defined columns"), &|sample| scored(rows, sample).score_of_defined.ok());
+        line(&format!("{name}: AUC of aneurysm present"), &|sample| scored(rows, sample).auc[SITE_COUNT].ok());
     }
     for k in [1, 5, 15] {
         line(&format!("lesion recall at {k}"), &|sample| {
-            recall_at(&sample.iter().map(|&i| detected[i].clone()).collect::<Vec<_>>(), k)
+            recall_at(&sample.iter().map(|&i| detected[i].clone()).collect::<Vec<_>>(), k).ok()
         });
     }
 }

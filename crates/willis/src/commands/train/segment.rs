@@ -131,7 +131,7 @@ fn true_vessels(case: &TrainingCase) -> Vec<u8> {
 fn cldice(map: &VesselMap, case: &TrainingCase) -> Option<f64> {
     let (truth, shape) = (true_vessels(case), case.sites.grid.shape.zyx());
     let found: Vec<u8> = map.vessel.voxels.iter().map(|&p| u8::from(p >= 0.5)).collect();
-    metrics::cldice(&found, &skeletonize(&found, shape), &truth, &skeletonize(&truth, shape))
+    metrics::cldice(&found, &skeletonize(&found, shape), &truth, &skeletonize(&truth, shape)).ok()
 }
 
 /// Voxels of the true skeleton far from the graph, and all of them.

@@ -163,6 +163,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_configuration_of_the_repository_loads() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../configs");
+        let files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!files.is_empty());
+        for file in files {
+            Config::load(Some(&file)).unwrap();
+        }
+    }
+
+    #[test]
     fn resolved_configuration_reads_back() {
         let config = Config::default();
         assert_eq!(toml::from_str::<Config>(&config.resolved()).unwrap(), config);

@@ -1,5 +1,4 @@
-//! Rasterising vessels and sacs to distances, coverage and labels. Tissue and scanner are not known
-//! here.
+//! Rasterises vessels and sacs to distances, coverage and labels.
 
 use willis_core::{Grid, Point, Shape, VoxelPoint};
 
@@ -19,7 +18,7 @@ pub(crate) struct Capsule {
     pub radius_b: f32,
     /// Mask value of the site; 0 for vessels without a site.
     pub label: u8,
-    /// Brightness: relative to the vessel's blood, about 1; of plaques, absolute in HU.
+    /// Brightness relative to the blood of its kind of vessel, about 1; in HU for plaques.
     pub signal: f32,
 }
 

@@ -16,7 +16,7 @@ use crate::visibility::VisibleArteries;
 
 /// Number of thin slices that one task renders at once; bounds its memory.
 const DRAWN_SLICES: usize = 12;
-/// Distance from arteries up to which it is computed for the cisterns, mm.
+/// Distances to arterial walls are computed up to this value, for the cisterns; mm.
 const CISTERN_MM: f64 = 3.2;
 
 /// The parts of a scene.

@@ -1,4 +1,4 @@
-//! The challenge's two tables: `train.csv` and `train_localizers.csv`.
+//! Reading the challenge's two tables, `train.csv` and `train_localizers.csv`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ pub const LOCALIZER_COLUMNS: [&str; 4] = ["SeriesInstanceUID", "SOPInstanceUID",
 
 /// One row of the table of series.
 #[derive(Debug, Clone, PartialEq)]
-pub struct SeriesRow {
+pub(super) struct SeriesRow {
     /// The series.
     pub meta: SeriesMeta,
     /// Whether there is an aneurysm at each site, in the order of [`Site::ALL`].
@@ -27,7 +27,7 @@ pub struct SeriesRow {
 /// # Errors
 /// `Csv`, `MissingColumn`, or `BadValue` for a label other than 0 or 1, an invalid age, sex or
 /// modality, and a UID that appears twice or cannot be a file name.
-pub fn read_series_table(path: &Path) -> Result<Vec<SeriesRow>, CohortError> {
+pub(super) fn read_series_table(path: &Path) -> Result<Vec<SeriesRow>, CohortError> {
     let table = CsvTable::open(path)?;
     let label_columns = anatomy::column_names().map(|name| table.column(name)).collect::<Result<Vec<_>, _>>()?;
     let [uid, age, sex, modality] = table.columns(SERIES_COLUMNS)?;
@@ -59,7 +59,7 @@ pub fn read_series_table(path: &Path) -> Result<Vec<SeriesRow>, CohortError> {
 ///
 /// # Errors
 /// `Csv`, `MissingColumn`, or `BadValue` for invalid coordinates or an unknown location.
-pub fn read_localizer_table(path: &Path) -> Result<BTreeMap<String, Vec<Localizer>>, CohortError> {
+pub(super) fn read_localizer_table(path: &Path) -> Result<BTreeMap<String, Vec<Localizer>>, CohortError> {
     let table = CsvTable::open(path)?;
     let [uid, instance, coordinates, location] = table.columns(LOCALIZER_COLUMNS)?;
     let mut localizers: BTreeMap<String, Vec<Localizer>> = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! What is known about the lesions of a series.
+//! The true lesions of a series.
 
 use serde::{Deserialize, Serialize};
 

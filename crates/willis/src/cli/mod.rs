@@ -18,8 +18,8 @@ pub use volume::{NyulCommand, VolumeCommand};
 
 /// Columns of the help.
 const HELP_WIDTH: usize = 100;
-/// The sentence, then the examples, then the rest.
-const HELP_TEMPLATE: &str = "{about-with-newline}{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
+/// First sentence, examples, usage, arguments. clap cuts the full stop off a description.
+const HELP_TEMPLATE: &str = "{about}.{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
 /// Find intracranial aneurysms in CT and MR series. Research use only; not a medical device.
 #[derive(Debug, Parser)]
@@ -254,7 +254,7 @@ mod tests {
             let help = command.render_long_help().to_string();
             let paragraphs: Vec<&str> = help.split("\n\n").collect();
             let about = paragraphs[0];
-            assert!(!about.is_empty() && !about.contains('\n'), "{path}: {help}");
+            assert!(about.ends_with('.') && !about.contains('\n'), "{path}: {help}");
             assert!(paragraphs[1].trim_start().starts_with("Example"), "{path}: {help}");
             assert!(paragraphs[1].contains(&format!("  {path}")), "{path}: {help}");
         }

@@ -1,4 +1,5 @@
-//! The report: one HTML file that opens offline and shows what willis saw and why.
+//! The report: one HTML file, readable offline, with the probabilities, the candidates and their
+//! evidence.
 
 pub mod figures;
 
@@ -10,10 +11,10 @@ use willis_core::{Candidate, Finding, Severity, Site};
 use crate::line::SeriesResult;
 use crate::run::RunRecord;
 
-/// Candidates drawn in the pictures and given a triptych.
+/// Number of candidates that are drawn in the pictures and shown in slices.
 const SHOWN: usize = 6;
 
-/// Words that every output carries.
+/// Notice in every output.
 pub const RESEARCH_ONLY: &str = "Research use only. Not a medical device. Not for diagnosis.";
 
 /// The whole report as one HTML document.
@@ -90,8 +91,8 @@ fn with_overlay(picture: &Picture, view: View, overlay: &str) -> Markup {
 fn projections(result: &SeriesResult, shown: &[Candidate]) -> Markup {
     html! {
         section {
-            h2 { "Arteries, projected" }
-            p.note { "Maximum of the vessel probability over the mean intensity of the region of interest; circles are the first " (shown.len()) " candidates, numbered by rank." }
+            h2 { "Projections of the arteries" }
+            p.note { "Maximum of the vessel probability along each ray, over the mean intensity. Circles mark the first " (shown.len()) " candidates by rank." }
             div.three {
                 @for view in View::ALL {
                     figure {
@@ -125,62 +126,89 @@ fn probabilities(result: &SeriesResult, run: &RunRecord) -> Markup {
             }
             p.note {
                 "Calibrated on phantom series made by willis itself, for a population in which " (percent(run.prevalence))
-                " carry an aneurysm (stack.prevalence); in routine imaging aneurysms are far rarer (3 to 5 %), so these "
-                "numbers rank series and sites, they are not the chance that this patient has an aneurysm."
+                " carry an aneurysm (stack.prevalence). In routine imaging aneurysms are far rarer (3 to 5 %): these numbers rank "
+                "series and sites, and are not the chance that this patient has an aneurysm."
             }
         }
     }
-}
-
-fn millimetres(value: Option<f64>) -> String {
-    value.map_or("n/a".into(), |v| format!("{v:.1}"))
-}
-
-fn optional(value: Option<f32>) -> String {
-    value.map_or("n/a".into(), |v| format!("{v:.2}"))
 }
 
 fn candidate_table(candidates: &[Candidate]) -> Markup {
+    let millimetres = |value: Option<f64>| value.map_or("n/a".into(), |v| format!("{v:.1}"));
     html! {
-        section {
+        section.long {
             h2 { "Candidates" }
             @if candidates.is_empty() { p { "None." } }
             @else {
+                p.note { "Lengths in mm. Centres are patient coordinates (LPS); the last column is the distance to the nearest vessel outside the candidate." }
                 div.scroll { table.candidates {
                     thead { tr {
-                        th { "rank" } th { "probability" } th { "site" } th { "diameter, mm" } th { "centre L, P, S, mm" }
-                        th { "to vessel, mm" } th { "net peak" } th { "graph score" } th { "order in / shell" } th { "energy" }
+                        th { "rank" } th { "probability" } th { "site" } th { "diameter" } th { "centre (L, P, S)" } th { "to vessel" }
                     } }
                     tbody { @for c in candidates {
                         tr {
-                            td { (c.rank) } td { (percent(c.probability)) } td { (c.site.map_or("n/a", |s| s.name())) }
+                            td { (c.rank) } td { (percent(c.probability)) } td.wrap { (c.site.map_or("n/a", Site::name)) }
                             td { (format!("{:.1}", c.diameter_mm)) }
                             td { (format!("{:.1}, {:.1}, {:.1}", c.centre.x, c.centre.y, c.centre.z)) }
                             td { (millimetres(c.distance_to_vessel_mm)) }
-                            td { (optional(c.evidence.aneurysm_peak)) } td { (optional(c.evidence.graph_score)) }
-                            td { (optional(c.evidence.order_inside)) " / " (optional(c.evidence.order_shell)) }
-                            td { (optional(c.evidence.energy)) }
                         }
                     } }
                 } }
+                (evidence_table(candidates))
             }
         }
     }
 }
 
+/// Fold-out with what the nets measured of each candidate; printed unfolded.
+fn evidence_table(candidates: &[Candidate]) -> Markup {
+    let number = |value: Option<f32>| value.map_or("n/a".into(), |v| format!("{v:.2}"));
+    html! {
+        details {
+            summary { "Evidence for each candidate" }
+            dl.legend {
+                dt { "peak" } dd { "highest aneurysm probability of the segmentation net near the centre, 0 to 1" }
+                dt { "graph" } dd { "highest node score of the graph net near the centre, 0 to 1" }
+                dt { "order in, shell" } dd { "Kuramoto order parameter inside the candidate and in a shell around it, 0 to 1" }
+                dt { "energy" } dd { "energy of the last oscillator state, per oscillator" }
+            }
+            div.scroll { table.candidates {
+                thead { tr {
+                    th { "rank" } th { "peak" } th { "graph" } th { "order in" } th { "shell" } th { "energy" }
+                } }
+                tbody { @for c in candidates {
+                    tr {
+                        td { (c.rank) }
+                        td { (number(c.evidence.aneurysm_peak)) } td { (number(c.evidence.graph_score)) }
+                        td { (number(c.evidence.order_inside)) } td { (number(c.evidence.order_shell)) }
+                        td { (number(c.evidence.energy)) }
+                    }
+                } }
+            } }
+        }
+    }
+}
+
+fn site_name(candidate: &Candidate) -> &'static str {
+    candidate.site.map_or("site n/a", Site::name)
+}
+
 fn triptychs(result: &SeriesResult, shown: &[Candidate]) -> Markup {
+    const CROSS: &str = "<path class='cross' d='M20 15.5V18M20 22v2.5M15.5 20H18M22 20h2.5'/>";
     html! {
         section {
-            h2 { "First candidates, in three slices of 40 mm" }
-            p.note { "The orange line is the border of the vessel map." }
-            @for c in shown {
-                div.triptych {
-                    h3 { (c.rank) ". " (c.site.map_or("site n/a", |s| s.name())) span.sub { (percent(c.probability)) ", " (format!("{:.1} mm", c.diameter_mm)) } }
-                    div.three {
-                        @for view in View::ALL {
-                            figure {
-                                (with_overlay(&figures::slice(&result.map, view, c.centre), view, "<path class='cross' d='M20 15.5V18M20 22v2.5M15.5 20H18M22 20h2.5'/>"))
-                                figcaption { (view.name()) }
+            h2 { "Slices through the first candidates" }
+            p.note { "Each slice is 40 mm wide; the orange line is the border of the vessel map." }
+            div.triptychs {
+                @for c in shown {
+                    div.triptych {
+                        h3 { (c.rank) ". " (site_name(c)) span.sub { (percent(c.probability)) ", " (format!("{:.1} mm", c.diameter_mm)) } }
+                        div.three {
+                            @for view in View::ALL {
+                                figure {
+                                    (with_overlay(&figures::slice(&result.map, view, c.centre), view, CROSS))
+                                    figcaption { (view.name()) }
+                                }
                             }
                         }
                     }
@@ -194,7 +222,7 @@ fn graph(result: &SeriesResult, shown: &[Candidate]) -> Markup {
     html! {
         section {
             h2 { "Vessel graph" }
-            p.note { (result.graph.nodes.len()) " nodes, " (result.graph.edges.len()) " branches; width is the lumen's, colours are the sites of the table above." }
+            p.note { (result.graph.nodes.len()) " nodes, " (result.graph.edges.len()) " branches. Lines are as wide as the lumen; colours are those of the sites above." }
             div.three {
                 @for view in View::ALL {
                     figure { (PreEscaped(figures::graph_drawing(&result.map, view, &result.graph, shown))) figcaption { (view.name()) } }
@@ -207,7 +235,7 @@ fn graph(result: &SeriesResult, shown: &[Candidate]) -> Markup {
 fn findings(findings: &[Finding]) -> Markup {
     html! {
         section {
-            h2 { "Findings about the input, guesses and repairs" }
+            h2 { "Findings, guesses and repairs" }
             @if findings.is_empty() { p { "None." } }
             @else { ul.findings { @for f in findings {
                 li.warn[f.severity == Severity::Warning] { code { (f.code) } " " (f.message) }
@@ -233,5 +261,31 @@ fn provenance(result: &SeriesResult, run: &RunRecord) -> Markup {
             } }
             p.warning { (RESEARCH_ONLY) }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use willis_core::{Evidence, Point};
+
+    use super::*;
+
+    /// Ten columns in one table were wider than the page.
+    #[test]
+    fn the_candidate_table_is_narrow_and_the_evidence_folds_out() {
+        let candidate = Candidate {
+            rank: 1,
+            centre: Point::new(-32.0, -24.0, -11.7),
+            diameter_mm: 3.1,
+            probability: 0.25,
+            site: Some(Site::RightSupraclinoidIca),
+            distance_to_vessel_mm: Some(10.8),
+            evidence: Evidence { aneurysm_peak: Some(0.5), ..Evidence::default() },
+        };
+        let html = candidate_table(&[candidate]).into_string();
+        let (table, evidence) = html.split_once("<details>").unwrap();
+        assert_eq!(table.matches("<th>").count(), 6, "{table}");
+        assert!(table.contains("25.0 %") && !table.contains("0.50"), "{table}");
+        assert!(evidence.contains("<td>0.50</td>") && evidence.contains("<td>n/a</td>"), "{evidence}");
     }
 }

@@ -4,7 +4,7 @@
 use std::iter::once;
 
 use willis_core::{Finding, HarmonisedVolume, Modality, Switch};
-use willis_nets::segment::{CLEAR_VOXELS, SegmentNet, artery_voxels_both_ways};
+use willis_nets::segment::{SegmentNet, arteries_by_polarity};
 
 use crate::config::Config;
 
@@ -15,15 +15,17 @@ use crate::config::Config;
 /// it is.
 pub fn correct_polarity(volume: HarmonisedVolume, net: &SegmentNet, config: &Config) -> HarmonisedVolume {
     let Some(opposite) = opposite_of_guess(&volume, config) else { return volume };
-    let [as_is, inverted] = artery_voxels_both_ways(net, &volume.image, &config.segment);
-    if as_is >= inverted || inverted < CLEAR_VOXELS {
+    let voxels = arteries_by_polarity(net, &volume, &config.segment);
+    if !voxels.favours_inversion() {
         return volume;
     }
     let finding = Finding::warning(
         "modality-corrected",
         format!(
-            "taken for {} after all: arteries show better so, {inverted} voxels instead of {as_is}",
-            opposite.name()
+            "taken for {} after all: arteries show better so, {} voxels instead of {}",
+            opposite.name(),
+            voxels.inverted,
+            voxels.as_is
         ),
     );
     let mut meta = volume.meta;

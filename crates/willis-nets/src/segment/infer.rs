@@ -50,56 +50,6 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
     }
 }
 
-/// Voxels count from this probability on: a net takes much for arteries in the negative of a head,
-/// but is sure of little of it.
-const SURE: f32 = 0.98;
-/// A way is clearly ahead after this many windows, with this many times the voxels of the other,
-/// and with this many. Set on 36 synthetic series with the embedded net: after two windows all had
-/// a ratio of 1.54 or more, in favour of the way that twelve showed too.
-const LEAST_WINDOWS: usize = 2;
-const CLEAR_RATIO: f64 = 1.5;
-/// Fewer voxels tell nothing; the fewest of those series after two windows were 728.
-pub const CLEAR_VOXELS: usize = 400;
-
-/// Voxels that are surely artery in an image and in the image with its sign changed: tells whether
-/// arteries are bright or dark in it.
-///
-/// As few windows as cover the volume, its middle first, until one way is clearly ahead. A voxel
-/// counts in every window that shows it, the border that goes on outside a small volume too.
-pub fn artery_voxels_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
-    keep_threads_awake(|| look_both_ways(net, image, config))
-}
-
-fn look_both_ways(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> [usize; 2] {
-    let windows = Windows::new(net, image.grid.shape, &SegmentConfig { overlap: 0.0, ..config.clone() });
-    let mut starts = windows.starts();
-    let from_middle = |start: &Index| -> usize {
-        let axes = [start.z, start.y, start.x].into_iter().zip(windows.side).zip(image.grid.shape.zyx());
-        axes.map(|((start, side), extent)| (2 * start + side).abs_diff(extent).pow(2)).sum()
-    };
-    starts.sort_by_key(from_middle);
-    let (mut arteries, mut looked) = ([0, 0], 0);
-    for start in starts {
-        let channels = cut(image, start, windows.side);
-        let voxels = channels.len() / IN_CHANNELS;
-        if is_flat(&channels[..voxels]) {
-            continue;
-        }
-        let mut inverted = channels.clone();
-        inverted[..voxels].iter_mut().for_each(|v| *v = -*v);
-        for (arteries, channels) in arteries.iter_mut().zip([channels, inverted]) {
-            let found = run(net, channels, windows.side, Switch::Off);
-            *arteries += found.vessel.iter().filter(|&&p| p >= SURE).count();
-        }
-        looked += 1;
-        let (fewer, more) = (arteries[0].min(arteries[1]), arteries[0].max(arteries[1]));
-        if looked >= LEAST_WINDOWS && more as f64 >= CLEAR_RATIO * fewer as f64 && more >= CLEAR_VOXELS {
-            break;
-        }
-    }
-    arteries
-}
-
 /// What [`segment`] finds, as plain arrays.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Maps {
@@ -118,7 +68,7 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
     let n = shape.len();
     let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
     let (mut weight, mut deepest) = (vec![0.0f32; n], vec![0.0f32; n]);
-    let windows = Windows::new(net, shape, config);
+    let windows = SlidingWindows::new(net, shape, config);
     let window = windows.side;
     let bells = window.map(bell);
     for start in windows.starts() {
@@ -126,7 +76,7 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
         if is_flat(&channels[..window.iter().product()]) {
             continue;
         }
-        let found = run(net, channels, window, config.mirror);
+        let found = segment_window(net, channels, window, config.mirror);
         for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - start.z) {
             for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - start.y) {
                 for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - start.x) {
@@ -157,13 +107,13 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
 }
 
 /// Windows that cover a volume.
-struct Windows {
-    side: [usize; 3],
+pub(super) struct SlidingWindows {
+    pub side: [usize; 3],
     starts: [Vec<usize>; 3],
 }
 
-impl Windows {
-    fn new(net: &SegmentNet, shape: Shape, config: &SegmentConfig) -> Self {
+impl SlidingWindows {
+    pub fn new(net: &SegmentNet, shape: Shape, config: &SegmentConfig) -> Self {
         let side = match net.window() {
             Some(side) => [side; 3],
             None => shape.zyx().map(|extent| side_along(extent, config)),
@@ -172,7 +122,7 @@ impl Windows {
     }
 
     /// First voxel of each.
-    fn starts(&self) -> Vec<Index> {
+    pub fn starts(&self) -> Vec<Index> {
         let [zs, ys, xs] = &self.starts;
         let rows = zs.iter().flat_map(|&z| ys.iter().map(move |&y| (z, y)));
         rows.flat_map(|(z, y)| xs.iter().map(move |&x| Index::new(z, y, x))).collect()
@@ -201,7 +151,7 @@ fn bell(window: usize) -> Vec<f32> {
 }
 
 /// Input channels of a window; outside the volume its border goes on.
-fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f32> {
+pub(super) fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f32> {
     let (shape, affine, centre) = (image.grid.shape, image.grid.affine, image.grid.centre());
     let [nz, ny, nx] = window;
     let voxels = nz * ny * nx;
@@ -229,12 +179,12 @@ fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f32> {
 }
 
 /// Air, or padding: one value everywhere.
-fn is_flat(image: &[f32]) -> bool {
+pub(super) fn is_flat(image: &[f32]) -> bool {
     image.iter().all(|v| (v - image[0]).abs() < 1e-3)
 }
 
 /// Probabilities and sites of a window.
-fn run(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Switch) -> Maps {
+pub(super) fn segment_window(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Switch) -> Maps {
     let [d, h, w] = window;
     let voxels = d * h * w;
     let views = if mirror == Switch::On { 2 } else { 1 };
@@ -309,7 +259,7 @@ pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use willis_core::space::{Affine, Grid, Point, Spacing};
 
     use burn::tensor::Device;
@@ -318,7 +268,7 @@ mod tests {
     use crate::layers::Init;
     use crate::loss::segmentation::CLASSES;
 
-    fn image(shape: Shape) -> Image<f32> {
+    pub fn image(shape: Shape) -> Image<f32> {
         let grid = Grid::new(shape, Affine::axis_aligned(Spacing::isotropic(0.6), Point::new(0.0, 0.0, 0.0)));
         Image::new(grid, (0..shape.len()).map(|i| (i % 97) as f32 / 97.0).collect())
     }
@@ -384,16 +334,6 @@ mod tests {
         for (site, other) in maps.site.iter().zip(&other.site) {
             assert_eq!(*other, Site::from_mask_value(*site).map_or(0, |site| site.mirror().mask_value()));
         }
-    }
-
-    #[test]
-    fn the_negative_swaps_the_ways() {
-        let net = tiny().with_background_shift(-4.0);
-        let config = SegmentConfig { window: 32, ..SegmentConfig::default() };
-        let image = image(Shape::new(40, 33, 70));
-        let [bright, dark] = artery_voxels_both_ways(&net, &image, &config);
-        assert_ne!(bright, dark);
-        assert_eq!(artery_voxels_both_ways(&net, &image.map(|v| -v), &config), [dark, bright]);
     }
 
     #[test]

@@ -5,13 +5,15 @@ mod branched;
 mod fit;
 mod infer;
 mod net;
+mod polarity;
 mod sample;
 mod score;
 
 pub use augment::AugmentConfig;
 pub use branched::Branched;
 pub use fit::{FitError, Fitted, SegmentTraining, fit};
-pub use infer::{CLEAR_VOXELS, SegmentConfig, artery_voxels_both_ways, segment, window_count};
+pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
+pub use polarity::{ArteryVoxels, MIN_CLEAR_VOXELS, arteries_by_polarity};
 pub use sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare};
 pub use score::{Agreement, Scores, THIN_MM};

@@ -15,5 +15,7 @@ pub mod examine;
 pub mod propose;
 pub mod segment;
 
+mod rules;
+
 #[cfg(test)]
 mod golden;

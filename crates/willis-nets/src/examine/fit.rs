@@ -13,7 +13,7 @@ use super::condition::CONDITIONS;
 use super::data::{ExamineCase, Example};
 use super::net::{ExamineNet, ExamineNetConfig, IN_CHANNELS, SIDE};
 use crate::loss::asl::AsymmetricLoss;
-use crate::train::{Loss, Progress, TrainConfig, TrainError, Trained, train};
+use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
 use crate::weights::{Weights, WeightsError};
 
 /// How the expert classifier is trained.
@@ -85,7 +85,7 @@ pub fn fit(
     start: Option<Weights>,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&Progress<'_>),
+    progress: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<ExamineNet>, ExamineFitError> {
     let examples = cases.iter().flat_map(|case| &case.examples);
     let (lesions, others): (Vec<&Example>, Vec<&Example>) = examples.partition(|e| e.truth.site.is_some());

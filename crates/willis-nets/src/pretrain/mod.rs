@@ -20,7 +20,7 @@ use willis_core::Image;
 use crate::backbones::published::Backbone;
 use crate::layers::standardise;
 use crate::layers::visible::VisibleCells;
-use crate::train::{Loss, Progress, train};
+use crate::train::{Loss, StepReport, train};
 use crate::weights::Weights;
 use config::check;
 pub use config::{Method, NestedConfig, PretrainConfig, PretrainError};
@@ -88,7 +88,7 @@ pub fn fit(
     config: &PretrainConfig,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&Progress<'_>),
+    progress: impl FnMut(&StepReport<'_>),
     mut on_epoch: impl FnMut(&Epoch) + Send,
 ) -> Result<Pretrained, PretrainError> {
     check(config)?;
@@ -234,7 +234,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (mut losses, mut epochs) = (Vec::new(), Vec::new());
         let device = Device::flex();
-        let step = |p: &Progress<'_>| losses.push(p.loss);
+        let step = |p: &StepReport<'_>| losses.push(p.loss);
         let done = fit(3, volume, &config(60), folder.path(), &device, step, |e| epochs.push(e.clone())).unwrap();
         assert!(done.finished && done.step == 60);
         assert_eq!(epochs.iter().map(|e| e.step).collect::<Vec<_>>(), [20, 40, 60]);
@@ -264,7 +264,7 @@ mod tests {
             ..config(40)
         };
         let (mut losses, mut epochs) = (Vec::new(), Vec::new());
-        let step = |p: &Progress<'_>| losses.push(p.loss);
+        let step = |p: &StepReport<'_>| losses.push(p.loss);
         let device = Device::flex();
         // Cubes hold the whole volume, and norms take its contrast away: only its pattern tells it
         // from others.
@@ -306,7 +306,7 @@ mod tests {
                 ..config(20)
             };
             let mut steps = Vec::new();
-            let step = |p: &Progress<'_>| steps.push(p.terms.to_vec());
+            let step = |p: &StepReport<'_>| steps.push(p.terms.to_vec());
             let run = folder.path().join(format!("{method:?}{backbone:?}"));
             let done = fit(2, volume, &config, &run, &Device::flex(), step, |_| ()).unwrap();
             assert!(done.finished);
@@ -327,7 +327,7 @@ mod tests {
         };
         let mut steps = Vec::new();
         let run = folder.path().join("hybrid");
-        let step = |p: &Progress<'_>| steps.push(p.terms.to_vec());
+        let step = |p: &StepReport<'_>| steps.push(p.terms.to_vec());
         fit(2, volume, &hybrid, &run, &Device::flex(), step, |_| ()).unwrap();
         let names: Vec<&str> = steps[0].iter().map(|(name, _)| *name).collect();
         let painted_and_asked = ["paint_1", "count_1", "position_1", "paint_2", "count_2", "position_2", "align_2"];

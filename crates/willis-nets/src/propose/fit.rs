@@ -11,7 +11,7 @@ use super::data::GraphCase;
 use super::net::{ProposeNet, ProposeNetConfig};
 use crate::layers::graph_attention::GraphTensors;
 use crate::loss::asl::AsymmetricLoss;
-use crate::train::{Loss, Progress, TrainConfig, TrainError, Trained, train};
+use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
 
 /// How the node scorer is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ pub fn fit(
     training: &ProposeTraining,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&Progress<'_>),
+    progress: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<ProposeNet>, ProposeFitError> {
     let cases: Vec<&GraphCase> = cases.iter().filter(|case| case.nodes() > 0).collect();
     let first = *cases.first().ok_or(ProposeFitError::NoCases)?;

@@ -20,7 +20,7 @@ use crate::layers::Init;
 use crate::loss::cldice::soft_cldice;
 use crate::loss::segmentation::{CLASSES, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::ops::with_gradient;
-use crate::train::{Loss, Progress, TrainConfig, TrainError, train};
+use crate::train::{Loss, StepReport, TrainConfig, TrainError, train};
 use crate::weights::{Weights, WeightsError};
 use willis_core::Switch;
 
@@ -117,7 +117,7 @@ pub fn fit(
     start: Option<Weights>,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&Progress<'_>),
+    progress: impl FnMut(&StepReport<'_>),
 ) -> Result<Fitted, FitError> {
     let patch = config.sample.patch;
     if patch == 0 || !patch.is_multiple_of(32) {
@@ -316,7 +316,7 @@ mod tests {
             let mut losses = Vec::new();
             let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
             let mut terms = 0;
-            let show = |p: &Progress<'_>| {
+            let show = |p: &StepReport<'_>| {
                 losses.push(p.loss);
                 terms = p.terms.len();
             };

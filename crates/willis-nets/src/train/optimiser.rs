@@ -1,22 +1,26 @@
-//! AdamW, clipping and the moving average, on named host values: the same arithmetic on every
-//! device, and a state that is a file's content.
+//! AdamW, gradient clipping and the moving average of the weights.
+//!
+//! They work on named values in host memory, so that the arithmetic is the same on every device and
+//! the state can be written to a file as it is.
 
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 
 use super::TrainConfig;
-use super::checkpoint::State;
+use super::checkpoint::TrainState;
 use crate::weights::Weights;
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 
-impl State {
-    /// One step: clip, AdamW, moving average.
+impl TrainState {
+    /// One optimiser step: clips the gradient, applies AdamW and updates the moving average.
     ///
-    /// Parameters without a gradient stay as they are. Source: Loshchilov and Hutter, ICLR 2019,
-    /// arXiv:1711.05101.
+    /// Parameters without a gradient do not change.
+    ///
+    /// # Source
+    /// Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101.
     pub(super) fn update(&mut self, gradient: Weights, learning_rate: f64, config: &TrainConfig) {
         let square: f64 = gradient.iter().flat_map(|(_, _, g)| g).map(|&g| f64::from(g).powi(2)).sum();
         let clip = (config.clip_norm / square.sqrt().max(f64::MIN_POSITIVE)).min(1.0);
@@ -37,14 +41,14 @@ impl State {
                 (*m, *v) = (new_m as f32, new_v as f32);
             }
         }
-        // A young average forgets faster, so that it is not an average with the initial values.
+        // The decay is lower in the first steps, so that the initial values are soon forgotten.
         let decay = config.ema_decay.min((1.0 + self.step as f64) / (10.0 + self.step as f64)) as f32;
         self.average.scale(decay);
         self.average.add_scaled(&self.net, 1.0 - decay);
     }
 }
 
-/// Gradients of a net's parameters by path.
+/// Gradients of a net's parameters, by path; parameters without one are absent.
 pub(super) fn gradients<M: Module>(net: &M, grads: &mut Gradients) -> Weights {
     let mut reader = GradientReader { path: Vec::new(), grads, found: Weights::default() };
     net.visit(&mut reader);

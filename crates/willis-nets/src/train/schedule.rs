@@ -1,8 +1,9 @@
-//! Learning rate by step.
+//! Learning rate of each step.
 
 use super::TrainConfig;
 
-/// Linear warm-up, then half a cosine down to `final_fraction` at the last step.
+/// Learning rate of a step, counted from 0: linear warm-up, then half a cosine down to
+/// `final_fraction` of the highest rate at the last step.
 pub fn learning_rate(config: &TrainConfig, step: usize) -> f64 {
     let warmup = config.warmup_steps.min(config.steps / 2);
     if step < warmup {

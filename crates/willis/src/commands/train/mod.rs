@@ -14,7 +14,7 @@ use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::ops::cpu;
 use willis_nets::propose::{self as propose_stage, GraphCase};
-use willis_nets::train::{Progress as Step, TrainConfig, export};
+use willis_nets::train::{StepReport, TrainConfig, export};
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
 use willis_stats::stack::{self, StackCase, StackFit};
@@ -86,11 +86,11 @@ fn checked_decay(decay: f64) -> anyhow::Result<f64> {
     Ok(decay)
 }
 
-fn show(bar: &ProgressBar) -> impl FnMut(&Step<'_>) + '_ {
-    |step| {
-        bar.set_length(step.steps as u64);
-        bar.set_position(step.step as u64);
-        bar.set_message(format!("loss {:.4}", step.loss));
+fn show(bar: &ProgressBar) -> impl FnMut(&StepReport<'_>) + '_ {
+    |report| {
+        bar.set_length(report.steps as u64);
+        bar.set_position(report.step as u64);
+        bar.set_message(format!("loss {:.4}", report.loss));
     }
 }
 

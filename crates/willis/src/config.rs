@@ -135,7 +135,9 @@ impl Config {
         self.harmonise.validate().map_err(|e| e.within("harmonise").to_string())?;
         self.trace.validate().map_err(|e| e.within("trace").to_string())?;
         self.blob.validate().map_err(|e| e.within("blob").to_string())?;
-        self.train.segment.loss.validate().map_err(|e| format!("train.segment.loss.{e}"))?;
+        self.segment.validate().map_err(|e| e.within("segment").to_string())?;
+        self.train.segment.validate().map_err(|e| e.within("train.segment").to_string())?;
+        self.pretrain.train.validate().map_err(|e| e.within("pretrain.train").to_string())?;
         let linear_share = self.train.stack.linear_share;
         if !(0.0..=1.0).contains(&linear_share) {
             return Err(format!("train.stack.linear_share is {linear_share}; it must lie between 0 and 1"));

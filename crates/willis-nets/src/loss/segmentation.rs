@@ -6,10 +6,11 @@
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::SITE_COUNT;
+use willis_core::{InvalidValue, SITE_COUNT};
 use willis_kernels::activation::softmax_across;
 
 use super::tversky::{Overlap, Tversky, TverskyLoss};
+use crate::rules::{non_negative, positive};
 
 /// Background and the sites, as mask values.
 pub const CLASSES: usize = SITE_COUNT + 1;
@@ -59,12 +60,12 @@ impl Default for SegmentationLossConfig {
 }
 
 impl SegmentationLossConfig {
-    /// Checks every value once, when the configuration is loaded.
+    /// Checks every value.
     ///
     /// # Errors
-    /// names the first value that cannot work, and what could
-    pub fn validate(&self) -> Result<(), String> {
-        let weights = [
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        for (field, weight) in [
             ("background_weight", self.background_weight),
             ("cross_entropy", self.cross_entropy),
             ("vessel_tversky", self.vessel_tversky),
@@ -75,15 +76,10 @@ impl SegmentationLossConfig {
             ("soft_cldice", self.soft_cldice),
             ("tversky.w_fp", self.tversky.w_fp),
             ("tversky.w_fn", self.tversky.w_fn),
-        ];
-        if let Some((name, value)) = weights.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
-            return Err(format!("{name} is {value}; it must be 0 or more"));
+        ] {
+            non_negative(field, weight)?;
         }
-        let gamma = self.tversky.gamma;
-        if !(gamma.is_finite() && gamma > 0.0) {
-            return Err(format!("tversky.gamma is {gamma}; it must be above 0"));
-        }
-        Ok(())
+        positive("tversky.gamma", self.tversky.gamma)
     }
 }
 

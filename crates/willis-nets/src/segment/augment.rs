@@ -1,41 +1,44 @@
-//! Random changes to training patches, so that phantoms teach what holds for real series.
+//! Random augmentation of training patches, so that nets trained on phantoms generalise to real
+//! series.
 
 use rand::{Rng, RngExt};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 use willis_core::space::Index;
 
-use super::sample::{Patch, Placement};
+use super::sample::{LabelledPatch, PatchPlacement};
+use crate::rules::{fraction, non_negative};
 
-/// Ranges and probabilities of the changes.
+/// Probabilities and ranges of the augmentations.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct AugmentConfig {
-    /// Probability that left and right are exchanged, sites with them.
+pub struct SegmentAugmentConfig {
+    /// Probability that left and right are exchanged, with their sites.
     pub mirror: f64,
-    /// Probability that the patch is scaled, each axis on its own.
+    /// Probability that the patch is scaled, each axis independently.
     pub scale: f64,
-    /// Largest logarithm of the scale.
+    /// Largest absolute logarithm of the scale.
     pub max_log_scale: f64,
-    /// Probability that dark and bright are exchanged.
+    /// Probability that intensities are inverted.
     pub invert: f64,
-    /// Probability of a power law between the darkest and the brightest value.
+    /// Probability of a gamma correction between the lowest and the highest intensity.
     pub gamma: f64,
-    /// Largest deviation of the noise.
+    /// Largest standard deviation of the noise.
     pub noise: f64,
     /// Largest shift of all intensities.
     pub shift: f64,
-    /// Largest logarithm of the factor of all intensities.
+    /// Largest absolute logarithm of the contrast factor.
     pub max_log_contrast: f64,
     /// Probability that one axis is averaged as by thick slices.
     pub coarsen: f64,
-    /// Deviation of a common shift of the coordinates, mm.
+    /// Standard deviation of the shift of each coordinate, mm.
     pub coordinate_jitter_mm: f64,
-    /// Probability that the coordinates are all zero.
+    /// Probability that all coordinates are set to 0.
     pub coordinate_drop: f64,
 }
 
-impl Default for AugmentConfig {
+impl Default for SegmentAugmentConfig {
     fn default() -> Self {
         Self {
             mirror: 0.5,
@@ -53,17 +56,44 @@ impl Default for AugmentConfig {
     }
 }
 
-impl AugmentConfig {
-    /// A patch as large as `size` around `middle`.
-    pub(super) fn place(&self, middle: Index, size: usize, rng: &mut impl Rng) -> Placement {
+impl SegmentAugmentConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        for (field, probability) in [
+            ("mirror", self.mirror),
+            ("scale", self.scale),
+            ("invert", self.invert),
+            ("gamma", self.gamma),
+            ("coarsen", self.coarsen),
+            ("coordinate_drop", self.coordinate_drop),
+        ] {
+            fraction(field, probability)?;
+        }
+        for (field, limit) in [
+            ("max_log_scale", self.max_log_scale),
+            ("noise", self.noise),
+            ("shift", self.shift),
+            ("max_log_contrast", self.max_log_contrast),
+            ("coordinate_jitter_mm", self.coordinate_jitter_mm),
+        ] {
+            non_negative(field, limit)?;
+        }
+        Ok(())
+    }
+
+    /// A random placement of a patch of side `size` around `middle`.
+    pub(super) fn place(&self, middle: Index, size: usize, rng: &mut impl Rng) -> PatchPlacement {
         let scaled = chance(self.scale, rng);
         let mut scale = || if scaled { symmetric(self.max_log_scale, rng).exp() } else { 1.0 };
         let scale = [scale(), scale(), scale()];
-        Placement { middle, size, scale, mirrored: chance(self.mirror, rng) }
+        PatchPlacement { middle, size, scale, mirrored: chance(self.mirror, rng) }
     }
 
-    /// Changes intensities and coordinates.
-    pub(super) fn change(&self, patch: &mut Patch, rng: &mut impl Rng) {
+    /// Augments intensities and coordinates of a patch in place.
+    pub(super) fn apply(&self, patch: &mut LabelledPatch, rng: &mut impl Rng) {
         let voxels = patch.size.pow(3);
         let (image, coordinates) = patch.channels.split_at_mut(voxels);
         if chance(self.coarsen, rng) {
@@ -85,8 +115,8 @@ impl AugmentConfig {
         }
         let dropped = chance(self.coordinate_drop, rng);
         for axis in coordinates.chunks_exact_mut(voxels) {
-            let wide = normal(rng.random::<u32>());
-            let by = wide * (self.coordinate_jitter_mm / super::net::COORDINATE_MM) as f32;
+            let shift = normal(rng.random::<u32>());
+            let by = shift * (self.coordinate_jitter_mm / super::net::COORDINATE_MM) as f32;
             axis.par_iter_mut().for_each(|v| *v = if dropped { 0.0 } else { *v + by });
         }
     }
@@ -100,14 +130,15 @@ fn symmetric(limit: f64, rng: &mut impl Rng) -> f64 {
     (2.0 * rng.random::<f64>() - 1.0) * limit
 }
 
-/// Nearly normal of deviation 1: the sum of the four bytes, cheap enough for every voxel.
+/// An approximately standard normal number: the sum of four random bytes, cheap enough for every
+/// voxel.
 fn normal(bits: u32) -> f32 {
     let sum: u32 = bits.to_le_bytes().into_iter().map(u32::from).sum();
     // Four uniform bytes have mean 510 and variance 4 (256^2 - 1) / 12.
     (sum as f32 - 510.0) / 147.8
 }
 
-/// Maps the range of values to [0, 1], raises it to a power, and back.
+/// Maps the range of values to [0, 1], raises it to a power, and maps it back.
 fn power_law(image: &mut [f32], exponent: f32) {
     let (low, high) = image.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
     let range = high - low;
@@ -116,7 +147,7 @@ fn power_law(image: &mut [f32], exponent: f32) {
     }
 }
 
-/// Averages runs of `factor` voxels along an axis and interpolates between their middles.
+/// Averages runs of `factor` voxels along an axis and interpolates linearly between the means.
 fn coarsen(image: &mut [f32], n: usize, axis: usize, factor: usize) {
     let stride = n.pow(2 - axis as u32);
     let slabs = n / factor;
@@ -141,7 +172,7 @@ mod tests {
     use rand::SeedableRng;
     use rand_chacha::ChaCha8Rng;
 
-    use super::super::sample::PreparedCase;
+    use super::super::sample::PackedCase;
     use super::super::sample::tests::case;
     use super::*;
 
@@ -149,7 +180,7 @@ mod tests {
     fn coarsening_keeps_constants_and_ramps() {
         let mut ramp: Vec<f32> = (0..512).map(|i| (i / 8 % 8) as f32).collect();
         coarsen(&mut ramp, 8, 1, 2);
-        // Along y the ramp 0..7 is the means 0.5, 2.5, 4.5, 6.5 at the places 0.5, 2.5, 4.5, 6.5.
+        // The ramp 0..7 along y has the means 0.5, 2.5, 4.5, 6.5 at the same coordinates.
         let line: Vec<f32> = (0..8).map(|y| ramp[y * 8]).collect();
         assert_eq!(line, [0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 6.5]);
         let mut flat = vec![3.0; 512];
@@ -158,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn cheap_noise_has_mean_0_and_deviation_1() {
+    fn noise_has_mean_0_and_deviation_1() {
         let mut rng = ChaCha8Rng::seed_from_u64(1);
         let values: Vec<f64> = (0..100_000).map(|_| f64::from(normal(rng.random::<u32>()))).collect();
         let mean = values.iter().sum::<f64>() / 1e5;
@@ -167,13 +198,23 @@ mod tests {
     }
 
     #[test]
+    fn invalid_values_are_named() {
+        SegmentAugmentConfig::default().validate().unwrap();
+        let config = SegmentAugmentConfig { invert: 2.0, ..SegmentAugmentConfig::default() };
+        assert_eq!(config.validate().unwrap_err().to_string(), "invert = 2 must lie between 0 and 1");
+        let config = SegmentAugmentConfig { noise: -0.5, ..SegmentAugmentConfig::default() };
+        assert_eq!(config.validate().unwrap_err().to_string(), "noise = -0.5 must be finite and at least 0");
+    }
+
+    #[test]
     fn the_same_generator_gives_the_same_patch() {
-        let prepared = PreparedCase::new(&case(24));
+        let packed = PackedCase::new(&case(24));
         let make = || {
             let mut rng = ChaCha8Rng::seed_from_u64(9);
-            let config = AugmentConfig { scale: 1.0, gamma: 1.0, coarsen: 1.0, ..AugmentConfig::default() };
-            let mut patch = prepared.cut(&config.place(Index::new(12, 12, 12), 16, &mut rng));
-            config.change(&mut patch, &mut rng);
+            let config =
+                SegmentAugmentConfig { scale: 1.0, gamma: 1.0, coarsen: 1.0, ..SegmentAugmentConfig::default() };
+            let mut patch = packed.cut(&config.place(Index::new(12, 12, 12), 16, &mut rng));
+            config.apply(&mut patch, &mut rng);
             patch
         };
         assert_eq!(make(), make());

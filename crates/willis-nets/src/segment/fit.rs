@@ -1,4 +1,4 @@
-//! Training of the vessel net on cases.
+//! Training of the vessel net.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,39 +9,38 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::Index;
 use willis_core::files::FileError;
+use willis_core::{Index, InvalidValue, Switch};
 
-use super::augment::AugmentConfig;
+use super::augment::SegmentAugmentConfig;
 use super::infer::{SegmentConfig, segment_image};
 use super::net::{IN_CHANNELS, SegmentNet, SegmentNetConfig};
-use super::sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare, random_below};
+use super::sample::{AneurysmDraw, LabelledPatch, PackedCase, SampleConfig, random_below};
 use crate::layers::Init;
 use crate::loss::cldice::soft_cldice;
 use crate::loss::segmentation::{CLASSES, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use crate::ops::with_gradient;
-use crate::train::{Loss, StepReport, TrainConfig, TrainError, train};
+use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
 use crate::weights::{Weights, WeightsError};
-use willis_core::Switch;
 
-/// The whole recipe.
+/// Configuration of the training of the vessel net.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentTraining {
-    /// Sizes of the net.
+    /// The net.
     pub net: SegmentNetConfig,
-    /// Steps, learning rate, checkpoints.
+    /// Training loop.
     pub train: TrainConfig,
-    /// How patches are drawn.
+    /// Drawing of patches.
     pub sample: SampleConfig,
-    /// How patches are changed.
-    pub augment: AugmentConfig,
-    /// Terms of the loss.
+    /// Augmentation of patches.
+    pub augment: SegmentAugmentConfig,
+    /// Weights of the terms of the loss.
     pub loss: SegmentationLossConfig,
-    /// Windows of the validation.
+    /// Inference on the validation cases.
     pub infer: SegmentConfig,
-    /// Whether the odds are corrected after the last step, so that 0.5 is the best threshold on the
-    /// validation cases.
+    /// Whether the bias of the background class is corrected after the last step, so that 0.5 is the
+    /// best threshold on the validation cases.
     pub balance: Switch,
 }
 
@@ -51,7 +50,7 @@ impl Default for SegmentTraining {
             net: SegmentNetConfig::default(),
             train: TrainConfig::default(),
             sample: SampleConfig::default(),
-            augment: AugmentConfig::default(),
+            augment: SegmentAugmentConfig::default(),
             loss: SegmentationLossConfig::default(),
             infer: SegmentConfig::default(),
             balance: Switch::On,
@@ -59,57 +58,57 @@ impl Default for SegmentTraining {
     }
 }
 
-/// Why the vessel net could not be trained.
+impl SegmentTraining {
+    /// Checks every value, and that the patches fit the net.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.net.validate().map_err(|error| error.within("net"))?;
+        self.train.validate().map_err(|error| error.within("train"))?;
+        self.sample.validate().map_err(|error| error.within("sample"))?;
+        self.augment.validate().map_err(|error| error.within("augment"))?;
+        self.loss.validate().map_err(|error| error.within("loss"))?;
+        self.infer.validate().map_err(|error| error.within("infer"))?;
+        match self.net.window() {
+            Some(side) if side != self.sample.patch => {
+                let rule = format!("differs from the only window the net takes, {side} voxels");
+                Err(InvalidValue::new("sample.patch", self.sample.patch, rule))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Error of the training of the vessel net.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FitError {
-    /// A case could not be read.
+pub enum SegmentFitError {
+    /// A configuration value breaks a rule.
+    #[error(transparent)]
+    Config(#[from] InvalidValue),
+    /// A case cannot be read.
     #[error(transparent)]
     Case(#[from] FileError),
-    /// There is nothing to train on.
+    /// There is no case to train on.
     #[error("no training case was given; make some with `willis cohort synth`")]
     NoCases,
-    /// A patch size that the net cannot halve five times.
-    #[error("patch size {got} is no multiple of 32; use 64 or 96")]
-    PatchSize {
-        /// The size.
-        got: usize,
-    },
-    /// WaveFormer's position bias is made for one size.
-    #[error("patches of {patch} voxels do not fit a WaveFormer made for {size}; give both the same size")]
-    WindowSize {
-        /// Side of the patches.
-        patch: usize,
-        /// What the net was made for.
-        size: usize,
-    },
-    /// Sizes that make no vessel net.
-    #[error("`train.vessels.net` makes no net: four channels in, fifteen out, no size 0, heads that divide channels")]
-    Net,
-    /// The training loop stopped.
+    /// The training loop failed.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// Initial weights do not fit.
+    /// The initial weights do not fit the net.
     #[error(transparent)]
     Weights(#[from] WeightsError),
 }
 
-/// A trained vessel net.
-#[derive(Debug)]
-pub struct Fitted {
-    /// The net, with averaged weights.
-    pub net: SegmentNet,
-    /// Steps done.
-    pub step: usize,
-    /// Whether all steps are done.
-    pub finished: bool,
-}
-
-/// Trains on the cases in folders, or goes on with the run in `run_dir`; `start` are weights to
-/// start from, under the backbone's own names.
+/// Trains the vessel net on the cases in `cases`, or resumes the run in `run_dir`.
+///
+/// `start` are initial weights under the backbone's own names; without them the net starts from
+/// random weights. The folders in `validation` are used for [`SegmentTraining::balance`].
 ///
 /// # Errors
-/// unreadable cases, a patch size the net cannot take, a failed loop
+/// [`SegmentFitError`] when the configuration is invalid, a case cannot be read, the initial weights
+/// do not fit, or the training loop fails.
 pub fn fit(
     cases: &[PathBuf],
     validation: &[PathBuf],
@@ -117,21 +116,12 @@ pub fn fit(
     start: Option<Weights>,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&StepReport<'_>),
-) -> Result<Fitted, FitError> {
-    let patch = config.sample.patch;
-    if patch == 0 || !patch.is_multiple_of(32) {
-        return Err(FitError::PatchSize { got: patch });
-    }
-    if !config.net.is_sound() {
-        return Err(FitError::Net);
-    }
-    if let Some(size) = config.net.window().filter(|&size| size != patch) {
-        return Err(FitError::WindowSize { patch, size });
-    }
-    let cases = cases.par_iter().map(|folder| prepare(folder)).collect::<Result<Vec<_>, _>>()?;
+    on_step: impl FnMut(&StepReport<'_>),
+) -> Result<Trained<SegmentNet>, SegmentFitError> {
+    config.validate()?;
+    let cases = cases.par_iter().map(|folder| PackedCase::load(folder)).collect::<Result<Vec<_>, _>>()?;
     if cases.is_empty() {
-        return Err(FitError::NoCases);
+        return Err(SegmentFitError::NoCases);
     }
     let net = config.net.init(&mut Init::new(config.train.seed, device));
     let net = match start {
@@ -140,23 +130,23 @@ pub fn fit(
     };
     let cases = TrainingSet::new(cases);
     let sample = |_: usize, rng: &mut ChaCha8Rng| cases.draw(config, rng);
-    let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
-    let trained = train(net, &config.train, run_dir, sample, loss, progress)?;
-    let mut net = trained.net;
+    let loss = |net: &SegmentNet, patches: Vec<LabelledPatch>| batch_loss(net, &patches, &config.loss);
+    let mut trained = train(net, &config.train, run_dir, sample, loss, on_step)?;
     if trained.finished && config.balance == Switch::On {
-        net = balanced(net, validation, &config.infer)?;
+        trained.net = balanced(trained.net, validation, &config.infer)?;
     }
-    Ok(Fitted { net, step: trained.step, finished: trained.finished })
+    Ok(trained)
 }
 
-/// Cases, and the aneurysms of each class: case and middle; no list is empty.
+/// The cases to draw patches from.
 struct TrainingSet {
-    cases: Vec<PreparedCase>,
+    cases: Vec<PackedCase>,
+    /// Case and central voxel of the aneurysms of each class that has any.
     lesions_of_class: Vec<Vec<(usize, Index)>>,
 }
 
 impl TrainingSet {
-    fn new(cases: Vec<PreparedCase>) -> Self {
+    fn new(cases: Vec<PackedCase>) -> Self {
         let mut by_class: BTreeMap<u8, Vec<(usize, Index)>> = BTreeMap::new();
         for (i, case) in cases.iter().enumerate() {
             case.lesions().iter().for_each(|&(class, middle)| by_class.entry(class).or_default().push((i, middle)));
@@ -164,44 +154,46 @@ impl TrainingSet {
         Self { cases, lesions_of_class: by_class.into_values().collect() }
     }
 
-    /// One batch of changed patches.
-    fn draw(&self, config: &SegmentTraining, rng: &mut ChaCha8Rng) -> Vec<Patch> {
+    /// A batch of augmented patches.
+    fn draw(&self, config: &SegmentTraining, rng: &mut ChaCha8Rng) -> Vec<LabelledPatch> {
         let one = |_| {
             let (case, middle) = match config.sample.aneurysms {
-                AneurysmDraw::ByCase => self.any(&config.sample, rng),
-                AneurysmDraw::BySite => self.even(&config.sample, rng),
+                AneurysmDraw::ByCase => self.draw_by_case(&config.sample, rng),
+                AneurysmDraw::BySite => self.draw_by_site(&config.sample, rng),
             };
             let mut patch = case.cut(&config.augment.place(middle, config.sample.patch, rng));
-            config.augment.change(&mut patch, rng);
+            config.augment.apply(&mut patch, rng);
             patch
         };
-        (0..config.sample.batch.max(1)).map(one).collect()
+        (0..config.sample.batch).map(one).collect()
     }
 
-    fn any(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PreparedCase, Index) {
+    fn draw_by_case(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PackedCase, Index) {
         let case = &self.cases[random_below(self.cases.len(), rng)];
         (case, case.draw_middle(config, rng))
     }
 
-    fn even(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PreparedCase, Index) {
+    fn draw_by_site(&self, config: &SampleConfig, rng: &mut ChaCha8Rng) -> (&PackedCase, Index) {
         if self.lesions_of_class.is_empty() || rng.random::<f64>() >= config.at_aneurysm {
             let rest = (1.0 - config.at_aneurysm).max(f64::MIN_POSITIVE);
-            return self
-                .any(&SampleConfig { at_aneurysm: 0.0, at_vessel: config.at_vessel / rest, ..config.clone() }, rng);
+            return self.draw_by_case(
+                &SampleConfig { at_aneurysm: 0.0, at_vessel: config.at_vessel / rest, ..config.clone() },
+                rng,
+            );
         }
         let lesions = &self.lesions_of_class[random_below(self.lesions_of_class.len(), rng)];
         let (case, middle) = lesions[random_below(lesions.len(), rng)];
         let case = &self.cases[case];
-        (case, case.moved(middle, config.patch, rng))
+        (case, case.jittered(middle, config.patch, rng))
     }
 }
 
 /// Loss of a batch of patches of one size.
-pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &SegmentationLossConfig) -> Loss {
+pub(super) fn batch_loss(net: &SegmentNet, patches: &[LabelledPatch], config: &SegmentationLossConfig) -> Loss {
     let side = patches[0].size;
     let shape = [patches.len(), IN_CHANNELS, side, side, side];
     let channels: Vec<f32> = patches.iter().flat_map(|p| &p.channels).copied().collect();
-    let joined = |part: fn(&Patch) -> &Vec<u8>| patches.iter().flat_map(part).copied().collect::<Vec<u8>>();
+    let joined = |part: fn(&LabelledPatch) -> &Vec<u8>| patches.iter().flat_map(part).copied().collect::<Vec<u8>>();
     let (sites, tube) = (joined(|p| &p.sites), joined(|p| &p.tube));
     let aneurysm: Vec<f32> = patches.iter().flat_map(|p| p.aneurysm_weights(config.small_lesion_voxels)).collect();
     let logits = net.forward(Tensor::from_data(TensorData::new(channels, shape), &net.device()));
@@ -232,11 +224,11 @@ pub(super) fn batch_loss(net: &SegmentNet, patches: &[Patch], config: &Segmentat
     sum
 }
 
-/// The net with its odds of "vessel" corrected, so that a probability of 0.5 is where the Dice over
-/// the validation cases is best. Training weighs the rare vessel voxels up, which makes the net's
-/// own odds too high. Unchanged without cases.
+/// Shifts the bias of the background class so that 0.5 is the vessel probability at which the Dice
+/// over the validation cases is highest. The loss gives more weight to the rare vessel voxels, so
+/// the trained net overestimates their probability. Without cases the net is unchanged.
 fn balanced(net: SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> Result<SegmentNet, FileError> {
-    let mut odds = LogOdds::default();
+    let mut odds = LogOddsHistogram::default();
     for folder in folders {
         let case = willis_core::files::case::load(folder)?;
         let maps = segment_image(&net, &case.image, config);
@@ -245,20 +237,21 @@ fn balanced(net: SegmentNet, folders: &[PathBuf], config: &SegmentConfig) -> Res
     Ok(net.with_background_shift(odds.best_threshold()))
 }
 
-/// Numbers of vessel and other voxels by the log odds they are given.
+/// Histogram of the predicted log odds of "vessel", separately for vessel voxels and others.
 #[derive(Debug)]
-struct LogOdds {
-    counts: [[u64; 2]; LogOdds::BINS],
+struct LogOddsHistogram {
+    /// Other voxels and vessel voxels of each bin.
+    counts: [[u64; 2]; LogOddsHistogram::BINS],
 }
 
-impl Default for LogOdds {
+impl Default for LogOddsHistogram {
     fn default() -> Self {
         Self { counts: [[0; 2]; Self::BINS] }
     }
 }
 
-impl LogOdds {
-    /// Bins from `-LIMIT` to `LIMIT`; the outer ones hold all that lies beyond.
+impl LogOddsHistogram {
+    /// Bins between `-LIMIT` and `LIMIT`; the outer ones also hold the values beyond.
     const BINS: usize = 240;
     const LIMIT: f32 = 12.0;
 
@@ -268,8 +261,7 @@ impl LogOdds {
         self.counts[(bin.max(0.0) as usize).min(Self::BINS - 1)][usize::from(is_vessel)] += 1;
     }
 
-    /// Log odds from which on voxels are to be taken for vessel: the highest Dice, of equal ones
-    /// the nearest to 0.
+    /// Threshold with the highest Dice, in log odds; of several, the one nearest to 0.
     fn best_threshold(&self) -> f32 {
         let truth: u64 = self.counts.iter().map(|[_, vessel]| vessel).sum();
         let (mut found, mut both) = (0, 0);
@@ -303,24 +295,24 @@ mod tests {
 
     #[test]
     fn one_batch_is_learned() {
-        let prepared = TrainingSet::new(vec![PreparedCase::new(&case(32))]);
+        let cases = TrainingSet::new(vec![PackedCase::new(&case(32))]);
         for soft_cldice in [0.0, 1.0] {
             let mut config = config();
             config.loss.soft_cldice = soft_cldice;
             let run_dir = tempfile::tempdir().unwrap();
             let net = config.net.init(&mut Init::new(1, &Device::flex()));
             let sample = |_: usize, _: &mut ChaCha8Rng| {
-                // The first generator of the run, so that every batch is the same one.
-                prepared.draw(&config, &mut rand::SeedableRng::seed_from_u64(4))
+                // The same generator every time, so that every batch is the same.
+                cases.draw(&config, &mut rand::SeedableRng::seed_from_u64(4))
             };
             let mut losses = Vec::new();
-            let loss = |net: &SegmentNet, patches: Vec<Patch>| batch_loss(net, &patches, &config.loss);
+            let loss = |net: &SegmentNet, patches: Vec<LabelledPatch>| batch_loss(net, &patches, &config.loss);
             let mut terms = 0;
-            let show = |p: &StepReport<'_>| {
-                losses.push(p.loss);
-                terms = p.terms.len();
+            let on_step = |report: &StepReport<'_>| {
+                losses.push(report.loss);
+                terms = report.terms.len();
             };
-            train(net, &config.train, run_dir.path(), sample, loss, show).unwrap();
+            train(net, &config.train, run_dir.path(), sample, loss, on_step).unwrap();
             let (first, last) = (losses[0], losses[losses.len() - 1]);
             assert!(last < 0.4 * first, "loss went from {first} to {last}");
             assert_eq!(terms, if soft_cldice > 0.0 { 6 } else { 5 });
@@ -328,9 +320,9 @@ mod tests {
     }
 
     #[test]
-    fn the_threshold_parts_vessels_from_the_rest() {
-        assert_eq!(LogOdds::default().best_threshold(), 0.0);
-        let mut odds = LogOdds::default();
+    fn the_best_threshold_separates_vessels_from_other_voxels() {
+        assert_eq!(LogOddsHistogram::default().best_threshold(), 0.0);
+        let mut odds = LogOddsHistogram::default();
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         for (log_odds, is_vessel) in [(-9.0, false), (0.5, false), (1.5, false), (3.2, true), (8.0, true), (1e9, true)]
         {
@@ -345,26 +337,29 @@ mod tests {
     }
 
     #[test]
-    fn cases_in_folders_are_fitted_and_scored() {
+    fn cases_in_folders_are_trained_on_and_invalid_configurations_refused() {
         let folder = tempfile::tempdir().unwrap();
         let paths = [folder.path().join("a"), folder.path().join("b")];
         paths.iter().for_each(|path| willis_core::files::case::save(path, &case(32)).unwrap());
         let run_dir = folder.path().join("run");
         let config = SegmentTraining { train: TrainConfig { steps: 2, ..TrainConfig::default() }, ..config() };
         let mut steps = Vec::new();
-        let fitted = fit(&paths[..1], &paths[1..], &config, None, &run_dir, &Device::flex(), |p| steps.push(p.step));
+        let fitted =
+            fit(&paths[..1], &paths[1..], &config, None, &run_dir, &Device::flex(), |report| steps.push(report.step));
         let fitted = fitted.unwrap();
         assert_eq!(steps, [1, 2]);
         assert!(fitted.finished);
         let refused = |cases: &[PathBuf], config: &SegmentTraining| {
             fit(cases, &[], config, None, &run_dir, &Device::flex(), |_| ()).unwrap_err()
         };
-        assert!(matches!(refused(&[], &config), FitError::NoCases));
+        assert!(matches!(refused(&[], &config), SegmentFitError::NoCases));
         let mut other = config.clone();
+        other.sample.patch = 48;
+        assert_eq!(refused(&paths, &other).to_string(), "sample.patch = 48 must be a positive multiple of 32");
+        other.sample.patch = 32;
         other.net.kind = crate::backbones::published::Backbone::Waveformer;
         other.net.waveformer.size = [64; 3];
-        assert!(matches!(refused(&paths, &other), FitError::WindowSize { patch: 32, size: 64 }));
-        other.net.waveformer.size = [64, 32, 64];
-        assert!(matches!(refused(&paths, &other), FitError::Net));
+        let message = refused(&paths, &other).to_string();
+        assert_eq!(message, "sample.patch = 32 differs from the only window the net takes, 64 voxels");
     }
 }

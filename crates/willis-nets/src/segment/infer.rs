@@ -1,31 +1,31 @@
-//! Inference by sliding windows, in memory bounded by four values per voxel.
+//! Sliding-window inference; needs four values per voxel besides the window itself.
 
 use std::sync::Arc;
 
 use burn::tensor::{Tensor, TensorData};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use willis_core::Site;
 use willis_core::image::{HarmonisedVolume, Image, VesselMap};
 use willis_core::space::{Index, Shape, VoxelPoint};
+use willis_core::{InvalidValue, Site, Switch};
 use willis_kernels::activation::softmax_across;
+use willis_kernels::runtime::keep_threads_awake;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS, SegmentNet};
 use crate::loss::segmentation::CHANNELS;
-use willis_core::Switch;
-use willis_kernels::runtime::keep_threads_awake;
+use crate::rules::require;
 
-/// How a volume is cut into windows.
+/// Windows of the vessel net's inference.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// Side of a window, voxels, best that of the training patches; rounded up to a multiple of 32.
-    /// WaveFormer has windows of its own size.
+    /// Side of a window in voxels, a multiple of 32, best that of the training patches. A WaveFormer
+    /// has its own window size, whatever this value.
     pub window: usize,
-    /// Share of a window that the next one covers again, 0 to 0.9.
+    /// Share of a window that overlaps the next one, 0 to 0.9.
     pub overlap: f64,
-    /// Whether a window is also seen mirrored left to right, and the two answers averaged; doubles
-    /// the time.
+    /// Whether each window is also predicted mirrored left to right and the two outputs averaged.
+    /// Doubles the time.
     pub mirror: Switch,
 }
 
@@ -35,10 +35,22 @@ impl Default for SegmentConfig {
     }
 }
 
-/// Vessel, aneurysm and site of every voxel of a harmonised volume.
+impl SegmentConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let whole = self.window > 0 && self.window.is_multiple_of(32);
+        require("window", self.window, whole, "must be a positive multiple of 32")?;
+        require("overlap", self.overlap, (0.0..=0.9).contains(&self.overlap), "must lie between 0 and 0.9")
+    }
+}
+
+/// Predicts vessel, aneurysm and site of every voxel of a harmonised volume.
 ///
-/// Windows are blended by a Gaussian weight; a voxel's site is that of the window it lies deepest
-/// in.
+/// Overlapping windows are blended with Gaussian weights. A voxel's site is taken from the window in
+/// which its weight is highest.
 pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &SegmentConfig) -> VesselMap {
     let maps = segment_image(net, &volume.image, config);
     let grid = volume.image.grid;
@@ -50,55 +62,55 @@ pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &Segmen
     }
 }
 
-/// What [`segment`] finds, as plain arrays.
+/// Vessel probability, aneurysm probability and site of each voxel.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Maps {
+pub(super) struct SegmentMaps {
     pub vessel: Vec<f32>,
     pub aneurysm: Vec<f32>,
     pub site: Vec<u8>,
 }
 
-pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
-    keep_threads_awake(|| slide(net, image, config))
+pub(super) fn segment_image(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> SegmentMaps {
+    keep_threads_awake(|| blend_windows(net, image, config))
 }
 
-/// The window slid over the volume, the answers blended.
-fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
+/// Predicts every window and blends the outputs.
+fn blend_windows(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> SegmentMaps {
     let shape = image.grid.shape;
     let n = shape.len();
-    let mut maps = Maps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
-    let (mut weight, mut deepest) = (vec![0.0f32; n], vec![0.0f32; n]);
+    let mut maps = SegmentMaps { vessel: vec![0.0; n], aneurysm: vec![0.0; n], site: vec![0; n] };
+    let (mut total, mut highest) = (vec![0.0f32; n], vec![0.0f32; n]);
     let windows = SlidingWindows::new(net, shape, config);
     let window = windows.side;
-    let bells = window.map(bell);
+    let weights = window.map(gaussian);
     for start in windows.starts() {
         let channels = cut(image, start, window);
         if is_flat(&channels[..window.iter().product()]) {
             continue;
         }
         let found = segment_window(net, channels, window, config.mirror);
-        for (wz, &bell_z) in bells[0].iter().enumerate().take(shape.z - start.z) {
-            for (wy, &bell_y) in bells[1].iter().enumerate().take(shape.y - start.y) {
-                for (wx, &bell_x) in bells[2].iter().enumerate().take(shape.x - start.x) {
+        for (wz, &weight_z) in weights[0].iter().enumerate().take(shape.z - start.z) {
+            for (wy, &weight_y) in weights[1].iter().enumerate().take(shape.y - start.y) {
+                for (wx, &weight_x) in weights[2].iter().enumerate().take(shape.x - start.x) {
                     let to = shape.offset(Index::new(start.z + wz, start.y + wy, start.x + wx));
                     let from = (wz * window[1] + wy) * window[2] + wx;
-                    let depth = bell_z * bell_y * bell_x;
-                    weight[to] += depth;
-                    maps.vessel[to] += depth * found.vessel[from];
-                    maps.aneurysm[to] += depth * found.aneurysm[from];
-                    if depth > deepest[to] {
-                        deepest[to] = depth;
+                    let weight = weight_z * weight_y * weight_x;
+                    total[to] += weight;
+                    maps.vessel[to] += weight * found.vessel[from];
+                    maps.aneurysm[to] += weight * found.aneurysm[from];
+                    if weight > highest[to] {
+                        highest[to] = weight;
                         maps.site[to] = found.site[from];
                     }
                 }
             }
         }
     }
-    let Maps { vessel, aneurysm, site } = &mut maps;
-    for ((v, a), (s, w)) in vessel.iter_mut().zip(aneurysm).zip(site.iter_mut().zip(weight)) {
+    let SegmentMaps { vessel, aneurysm, site } = &mut maps;
+    for ((v, a), (s, w)) in vessel.iter_mut().zip(aneurysm).zip(site.iter_mut().zip(total)) {
         let w = w.max(f32::MIN_POSITIVE);
         (*v, *a) = ((*v / w).clamp(0.0, 1.0), (*a / w).clamp(0.0, 1.0));
-        // The net names a site everywhere; it counts where an artery is more probable than none.
+        // The net predicts a site everywhere; it is kept where "artery" is at least as probable as not.
         if *v < 0.5 {
             *s = 0;
         }
@@ -106,7 +118,7 @@ fn slide(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -> Maps {
     maps
 }
 
-/// Windows that cover a volume.
+/// Windows of one size that cover a volume.
 pub(super) struct SlidingWindows {
     pub side: [usize; 3],
     starts: [Vec<usize>; 3],
@@ -121,7 +133,7 @@ impl SlidingWindows {
         Self { side, starts: [0, 1, 2].map(|axis| starts(shape.zyx()[axis], side[axis], config.overlap)) }
     }
 
-    /// First voxel of each.
+    /// First voxel of each window.
     pub fn starts(&self) -> Vec<Index> {
         let [zs, ys, xs] = &self.starts;
         let rows = zs.iter().flat_map(|&z| ys.iter().map(move |&y| (z, y)));
@@ -129,28 +141,28 @@ impl SlidingWindows {
     }
 }
 
-/// Side of a window along an axis, a multiple of 32.
+/// Side of a window along an axis: the configured one, or the extent rounded up to a multiple of 32
+/// if that is smaller.
 fn side_along(extent: usize, config: &SegmentConfig) -> usize {
-    let whole = |voxels: usize| voxels.div_ceil(32).max(1) * 32;
-    whole(config.window).min(whole(extent))
+    config.window.min(extent.next_multiple_of(32))
 }
 
-/// First voxels of the windows along an axis: even steps, the last one ends at the border.
+/// First voxels of the windows along an axis, evenly spaced; the last window ends at the border.
 fn starts(extent: usize, window: usize, overlap: f64) -> Vec<usize> {
     let last = extent.saturating_sub(window);
-    let step = ((window as f64 * (1.0 - overlap.clamp(0.0, 0.9))) as usize).max(1);
+    let step = (window as f64 * (1.0 - overlap)) as usize;
     let count = last.div_ceil(step);
     (0..=count).map(|i| (i * last).checked_div(count).unwrap_or(0)).collect()
 }
 
-/// Gaussian weight along an axis, deviation a quarter of the window, never 0.
-fn bell(window: usize) -> Vec<f32> {
+/// Gaussian weights along an axis, with a standard deviation of a quarter of the window.
+fn gaussian(window: usize) -> Vec<f32> {
     let middle = (window as f32 - 1.0) / 2.0;
     let weight = |i: usize| (-0.5 * ((i as f32 - middle) / (window as f32 / 4.0)).powi(2)).exp();
     (0..window).map(weight).collect()
 }
 
-/// Input channels of a window; outside the volume its border goes on.
+/// Input channels of a window `[4, D, H, W]`; outside the volume its border voxels are repeated.
 pub(super) fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f32> {
     let (shape, affine, centre) = (image.grid.shape, image.grid.affine, image.grid.centre());
     let [nz, ny, nx] = window;
@@ -178,13 +190,18 @@ pub(super) fn cut(image: &Image<f32>, start: Index, window: [usize; 3]) -> Vec<f
     channels
 }
 
-/// Air, or padding: one value everywhere.
+/// Whether a window has one value everywhere, as air and padding do.
 pub(super) fn is_flat(image: &[f32]) -> bool {
     image.iter().all(|v| (v - image[0]).abs() < 1e-3)
 }
 
-/// Probabilities and sites of a window.
-pub(super) fn segment_window(net: &SegmentNet, mut channels: Vec<f32>, window: [usize; 3], mirror: Switch) -> Maps {
+/// Predicts a window from its channels `[4, D, H, W]`.
+pub(super) fn segment_window(
+    net: &SegmentNet,
+    mut channels: Vec<f32>,
+    window: [usize; 3],
+    mirror: Switch,
+) -> SegmentMaps {
     let [d, h, w] = window;
     let voxels = d * h * w;
     let views = if mirror == Switch::On { 2 } else { 1 };
@@ -197,8 +214,7 @@ pub(super) fn segment_window(net: &SegmentNet, mut channels: Vec<f32>, window: [
     decode(if mirror == Switch::On { averaged(logits, voxels, w) } else { logits }, voxels)
 }
 
-/// The input of the mirrored head: rows reversed, and the coordinate to the left with the other
-/// sign.
+/// Channels of the mirrored head: rows reversed, and the sign of the x coordinate changed.
 fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     let mut mirrored = channels.to_vec();
     mirrored.chunks_exact_mut(width).for_each(<[f32]>::reverse);
@@ -207,8 +223,8 @@ fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     mirrored
 }
 
-/// Mean of the logits of a window and of its mirror image behind them, whose rows run the other way
-/// and whose sites are on the other side.
+/// Mean of the logits of a window and of its mirror image `[2, 15, N]` -> `[15, N]`. The rows of the
+/// mirror image are reversed and its left and right sites exchanged.
 fn averaged(mut logits: Vec<f32>, voxels: usize, width: usize) -> Vec<f32> {
     let (plain, other) = logits.split_at_mut(CHANNELS * voxels);
     plain.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {
@@ -222,12 +238,12 @@ fn averaged(mut logits: Vec<f32>, voxels: usize, width: usize) -> Vec<f32> {
     logits
 }
 
-/// Voxels that one task decodes.
+/// Voxels decoded by one task.
 const RUN: usize = 4096;
 
-/// Logits `[15, N]` to probabilities of vessel and aneurysm, and the most probable site.
-fn decode(mut logits: Vec<f32>, voxels: usize) -> Maps {
-    let mut maps = Maps { vessel: vec![0.0; voxels], aneurysm: vec![0.0; voxels], site: vec![1; voxels] };
+/// Logits `[15, N]` -> probabilities of vessel and aneurysm, and the most probable site.
+fn decode(mut logits: Vec<f32>, voxels: usize) -> SegmentMaps {
+    let mut maps = SegmentMaps { vessel: vec![0.0; voxels], aneurysm: vec![0.0; voxels], site: vec![1; voxels] };
     let mut runs: Vec<Vec<&mut [f32]>> = Vec::new();
     runs.resize_with(voxels.div_ceil(RUN), || Vec::with_capacity(CHANNELS));
     for row in logits.chunks_exact_mut(voxels) {
@@ -245,14 +261,14 @@ fn decode(mut logits: Vec<f32>, voxels: usize) -> Maps {
                 (*highest, *site) = if p > *highest { (p, class) } else { (*highest, *site) };
             }
         }
-        // A sigmoid is a softmax against 0.
+        // The sigmoid of x is the softmax of x against 0.
         softmax_across(&mut [&mut *lesion, &mut vec![0.0; site.len()]]);
         aneurysm.copy_from_slice(lesion);
     });
     maps
 }
 
-/// Windows that cover a volume; for estimates of time.
+/// Number of windows that cover a volume, for estimates of time.
 pub fn window_count(shape: Shape, config: &SegmentConfig) -> usize {
     let along = |extent: usize| starts(extent, side_along(extent, config), config.overlap).len();
     shape.zyx().into_iter().map(along).product()
@@ -290,6 +306,18 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn invalid_values_are_named() {
+        SegmentConfig::default().validate().unwrap();
+        for (config, message) in [
+            (SegmentConfig { window: 0, ..SegmentConfig::default() }, "window = 0 must be a positive multiple of 32"),
+            (SegmentConfig { window: 40, ..SegmentConfig::default() }, "window = 40 must be a positive multiple of 32"),
+            (SegmentConfig { overlap: 1.0, ..SegmentConfig::default() }, "overlap = 1 must lie between 0 and 0.9"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
     fn decoding_by_hand() {
         let mut logits = vec![0.0; CHANNELS];
         logits[7] = 2.0;
@@ -302,7 +330,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn any_shape_is_segmented_and_any_thread_count_gives_the_same() {
+    fn any_shape_is_segmented_and_the_thread_count_changes_nothing() {
         let net = tiny();
         let config = SegmentConfig { window: 32, ..SegmentConfig::default() };
         let image = image(Shape::new(20, 40, 33));
@@ -312,13 +340,16 @@ pub(super) mod tests {
         };
         let maps = with_threads(1);
         assert_eq!(maps.vessel.len(), image.voxels.len());
-        assert!(maps.vessel.iter().chain(&maps.aneurysm).all(|p| (0.0..=1.0).contains(p)));
-        assert!(maps.vessel.iter().any(|&p| p > 0.0));
+        for probability in [&maps.vessel, &maps.aneurysm] {
+            let range = |pick: fn(f32, f32) -> f32| probability.iter().copied().reduce(pick).unwrap();
+            let (low, high) = (range(f32::min), range(f32::max));
+            assert!(0.0 < low && low + 1e-3 < high && high < 1.0, "from {low} to {high}");
+        }
         assert_eq!(maps, with_threads(3));
     }
 
     #[test]
-    fn a_mirrored_head_gives_the_mirrored_answer() {
+    fn a_mirrored_head_gives_the_mirrored_maps() {
         let net = tiny();
         let config = SegmentConfig { window: 32, mirror: Switch::On, ..SegmentConfig::default() };
         let image = image(Shape::new(32, 32, 32));
@@ -337,7 +368,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn air_costs_nothing() {
+    fn air_is_background() {
         let air = image(Shape::new(32, 32, 32)).map(|_| -1.0);
         let maps = segment_image(&tiny(), &air, &SegmentConfig::default());
         assert!(maps.vessel.iter().all(|&p| p == 0.0) && maps.site.iter().all(|&s| s == 0));

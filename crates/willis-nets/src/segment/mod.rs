@@ -9,11 +9,11 @@ mod polarity;
 mod sample;
 mod score;
 
-pub use augment::AugmentConfig;
+pub use augment::SegmentAugmentConfig;
 pub use branched::Branched;
-pub use fit::{FitError, Fitted, SegmentTraining, fit};
+pub use fit::{SegmentFitError, SegmentTraining, fit};
 pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};
 pub use polarity::{ArteryVoxels, MIN_CLEAR_VOXELS, arteries_by_polarity};
-pub use sample::{AneurysmDraw, Patch, PreparedCase, SampleConfig, prepare};
-pub use score::{Agreement, Scores, THIN_MM};
+pub use sample::{AneurysmDraw, LabelledPatch, PackedCase, SampleConfig};
+pub use score::{Agreement, THIN_MM, VoxelCounts};

@@ -16,7 +16,7 @@ use crate::loss::segmentation::{CHANNELS, CLASSES};
 use crate::ops::count_macs;
 use crate::weights::transfer::transfer_encoder;
 use crate::weights::{Weights, WeightsError};
-use willis_core::Switch;
+use willis_core::{InvalidValue, Switch};
 
 /// Which vessel net, and the sizes of each; those of the others have no effect.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,6 +76,15 @@ impl SegmentNetConfig {
                 channels && self.resenc.is_sound() && self.resenc.coarsest() <= 32
             }
         }
+    }
+
+    /// Checks that a net of these sizes can be made and fits the input and the classes.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the backbone.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let rule = "has sizes that make no vessel net: four channels in, fifteen out, no size 0";
+        if self.is_sound() { Ok(()) } else { Err(InvalidValue::new("kind", self.kind.name(), rule)) }
     }
 
     /// A net with initial parameters; every voxel starts as probable background.

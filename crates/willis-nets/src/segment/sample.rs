@@ -1,4 +1,4 @@
-//! Random training patches, a third of them at an aneurysm, a third on a vessel.
+//! Training patches: where they are drawn, and how they are cut from a case.
 
 use std::path::Path;
 
@@ -8,37 +8,38 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::files::FileError;
 use willis_core::space::{Affine, Index, Point, Shape, VoxelPoint};
-use willis_core::{Lesion, Site, TrainingCase};
+use willis_core::{InvalidValue, Lesion, Site, TrainingCase};
 use willis_kernels::components::{Connectivity, label};
 use willis_kernels::thinning::skeletonize;
 
 use super::net::{COORDINATE_MM, IN_CHANNELS};
 use crate::loss::segmentation::CLASSES;
+use crate::rules::{at_least_one, fraction, require};
 
 /// How patches are drawn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SampleConfig {
-    /// Side of the cubic patch, voxels; a multiple of 32.
+    /// Side of the cubic patch in voxels, a multiple of 32.
     pub patch: usize,
     /// Patches per batch.
     pub batch: usize,
-    /// Share of patches at an aneurysm, where the case has one.
+    /// Share of patches at an aneurysm, in cases that have one.
     pub at_aneurysm: f64,
-    /// Share of patches on a vessel, sites drawn evenly.
+    /// Share of patches on a vessel; every site of the case is equally likely.
     pub at_vessel: f64,
-    /// Which aneurysm a patch at one shows.
+    /// How the aneurysm of a patch is chosen.
     pub aneurysms: AneurysmDraw,
 }
 
-/// How the aneurysm of a patch is drawn.
+/// How the aneurysm of a patch is chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AneurysmDraw {
-    /// A case, then one of its aneurysm voxels: frequent sites and large sacs are seen most.
+    /// A case, then one of its aneurysm voxels: common sites and large sacs are drawn most often.
     ByCase,
-    /// A site, then one of the aneurysms there: every site is seen as often, and small sacs as
-    /// often as large ones.
+    /// A site, then one of the aneurysms there: every site is equally likely, and so are small and
+    /// large sacs.
     BySite,
 }
 
@@ -48,17 +49,39 @@ impl Default for SampleConfig {
     }
 }
 
-/// A case held in little memory (three bytes a voxel), with lists of voxels to draw patches at.
+impl SampleConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let whole = self.patch > 0 && self.patch.is_multiple_of(32);
+        require("patch", self.patch, whole, "must be a positive multiple of 32")?;
+        at_least_one("batch", self.batch)?;
+        fraction("at_aneurysm", self.at_aneurysm)?;
+        fraction("at_vessel", self.at_vessel)?;
+        let rest = 1.0 - self.at_aneurysm;
+        require(
+            "at_vessel",
+            self.at_vessel,
+            // A sum of 1 may be rounded up.
+            self.at_vessel <= rest + 1e-9,
+            &format!("must not exceed 1 - at_aneurysm = {rest}"),
+        )
+    }
+}
+
+/// A case packed into three bytes per voxel, with lists of the voxels that patches are drawn at.
 #[derive(Debug, Clone)]
-pub struct PreparedCase {
+pub struct PackedCase {
     pub(super) shape: Shape,
     affine: Affine,
     centre: Point,
     image: Vec<f16>,
-    /// Class in the low four bits, then the aneurysm and the tube.
+    /// Class in the four low bits, then one bit for the aneurysm and one for the tube.
     labels: Vec<u8>,
     aneurysm_voxels: Vec<u32>,
-    /// Class and middle of every aneurysm that lies on the grid.
+    /// Class and central voxel of every aneurysm on the grid.
     lesions: Vec<(u8, Index)>,
     site_voxels: Vec<Vec<u32>>,
 }
@@ -66,20 +89,20 @@ pub struct PreparedCase {
 const CLASS_BITS: u8 = 0x0f;
 const ANEURYSM_BIT: u8 = 0x10;
 const TUBE_BIT: u8 = 0x20;
-/// Voxels kept per list: enough to draw from.
+/// Length of a list of voxels to draw from; longer lists are thinned out evenly.
 const LIST_LEN: usize = 2048;
 
-/// Reads a case folder.
-///
-/// # Errors
-/// no readable case there
-pub fn prepare(folder: &Path) -> Result<PreparedCase, FileError> {
-    Ok(PreparedCase::new(&willis_core::files::case::load(folder)?))
-}
+impl PackedCase {
+    /// Reads and packs the case in a folder.
+    ///
+    /// # Errors
+    /// [`FileError`] when the folder holds no readable case.
+    pub fn load(folder: &Path) -> Result<Self, FileError> {
+        Ok(Self::new(&willis_core::files::case::load(folder)?))
+    }
 
-impl PreparedCase {
-    /// Packs a case and finds its tubes: the skeleton of all vessels, dilated twice, cut to the
-    /// labels.
+    /// Packs a case and computes its tubes: the skeleton of all vessels, dilated twice and
+    /// restricted to vessel voxels.
     pub fn new(case: &TrainingCase) -> Self {
         let shape = case.image.grid.shape;
         let vessel: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
@@ -118,28 +141,29 @@ impl PreparedCase {
         !self.aneurysm_voxels.is_empty()
     }
 
-    /// Class and middle of each of its aneurysms.
+    /// Class and central voxel of each aneurysm on the grid.
     pub(super) fn lesions(&self) -> &[(u8, Index)] {
         &self.lesions
     }
 
-    /// Where the middle of the next patch lies.
+    /// Central voxel of a randomly drawn patch.
     pub(super) fn draw_middle(&self, config: &SampleConfig, rng: &mut impl Rng) -> Index {
-        let kind = rng.random::<f64>();
+        let draw = rng.random::<f64>();
         let pick = |list: &[u32], rng: &mut _| self.shape.index(list[random_below(list.len(), rng)] as usize);
-        let found = if kind < config.at_aneurysm && self.has_aneurysm() {
+        let found = if draw < config.at_aneurysm && self.has_aneurysm() {
             pick(&self.aneurysm_voxels, rng)
-        } else if kind < config.at_aneurysm + config.at_vessel && !self.site_voxels.is_empty() {
+        } else if draw < config.at_aneurysm + config.at_vessel && !self.site_voxels.is_empty() {
             let list = &self.site_voxels[random_below(self.site_voxels.len(), rng)];
             pick(list, rng)
         } else {
             self.shape.index(random_below(self.shape.len(), rng))
         };
-        self.moved(found, config.patch, rng)
+        self.jittered(found, config.patch, rng)
     }
 
-    /// A middle for a patch in whose middle half a voxel lies anywhere.
-    pub(super) fn moved(&self, found: Index, patch: usize, rng: &mut impl Rng) -> Index {
+    /// A random central voxel for a patch that shows `found` within a quarter of its side from the
+    /// centre.
+    pub(super) fn jittered(&self, found: Index, patch: usize, rng: &mut impl Rng) -> Index {
         let quarter = patch as i64 / 4;
         let mut moved = |v: usize, n: usize| {
             let by = random_below(2 * quarter as usize + 1, rng) as i64 - quarter;
@@ -148,16 +172,17 @@ impl PreparedCase {
         Index::new(moved(found.z, self.shape.z), moved(found.y, self.shape.y), moved(found.x, self.shape.x))
     }
 
-    /// The patch seen through a placement; outside the volume its border goes on.
-    pub(super) fn cut(&self, placement: &Placement) -> Patch {
+    /// Cuts a patch: intensities by trilinear interpolation, labels of the nearest voxel. Outside the
+    /// volume the border voxels are repeated.
+    pub(super) fn cut(&self, placement: &PatchPlacement) -> LabelledPatch {
         let n = placement.size;
         let axes = [0, 1, 2].map(|axis| placement.taps(axis, self.shape.zyx()[axis]));
         let row_len = self.shape.x;
-        let mut patch = Patch::empty(n);
-        let planes: Vec<_> = (0..n)
+        let mut patch = LabelledPatch::empty(n);
+        let slices: Vec<_> = (0..n)
             .into_par_iter()
             .map(|z| {
-                let mut plane = Plane { channels: vec![0.0; IN_CHANNELS * n * n], labels: vec![0; n * n] };
+                let mut slice = PatchSlice { channels: vec![0.0; IN_CHANNELS * n * n], labels: vec![0; n * n] };
                 for y in 0..n {
                     let (tz, ty) = (axes[0][z], axes[1][y]);
                     let rows = [(tz.low, ty.low), (tz.low, ty.high), (tz.high, ty.low), (tz.high, ty.high)];
@@ -179,25 +204,25 @@ impl PreparedCase {
                         let value =
                             if tz.fraction == 0.0 { near } else { near + tz.fraction * (mix(rows[2], rows[3]) - near) };
                         let i = y * n + x;
-                        plane.channels[i] = value;
+                        slice.channels[i] = value;
                         let label = self.labels[self.shape.offset(Index::new(tz.nearest, ty.nearest, tx.nearest))];
-                        plane.labels[i] = if placement.mirrored { mirror(label) } else { label };
+                        slice.labels[i] = if placement.mirrored { mirror(label) } else { label };
                         let p = self.affine.to_world(VoxelPoint::new(tz.place, ty.place, tx.place));
                         let side = if placement.mirrored { -1.0 } else { 1.0 };
                         let offset = [side * (p.x - self.centre.x), p.y - self.centre.y, p.z - self.centre.z];
                         for (axis, mm) in offset.into_iter().enumerate() {
-                            plane.channels[(axis + 1) * n * n + i] = (mm / COORDINATE_MM) as f32;
+                            slice.channels[(axis + 1) * n * n + i] = (mm / COORDINATE_MM) as f32;
                         }
                     }
                 }
-                plane
+                slice
             })
             .collect();
-        for (z, plane) in planes.into_iter().enumerate() {
-            for (channel, values) in plane.channels.chunks_exact(n * n).enumerate() {
+        for (z, slice) in slices.into_iter().enumerate() {
+            for (channel, values) in slice.channels.chunks_exact(n * n).enumerate() {
                 patch.channels[(channel * n + z) * n * n..][..n * n].copy_from_slice(values);
             }
-            for (i, label) in plane.labels.into_iter().enumerate() {
+            for (i, label) in slice.labels.into_iter().enumerate() {
                 let voxel = z * n * n + i;
                 patch.sites[voxel] = label & CLASS_BITS;
                 patch.aneurysm[voxel] = u8::from(label & ANEURYSM_BIT != 0);
@@ -208,42 +233,47 @@ impl PreparedCase {
     }
 }
 
-struct Plane {
+/// One slice of a patch along z.
+struct PatchSlice {
+    /// `[4, H, W]`.
     channels: Vec<f32>,
     labels: Vec<u8>,
 }
 
-/// A label of the other side.
+/// A packed label with its site moved to the other side of the head.
 fn mirror(label: u8) -> u8 {
     let class = label & CLASS_BITS;
     label & !CLASS_BITS | Site::from_mask_value(class).map_or(0, |site| site.mirror().mask_value())
 }
 
-/// Where a patch lies in its case.
+/// Position, scale and orientation of a patch in its case.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Placement {
-    /// Voxel at the patch's middle.
+pub(super) struct PatchPlacement {
+    /// Voxel of the case at the centre of the patch.
     pub middle: Index,
-    /// Voxels along each side.
+    /// Side of the patch, voxels.
     pub size: usize,
-    /// Voxels of the case per voxel of the patch, `[z, y, x]`.
+    /// Voxels of the case per voxel of the patch along `[z, y, x]`.
     pub scale: [f64; 3],
     /// Whether left and right are exchanged.
     pub mirrored: bool,
 }
 
-/// Which voxels an output coordinate is mixed from, along one axis.
+/// Voxels along one axis of the case from which a coordinate of the patch is interpolated.
 #[derive(Debug, Clone, Copy)]
-struct Tap {
+struct InterpolationTap {
+    /// Coordinate in the case; may be outside it.
     place: f64,
     low: usize,
     high: usize,
     nearest: usize,
+    /// Weight of `high`.
     fraction: f32,
 }
 
-impl Placement {
-    fn taps(&self, axis: usize, extent: usize) -> Vec<Tap> {
+impl PatchPlacement {
+    /// Taps of every voxel of the patch along an axis of `extent` voxels.
+    fn taps(&self, axis: usize, extent: usize) -> Vec<InterpolationTap> {
         let middle = [self.middle.z, self.middle.y, self.middle.x][axis] as f64;
         let step = if axis == 2 && self.mirrored { -self.scale[axis] } else { self.scale[axis] };
         let tap = |i: usize| {
@@ -251,36 +281,42 @@ impl Placement {
             let inside = place.clamp(0.0, (extent - 1) as f64);
             let low = inside as usize;
             let high = (low + 1).min(extent - 1);
-            Tap { place, low, high, nearest: inside.round() as usize, fraction: (inside - low as f64) as f32 }
+            InterpolationTap {
+                place,
+                low,
+                high,
+                nearest: inside.round() as usize,
+                fraction: (inside - low as f64) as f32,
+            }
         };
         (0..self.size).map(tap).collect()
     }
 }
 
-/// Input and truth of one cube.
+/// Input of the net and labels on one cube.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Patch {
-    /// Voxels along each side.
+pub struct LabelledPatch {
+    /// Side of the cube, voxels.
     pub size: usize,
-    /// `[4, D, H, W]`: intensity, x, y, z.
+    /// `[4, D, H, W]`: intensity and coordinates x, y, z.
     pub channels: Vec<f32>,
     /// Class of each voxel.
     pub sites: Vec<u8>,
-    /// 1 inside an aneurysm.
+    /// 1 inside an aneurysm, else 0.
     pub aneurysm: Vec<u8>,
-    /// Class of each voxel of the tubes.
+    /// Class of each tube voxel, 0 elsewhere.
     pub tube: Vec<u8>,
 }
 
-impl Patch {
+impl LabelledPatch {
     fn empty(size: usize) -> Self {
         let voxels = size.pow(3);
         let bytes = || vec![0; voxels];
         Self { size, channels: vec![0.0; IN_CHANNELS * voxels], sites: bytes(), aneurysm: bytes(), tube: bytes() }
     }
 
-    /// Weight of each aneurysm voxel, 0 elsewhere: an aneurysm of fewer than `full` voxels weighs
-    /// as much as one of `full`.
+    /// Weight of each aneurysm voxel, 0 elsewhere. The voxels of an aneurysm with fewer than `full`
+    /// voxels together weigh as much as `full` voxels of weight 1.
     pub(super) fn aneurysm_weights(&self, full: f64) -> Vec<f32> {
         let sacs = label(&self.aneurysm, [self.size; 3], Connectivity::TwentySix);
         let weights: Vec<f32> = sacs.sizes.iter().map(|&size| (full / size as f64).max(1.0) as f32).collect();
@@ -288,7 +324,7 @@ impl Patch {
     }
 }
 
-/// A number below `n`, which is not 0.
+/// A uniform random number below `n`, which must not be 0.
 pub(super) fn random_below(n: usize, rng: &mut impl Rng) -> usize {
     ((rng.random::<f64>() * n as f64) as usize).min(n - 1)
 }
@@ -349,14 +385,14 @@ pub(super) mod tests {
         }
     }
 
-    fn placement(middle: Index, mirrored: bool) -> Placement {
-        Placement { middle, size: 8, scale: [1.0; 3], mirrored }
+    fn placement(middle: Index, mirrored: bool) -> PatchPlacement {
+        PatchPlacement { middle, size: 8, scale: [1.0; 3], mirrored }
     }
 
     #[test]
-    fn a_patch_is_its_part_of_the_case() {
+    fn an_unscaled_patch_is_a_crop_of_the_case() {
         let case = case(24);
-        let patch = PreparedCase::new(&case).cut(&placement(Index::new(12, 14, 10), false));
+        let patch = PackedCase::new(&case).cut(&placement(Index::new(12, 14, 10), false));
         for z in 0..8 {
             for y in 0..8 {
                 for x in 0..8 {
@@ -376,24 +412,24 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_mirrored_patch_is_of_the_other_side() {
-        let prepared = PreparedCase::new(&case(24));
+    fn a_mirrored_patch_shows_the_sites_of_the_other_side() {
+        let packed = PackedCase::new(&case(24));
         let (plain, mirrored) = (
-            prepared.cut(&placement(Index::new(12, 12, 12), false)),
-            prepared.cut(&placement(Index::new(12, 12, 12), true)),
+            packed.cut(&placement(Index::new(12, 12, 12), false)),
+            packed.cut(&placement(Index::new(12, 12, 12), true)),
         );
         assert!(plain.sites.contains(&Site::LeftMca.mask_value()));
         assert!(mirrored.sites.contains(&Site::RightMca.mask_value()));
         assert!(!mirrored.sites.contains(&Site::LeftMca.mask_value()));
         let at = (4 * 8 + 4) * 8 + 4;
         assert_eq!(plain.channels[512 + at], -mirrored.channels[512 + at]);
-        // One voxel to the right of the patch shows what lay one voxel to the left.
+        // What lies one voxel to the right in the plain patch lies one voxel to the left here.
         assert_eq!(plain.channels[512 + at - 1], -mirrored.channels[512 + at + 1]);
     }
 
     #[test]
-    fn small_aneurysms_weigh_as_much_as_larger_ones() {
-        let mut patch = Patch::empty(8);
+    fn small_aneurysms_are_weighted_up_to_the_given_size() {
+        let mut patch = LabelledPatch::empty(8);
         patch.aneurysm[..4].fill(1);
         patch.aneurysm[256] = 1;
         let of = |full| {
@@ -407,13 +443,28 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn patches_are_drawn_where_asked() {
-        let prepared = PreparedCase::new(&case(40));
+    fn patches_at_an_aneurysm_show_it() {
+        let packed = PackedCase::new(&case(40));
         let config = SampleConfig { patch: 8, at_aneurysm: 1.0, ..SampleConfig::default() };
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         for _ in 0..50 {
-            let middle = prepared.draw_middle(&config, &mut rng);
-            assert!(prepared.cut(&placement(middle, false)).aneurysm.contains(&1));
+            let middle = packed.draw_middle(&config, &mut rng);
+            assert!(packed.cut(&placement(middle, false)).aneurysm.contains(&1));
+        }
+    }
+
+    #[test]
+    fn invalid_values_are_named() {
+        SampleConfig::default().validate().unwrap();
+        for (config, message) in [
+            (SampleConfig { patch: 48, ..SampleConfig::default() }, "patch = 48 must be a positive multiple of 32"),
+            (SampleConfig { batch: 0, ..SampleConfig::default() }, "batch = 0 must be at least 1"),
+            (
+                SampleConfig { at_aneurysm: 0.5, at_vessel: 0.75, ..SampleConfig::default() },
+                "at_vessel = 0.75 must not exceed 1 - at_aneurysm = 0.5",
+            ),
+        ] {
+            assert_eq!(config.validate().unwrap_err().to_string(), message);
         }
     }
 
@@ -423,15 +474,15 @@ pub(super) mod tests {
         let outside = Lesion { centre: Point::new(900.0, 0.0, 0.0), ..case.lesions[0].clone() };
         case.lesions.push(outside);
         let middle = Index::new(20, 24, 20);
-        assert_eq!(PreparedCase::new(&case).lesions(), [(Site::LeftMca.mask_value(), middle)]);
+        assert_eq!(PackedCase::new(&case).lesions(), [(Site::LeftMca.mask_value(), middle)]);
     }
 
     #[test]
     fn tubes_lie_inside_the_vessel_and_along_it() {
-        let prepared = PreparedCase::new(&case(24));
-        let tubes = prepared.labels.iter().filter(|&&l| l & TUBE_BIT != 0).count();
-        let vessels = prepared.labels.iter().filter(|&&l| l & CLASS_BITS != 0).count();
+        let packed = PackedCase::new(&case(24));
+        let tubes = packed.labels.iter().filter(|&&l| l & TUBE_BIT != 0).count();
+        let vessels = packed.labels.iter().filter(|&&l| l & CLASS_BITS != 0).count();
         assert!(tubes > 12 * 5 && tubes < vessels);
-        assert!(prepared.labels.iter().all(|&l| l & TUBE_BIT == 0 || l & CLASS_BITS != 0));
+        assert!(packed.labels.iter().all(|&l| l & TUBE_BIT == 0 || l & CLASS_BITS != 0));
     }
 }

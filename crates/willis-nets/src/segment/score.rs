@@ -1,4 +1,4 @@
-//! How maps of vessels agree with the truth, over all voxels of all cases at threshold 0.5.
+//! Agreement of vessel maps with the truth at threshold 0.5, over all voxels of all cases.
 
 use std::iter::Sum;
 
@@ -7,14 +7,14 @@ use willis_core::{TrainingCase, VesselMap};
 use willis_kernels::distance::squared_distance_mm2;
 use willis_kernels::thinning::skeletonize;
 
-/// Figures of an [`Agreement`]; `None` where there is nothing to count.
+/// Agreement of vessel maps with the truth; a figure is `None` where its denominator is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Scores {
+pub struct Agreement {
     /// Dice of the vessels.
     pub vessel_dice: Option<f64>,
     /// Dice of the aneurysms.
     pub aneurysm_dice: Option<f64>,
-    /// Share of true vessel voxels with the right site, of those found.
+    /// Share of the true vessel voxels found whose site is right.
     pub site_accuracy: Option<f64>,
     /// Share of the true vessel voxels that are found.
     pub vessel_recall: Option<f64>,
@@ -22,28 +22,31 @@ pub struct Scores {
     pub vessel_precision: Option<f64>,
     /// Share of the true vessels' skeleton that is found.
     pub skeleton_recall: Option<f64>,
-    /// The same where the vessel is narrower than [`THIN_MM`].
+    /// Share of the skeleton found where the vessel is narrower than [`THIN_MM`].
     pub thin_recall: Option<f64>,
 }
 
 /// Diameter below which a vessel counts as thin, mm.
 pub const THIN_MM: f64 = 1.5;
 
-/// Voxels counted in a case, or over several.
+/// Voxel counts of one case, or their sum over several.
 #[derive(Debug, Default, Clone, Copy)]
-pub struct Agreement {
+pub struct VoxelCounts {
+    /// In both, found, true.
     vessel: [u64; 3],
     aneurysm: [u64; 3],
+    /// With the right site, found.
     sites: [u64; 2],
+    /// Found, all.
     skeleton: [u64; 2],
     thin: [u64; 2],
 }
 
-impl Agreement {
-    /// Of a case and the map made of it.
+impl VoxelCounts {
+    /// Compares a vessel map with the case it was predicted from.
     ///
     /// # Panics
-    /// if the map has another shape than the case (programmer error)
+    /// if the map has another shape than the case (programmer error).
     pub fn of(maps: &VesselMap, case: &TrainingCase) -> Self {
         let mut counts = Self::default();
         assert_eq!(maps.vessel.grid.shape, case.sites.grid.shape, "the map is of another case");
@@ -60,7 +63,7 @@ impl Agreement {
         let (shape, spacing) = (case.sites.grid.shape.zyx(), case.sites.grid.spacing());
         let truth: Vec<u8> = case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect();
         let to_wall = squared_distance_mm2(&truth, shape, spacing.zyx());
-        // The distance goes to the next voxel's middle, half a voxel beyond the wall.
+        // Distances reach to the centre of the first voxel outside, half a voxel beyond the wall.
         let thin = (THIN_MM / 2.0 + spacing.min() / 2.0).powi(2) as f32;
         for (i, _) in skeletonize(&truth, shape).iter().enumerate().filter(|&(_, &on)| on != 0) {
             let found = u64::from(vessels[i] >= 0.5);
@@ -73,11 +76,11 @@ impl Agreement {
         counts
     }
 
-    /// What the counts say.
-    pub fn scores(&self) -> Scores {
+    /// The figures that follow from the counts.
+    pub fn agreement(&self) -> Agreement {
         let ratio = |part: u64, all: u64| (all > 0).then(|| part as f64 / all as f64);
         let dice = |[both, found, truth]: [u64; 3]| ratio(2 * both, found + truth);
-        Scores {
+        Agreement {
             vessel_dice: dice(self.vessel),
             aneurysm_dice: dice(self.aneurysm),
             site_accuracy: ratio(self.sites[0], self.sites[1]),
@@ -89,7 +92,7 @@ impl Agreement {
     }
 }
 
-impl Sum for Agreement {
+impl Sum for VoxelCounts {
     fn sum<I: Iterator<Item = Self>>(cases: I) -> Self {
         fn added<const N: usize>(a: [u64; N], b: [u64; N]) -> [u64; N] {
             std::array::from_fn(|i| a[i] + b[i])
@@ -126,10 +129,10 @@ mod tests {
     }
 
     #[test]
-    fn scores_of_half_a_vessel() {
+    fn half_a_vessel_has_a_recall_of_one_half() {
         let mut case = case(24);
-        // A tube of 2 mm along x, found on one half, with as many voxels beside it; then one of 1
-        // mm.
+        // A tube along x, 2 mm wide and then 1 mm wide: one half is found, and as many voxels beside
+        // it.
         for (reach, thin) in [(4, false), (1, true)] {
             let shape = case.sites.grid.shape;
             let (mut found_vessel, mut vessel) = (Vec::new(), 0u64);
@@ -148,14 +151,14 @@ mod tests {
                 site: Image::filled(grid, 5),
                 source: harmonised(&case),
             };
-            let counts = Agreement::of(&maps, &case);
+            let counts = VoxelCounts::of(&maps, &case);
             assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);
-            assert_eq!([counts; 3].into_iter().sum::<Agreement>().vessel, counts.vessel.map(|v| 3 * v));
-            let scores = counts.scores();
-            assert_eq!((scores.vessel_recall, scores.vessel_precision), (Some(0.5), Some(0.5)));
-            assert!((scores.skeleton_recall.unwrap() - 0.5).abs() < 0.1);
-            assert_eq!(scores.thin_recall.is_some(), thin);
-            assert_eq!((scores.vessel_dice, scores.site_accuracy), (Some(0.5), Some(1.0)));
+            assert_eq!([counts; 3].into_iter().sum::<VoxelCounts>().vessel, counts.vessel.map(|v| 3 * v));
+            let agreement = counts.agreement();
+            assert_eq!((agreement.vessel_recall, agreement.vessel_precision), (Some(0.5), Some(0.5)));
+            assert!((agreement.skeleton_recall.unwrap() - 0.5).abs() < 0.1);
+            assert_eq!(agreement.thin_recall.is_some(), thin);
+            assert_eq!((agreement.vessel_dice, agreement.site_accuracy), (Some(0.5), Some(1.0)));
         }
     }
 }

@@ -9,7 +9,7 @@ use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
 use willis_imaging::trace::trace;
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::ops::cpu;
-use willis_nets::segment::{self, Agreement, SegmentNet, SegmentTraining, fit, segment};
+use willis_nets::segment::{Agreement, SegmentNet, SegmentTraining, VoxelCounts, fit, segment};
 use willis_nets::weights::{Precision, Weights};
 use willis_stats::metrics;
 
@@ -65,7 +65,7 @@ fn recipe(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining {
 
 /// What a net finds of a series.
 struct CaseScores {
-    agreement: Agreement,
+    counts: VoxelCounts,
     cldice: Option<f64>,
     /// Voxels of the true skeleton farther than [`MISSED_MM`] from the traced graph, and all of
     /// them.
@@ -89,12 +89,13 @@ fn scores(
         let map = segment(net, &harmonised(&case), &recipe.infer);
         let seconds = begin.elapsed().as_secs_f64();
         let missed = missed_by(&trace(&map, &config.trace), &case);
-        cases.push(CaseScores { agreement: Agreement::of(&map, &case), cldice: cldice(&map, &case), missed, seconds });
+        cases.push(CaseScores { counts: VoxelCounts::of(&map, &case), cldice: cldice(&map, &case), missed, seconds });
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let voxels = |figure: fn(segment::Scores) -> Option<f64>| {
-        let pooled = |series: &[usize]| figure(series.iter().map(|&i| cases[i].agreement).sum::<Agreement>().scores());
+    let voxels = |figure: fn(Agreement) -> Option<f64>| {
+        let pooled =
+            |series: &[usize]| figure(series.iter().map(|&i| cases[i].counts).sum::<VoxelCounts>().agreement());
         Figure::of(cases.len(), pooled)
     };
     let mean = |value: fn(&CaseScores) -> Option<f64>| {

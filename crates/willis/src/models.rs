@@ -7,10 +7,8 @@ use anyhow::Context;
 use willis_core::ModelRef;
 use willis_core::files::hash::sha256_hex;
 use willis_nets::examine::ExamineNet;
-use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
 use willis_nets::segment::SegmentNet;
-use willis_nets::weights::Weights;
 use willis_stats::stack::StackModel;
 
 /// File of the vessel net.
@@ -81,7 +79,7 @@ pub fn load_examine(folder: &Path) -> anyhow::Result<ExamineNet> {
 }
 
 fn propose_net(bytes: &[u8]) -> anyhow::Result<ProposeNet> {
-    ProposeNet::from_weights(Weights::from_bytes(bytes).context(PROPOSE)?, &cpu()).context(PROPOSE)
+    ProposeNet::from_bytes(bytes).context(PROPOSE)
 }
 
 fn examine_net(bytes: &[u8]) -> anyhow::Result<ExamineNet> {

@@ -1,4 +1,4 @@
-//! Training data of the node scorer: centreline graphs with a label per node, and their files.
+//! Training data of the node scorer: labelled centreline graphs and their files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,31 +7,31 @@ use willis_core::files::tensors::{self, Precision, Tensors};
 use willis_core::files::{FileError, Malformed};
 use willis_core::{Lesion, NodeTable};
 
-/// Diameter of a lesion that is annotated only as a point, mm.
+/// Diameter assumed for a lesion that is annotated only as a point, mm.
 const UNKNOWN_DIAMETER_MM: f64 = 4.0;
 
-/// A centreline graph with its truth.
+/// A centreline graph with a label per node.
 ///
 /// Letters: N nodes, F node features, E directed edges, G edge features.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GraphCase {
     /// Node features `[N, F]`, row-major.
     pub features: Vec<f32>,
-    /// F.
+    /// Number of node features, F.
     pub node_features: usize,
     /// Directed edges `[source, target]`.
     pub edges: Vec<[u32; 2]>,
     /// Edge features `[E, G]`, row-major.
     pub edge_features: Vec<f32>,
-    /// G.
+    /// Number of edge features, G.
     pub edge_feature_count: usize,
-    /// 1 for nodes in or next to a true aneurysm, else 0; N of them.
+    /// 1 for nodes in or next to a true aneurysm, else 0, `[N]`.
     pub labels: Vec<f32>,
 }
 
 impl GraphCase {
-    /// A node table with its truth: a node is positive within the lesion's radius plus `margin_mm`
-    /// of its centre.
+    /// Labels the nodes of a table: a node is positive if its distance to a lesion's centre is at most
+    /// the lesion's radius plus `margin_mm`.
     pub fn new(table: &NodeTable, lesions: &[Lesion], margin_mm: f64) -> Self {
         let near = |lesion: &Lesion, node: &willis_core::CentrelinePoint| {
             let radius_mm = lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM) / 2.0;
@@ -48,7 +48,7 @@ impl GraphCase {
         }
     }
 
-    /// One graph of several, side by side; all have the same number of features.
+    /// Several graphs as one disconnected graph. All have the same numbers of features.
     pub fn joined(cases: &[&GraphCase]) -> Self {
         let mut all = Self::default();
         for case in cases {
@@ -68,10 +68,10 @@ impl GraphCase {
     }
 }
 
-/// Writes cases as one safetensors file.
+/// Writes cases to one safetensors file.
 ///
 /// # Errors
-/// [`FileError::Write`]
+/// [`FileError::Write`] when the file cannot be written.
 pub fn save(path: &Path, cases: &[GraphCase]) -> Result<(), FileError> {
     let mut content = Tensors::default();
     for (i, case) in cases.iter().enumerate() {
@@ -90,7 +90,7 @@ pub fn save(path: &Path, cases: &[GraphCase]) -> Result<(), FileError> {
 /// Reads the cases of a file.
 ///
 /// # Errors
-/// [`FileError`] when the file cannot be read or its graphs do not hold together
+/// [`FileError`] when the file cannot be read or a graph in it is inconsistent.
 pub fn load(path: &Path) -> Result<Vec<GraphCase>, FileError> {
     let mut tensors = tensors::read(path)?.tensors;
     let numbers: Vec<String> =
@@ -99,7 +99,7 @@ pub fn load(path: &Path) -> Result<Vec<GraphCase>, FileError> {
 }
 
 fn damaged(path: &Path, number: &str) -> FileError {
-    let reason = format!("graph {number} does not hold together; prepare the training data again");
+    let reason = format!("graph {number} is inconsistent; prepare the training data again");
     FileError::Malformed { path: path.to_path_buf(), source: Malformed { format: "graph case", reason } }
 }
 
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_reach_one_margin_beyond_the_sac() {
+    fn nodes_within_the_margin_of_the_sac_are_positive() {
         assert_eq!(GraphCase::new(&table(), &[lesion()], 1.0).labels, [1.0, 1.0, 0.0]);
         assert_eq!(GraphCase::new(&table(), &[], 1.0).labels, [0.0; 3]);
     }
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn files_round_trip_and_damage_is_an_error() {
+    fn files_round_trip_and_damaged_ones_are_errors() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("graphs.safetensors");
         let mut cases = vec![GraphCase::new(&table(), &[lesion()], 1.0), GraphCase::default()];

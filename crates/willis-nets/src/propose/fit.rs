@@ -1,4 +1,4 @@
-//! Training the node scorer.
+//! Training of the node scorer.
 
 use std::path::Path;
 
@@ -6,26 +6,29 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
 use super::data::GraphCase;
 use super::net::{ProposeNet, ProposeNetConfig};
 use crate::layers::graph_attention::GraphTensors;
 use crate::loss::asl::AsymmetricLoss;
+use crate::rules::{at_least_one, non_negative};
 use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
 
-/// How the node scorer is trained.
+/// Configuration of the training of the node scorer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProposeTraining {
-    /// Sizes of the net; the feature counts are taken from the cases.
+    /// The net; its numbers of features are taken from the cases.
     pub net: ProposeNetConfig,
-    /// Optimiser, steps, seed.
+    /// Training loop.
     pub train: TrainConfig,
-    /// Graphs of a step; every second one holds a lesion where there is one to take.
+    /// Graphs per batch; every second one contains a lesion.
     pub graphs_per_step: usize,
-    /// Loss of a node; averaged over the positive nodes and over the negative nodes, then added.
+    /// Loss of a node. The mean over the positive nodes and the mean over the negative nodes are
+    /// added.
     pub loss: AsymmetricLoss,
-    /// Deviation of the noise on standardised node features.
+    /// Standard deviation of the noise on standardised node features.
     pub feature_noise: f32,
 }
 
@@ -41,43 +44,61 @@ impl Default for ProposeTraining {
     }
 }
 
-/// Why the node scorer cannot be trained.
+impl ProposeTraining {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.net.validate().map_err(|error| error.within("net"))?;
+        self.train.validate().map_err(|error| error.within("train"))?;
+        at_least_one("graphs_per_step", self.graphs_per_step)?;
+        non_negative("feature_noise", self.feature_noise)
+    }
+}
+
+/// Error of the training of the node scorer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProposeFitError {
-    /// No graph with nodes.
+    /// A configuration value breaks a rule.
+    #[error(transparent)]
+    Config(#[from] InvalidValue),
+    /// No graph has a node.
     #[error("there is no centreline graph to train on; trace the training series first")]
     NoCases,
-    /// No positive node.
+    /// No node is positive.
     #[error("no node of the training graphs lies in an aneurysm; add series with lesions")]
     NoPositives,
-    /// Tables of different layouts.
+    /// The graphs have different features.
     #[error("graph {case} has {got} features per node, expected {expected}; trace all series with one version")]
     Features {
         /// Number of the graph.
         case: usize,
         /// Features of the first graph.
         expected: usize,
-        /// Features of this one.
+        /// Features of this graph.
         got: usize,
     },
-    /// The loop stopped.
+    /// The training loop failed.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
 
-/// Trains a node scorer, or goes on with the run in `run_dir`; equal cases, configuration and seed
-/// give equal nets.
+/// Trains a node scorer, or resumes the run in `run_dir`. Equal cases, configuration and seed give
+/// equal nets.
 ///
 /// # Errors
-/// [`ProposeFitError`]
+/// [`ProposeFitError`] when the configuration is invalid, the cases cannot be trained on, or the
+/// training loop fails.
 pub fn fit(
     cases: &[GraphCase],
     training: &ProposeTraining,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&StepReport<'_>),
+    on_step: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<ProposeNet>, ProposeFitError> {
+    training.validate()?;
     let cases: Vec<&GraphCase> = cases.iter().filter(|case| case.nodes() > 0).collect();
     let first = *cases.first().ok_or(ProposeFitError::NoCases)?;
     let expected = first.node_features;
@@ -102,17 +123,17 @@ pub fn fit(
             let pool = if i.is_multiple_of(2) { &positive } else { &cases };
             pool[rng.random_range(0..pool.len())]
         };
-        let picked: Vec<&GraphCase> = (0..training.graphs_per_step.max(1)).map(|i| pick(i, rng)).collect();
+        let picked: Vec<&GraphCase> = (0..training.graphs_per_step).map(|i| pick(i, rng)).collect();
         let mut batch = GraphCase::joined(&picked);
         for (i, value) in batch.features.iter_mut().enumerate() {
-            // A sum of three uniforms has a third of a uniform's cut tails; its deviation is 1/2.
-            let bell: f32 = (0..3).map(|_| rng.random::<f32>() - 0.5).sum::<f32>() * 2.0;
-            *value += bell * noise[i % expected];
+            // The sum of three uniform numbers is close to normal, with standard deviation 1/2.
+            let normal: f32 = (0..3).map(|_| rng.random::<f32>() - 0.5).sum::<f32>() * 2.0;
+            *value += normal * noise[i % expected];
         }
         batch
     };
     let loss = |net: &ProposeNet, batch: GraphCase| Loss::of(node_loss(net, &batch, training.loss));
-    Ok(train(net, &training.train, run_dir, sample, loss, progress)?)
+    Ok(train(net, &training.train, run_dir, sample, loss, on_step)?)
 }
 
 /// Mean loss of the positive nodes plus mean loss of the negative nodes.
@@ -128,7 +149,7 @@ fn node_loss(net: &ProposeNet, case: &GraphCase, loss: AsymmetricLoss) -> Tensor
     (loss.forward(net.forward(x, &graph), targets) * weights).sum()
 }
 
-/// Mean and deviation of each column.
+/// Mean and standard deviation of each column.
 fn statistics<'a>(rows: impl Iterator<Item = &'a [f32]> + Clone, width: usize) -> (Vec<f32>, Vec<f32>) {
     let values =
         |column: usize| rows.clone().flat_map(move |r| r.chunks_exact(width.max(1)).map(move |c| f64::from(c[column])));
@@ -146,7 +167,7 @@ fn statistics<'a>(rows: impl Iterator<Item = &'a [f32]> + Clone, width: usize) -
 mod tests {
     use super::*;
 
-    /// A line of nodes; the positive ones have a high first feature.
+    /// A path of nodes; the first feature of the positive ones is high.
     fn case(nodes: usize, at: usize) -> GraphCase {
         let near = |i: usize| f32::from(i.abs_diff(at) < 2);
         GraphCase {
@@ -169,12 +190,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bulge_is_learned() {
+    fn a_feature_of_positive_nodes_is_learned() {
         let cases: Vec<GraphCase> = (0..6).map(|i| case(30, 4 + 4 * i)).collect();
         let folder = tempfile::tempdir().unwrap();
         let mut losses = Vec::new();
         let device = Device::flex();
-        let trained = fit(&cases, &training(60), folder.path(), &device, |p| losses.push(p.loss)).unwrap();
+        let trained = fit(&cases, &training(60), folder.path(), &device, |report| losses.push(report.loss)).unwrap();
         assert!(losses[59] < 0.3 * losses[0], "{} {}", losses[0], losses[59]);
         let test = case(40, 33);
         let value = node_loss(&trained.net, &test, AsymmetricLoss::default()).into_scalar::<f32>();
@@ -182,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn senseless_training_sets_are_named() {
+    fn unusable_training_sets_are_refused() {
         let run = |cases: &[GraphCase]| {
             let folder = tempfile::tempdir().unwrap();
             fit(cases, &training(1), folder.path(), &Device::flex(), |_| ()).unwrap_err()

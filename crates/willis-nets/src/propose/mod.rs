@@ -1,7 +1,7 @@
-//! Proposing candidates: places that look like an aneurysm to the node scorer or to the
-//! segmentation net.
+//! Candidates: places that look like an aneurysm to the node scorer, the segmentation net or a
+//! detector without learning.
 //!
-//! Recall comes first here; the expert classifier buys precision.
+//! This stage aims at recall. The expert classifier of the examine stage adds precision.
 
 pub mod data;
 mod fit;

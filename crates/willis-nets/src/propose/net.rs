@@ -1,4 +1,4 @@
-//! The node scorer: three graph attention layers over the centreline graph.
+//! The node scorer: graph attention layers over the centreline graph.
 //!
 //! Letters: N nodes, F node features, G edge features, C width.
 
@@ -6,11 +6,12 @@ use burn::module::{Module, Param};
 use burn::tensor::activation::elu;
 use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
-use willis_core::NodeTable;
+use willis_core::{InvalidValue, NodeTable};
 
 use crate::layers::graph_attention::{AttentionRule, GraphAttention, GraphAttentionConfig, GraphTensors};
 use crate::layers::{Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
-use crate::weights::{Mismatch, Weights, WeightsError};
+use crate::rules::at_least_one;
+use crate::weights::{Weights, WeightsError};
 
 /// Sizes of a [`ProposeNet`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,11 +21,11 @@ pub struct ProposeNetConfig {
     pub node_features: usize,
     /// Edge features, G.
     pub edge_features: usize,
-    /// Heads of each layer.
+    /// Attention heads of each layer.
     pub heads: usize,
-    /// Width of a head; C is heads times this.
+    /// Width of a head; C is `heads * head_width`.
     pub head_width: usize,
-    /// Graph attention layers.
+    /// Number of graph attention layers.
     pub layers: usize,
 }
 
@@ -34,21 +35,21 @@ impl Default for ProposeNetConfig {
     }
 }
 
-/// Scores every node of a centreline graph: how much it looks like part of an aneurysm.
+/// Scores every node of a centreline graph by how much it looks like part of an aneurysm.
 ///
 /// Features are standardised, mapped to width C, passed through residual GATv2 layers
 /// `h <- h + ELU(LayerNorm(GATv2(h)))`, and mapped to one logit.
 #[derive(Module, Debug)]
 pub struct ProposeNet {
     node_scale: Standardise,
-    /// None without edge features.
+    /// `None` without edge features.
     edge_scale: Option<Standardise>,
     input: Linear,
     layers: Vec<ProposeLayer>,
     head: Linear,
 }
 
-/// `(x - mean) / deviation` per feature; measured on the training set, not learned.
+/// `(x - mean) / deviation` of each feature, measured on the training set and not learned.
 #[derive(Module, Debug)]
 struct Standardise {
     mean: Param<Tensor<1>>,
@@ -62,7 +63,17 @@ struct ProposeLayer {
 }
 
 impl ProposeNetConfig {
-    /// A net for tables of this layout.
+    /// Checks every value. The numbers of features follow from the data and may be 0.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        at_least_one("heads", self.heads)?;
+        at_least_one("head_width", self.head_width)?;
+        at_least_one("layers", self.layers)
+    }
+
+    /// A net of default size for the features of this table.
     pub fn for_table(table: &NodeTable) -> Self {
         Self {
             node_features: table.feature_names.len(),
@@ -71,7 +82,7 @@ impl ProposeNetConfig {
         }
     }
 
-    /// A fresh net; equal seeds give equal nets.
+    /// A net with initial parameters; equal seeds give equal nets.
     pub fn init(&self, seed: u64, device: &Device) -> ProposeNet {
         let init = &mut Init::new(seed, device);
         let width = self.heads * self.head_width;
@@ -98,27 +109,31 @@ impl ProposeNetConfig {
 }
 
 impl ProposeNet {
-    /// The net of these weights; its sizes are read off their shapes.
+    /// Revision of what the net computes from its parameters, which weights files name. It is
+    /// counted up when the computation changes and the parameters do not.
+    pub const REVISION: &str = "1";
+
+    /// The net of a weights file, on the CPU.
     ///
     /// # Errors
-    /// [`WeightsError`] when they are weights of another net
-    pub fn from_weights(weights: Weights, device: &Device) -> Result<Self, WeightsError> {
-        let pair = |name: &str| {
-            let found = weights.shapes().find(|&(n, _)| n == name).map(|(_, shape)| shape);
-            match found {
-                Some(&[a, b]) => Ok([a, b]),
-                _ => Err(WeightsError::from(Mismatch { missing: vec![name.into()], ..Mismatch::default() })),
-            }
-        };
-        let [_, node_features] = pair("input.weight")?;
-        let [heads, head_width] = pair("layers.0.attention.attention")?;
-        let edge_features = pair("layers.0.attention.edge.weight").map_or(0, |[_, features]| features);
-        let layers = weights.shapes().filter(|(name, _)| name.ends_with(".attention.attention")).count();
-        let config = ProposeNetConfig { node_features, edge_features, heads, head_width, layers };
-        weights.apply(config.init(0, device))
+    /// [`WeightsError`] when the bytes are not a safetensors file, its metadata lacks the
+    /// configuration or has another revision, or the weights do not fit the configuration.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
+        let weights = Weights::from_bytes(bytes)?;
+        weights.check_revision(Self::REVISION)?;
+        let config: ProposeNetConfig = weights.config()?;
+        weights.apply(config.init(0, &Device::flex()))
     }
 
-    /// The net with the given feature statistics `(mean, deviation)`; deviations of 0 count as 1.
+    /// Configuration of this net.
+    pub fn config(&self) -> ProposeNetConfig {
+        let (node_features, edge_features) = self.widths();
+        let [heads, head_width] = self.layers.first().map_or([0; 2], |layer| layer.attention.attention.dims());
+        ProposeNetConfig { node_features, edge_features, heads, head_width, layers: self.layers.len() }
+    }
+
+    /// The net with the given statistics `(mean, deviation)` of node and edge features. A deviation
+    /// of 0 is replaced by 1.
     pub fn standardised(mut self, nodes: (&[f32], &[f32]), edges: (&[f32], &[f32])) -> Self {
         let device = self.device();
         self.node_scale = Standardise::new(nodes.0, nodes.1, &device);
@@ -126,17 +141,17 @@ impl ProposeNet {
         self
     }
 
-    /// Node features F and edge features G this net was made for.
+    /// Node features F and edge features G of this net.
     pub fn widths(&self) -> (usize, usize) {
         (self.node_scale.mean.val().dims()[0], self.edge_scale.as_ref().map_or(0, |scale| scale.mean.val().dims()[0]))
     }
 
-    /// Where the parameters are.
+    /// Device of the parameters.
     pub fn device(&self) -> Device {
         self.head.weight.val().device()
     }
 
-    /// Logit of every node.
+    /// Computes the logit of every node.
     ///
     /// # Shapes
     /// x `[N, F]`, edge features `[E, G]` -> `[N]`
@@ -153,8 +168,8 @@ impl ProposeNet {
         self.head.forward(h).reshape([nodes])
     }
 
-    /// Score of every node of a table, 0 to 1; `None` when the table has other features than the
-    /// net was trained on, or no node at all.
+    /// Score of every node of a table, 0 to 1. `None` when the table has no node or other features
+    /// than the net was trained on.
     pub fn scores(&self, table: &NodeTable) -> Option<Vec<f32>> {
         let (nodes, features) = (table.points.len(), table.feature_names.len());
         if nodes == 0 || features == 0 || self.widths() != (features, table.edge_feature_names.len()) {
@@ -191,6 +206,7 @@ impl Standardise {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::weights::Precision;
     use willis_core::{CentrelinePoint, Point};
 
     fn table(order: &[usize]) -> NodeTable {
@@ -232,13 +248,27 @@ mod tests {
     }
 
     #[test]
-    fn weights_tell_their_net() {
+    fn a_weights_file_restores_its_net_and_others_are_refused() {
         let table = table(&[0, 1, 2]);
-        let device = Device::flex();
         let config = ProposeNetConfig { heads: 2, layers: 2, ..ProposeNetConfig::for_table(&table) };
-        let net = config.init(5, &device);
-        let loaded = ProposeNet::from_weights(Weights::of(&net), &device).unwrap();
-        assert_eq!(loaded.scores(&table), net.scores(&table));
-        assert!(ProposeNet::from_weights(Weights::default(), &device).is_err());
+        let net = config.init(5, &Device::flex());
+        assert_eq!(net.config(), config);
+        let mut weights = Weights::of(&net);
+        let read = |weights: &Weights| ProposeNet::from_bytes(&weights.to_bytes(Precision::F32));
+        assert!(matches!(read(&weights), Err(WeightsError::Revision { got: None, .. })));
+        weights.metadata.insert("revision".into(), ProposeNet::REVISION.into());
+        assert!(matches!(read(&weights), Err(WeightsError::Configuration { .. })));
+        weights.metadata.insert("config".into(), serde_json::to_string(&config).unwrap());
+        assert_eq!(read(&weights).unwrap().scores(&table), net.scores(&table));
+        let other = ProposeNetConfig { heads: 3, ..config };
+        weights.metadata.insert("config".into(), serde_json::to_string(&other).unwrap());
+        assert!(matches!(read(&weights), Err(WeightsError::Mismatch { .. })));
+    }
+
+    #[test]
+    fn invalid_values_are_named() {
+        ProposeNetConfig::default().validate().unwrap();
+        let config = ProposeNetConfig { layers: 0, ..ProposeNetConfig::default() };
+        assert_eq!(config.validate().unwrap_err().to_string(), "layers = 0 must be at least 1");
     }
 }

@@ -1,42 +1,44 @@
-//! Peaks of a probability volume and the region that belongs to each.
+//! Peaks of a probability volume and the region around each.
 
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 use willis_core::{Image, Index, Point, VoxelPoint};
 
-/// A peak with the voxels around it that are connected to it at half its height.
+/// A peak and the voxels that are connected to it above a fraction of its height.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Region {
-    /// Highest probability.
+pub struct PeakRegion {
+    /// Highest probability in the region.
     pub peak: f32,
-    /// Probability-weighted middle, LPS mm.
+    /// Probability-weighted centre, LPS mm.
     pub centre: Point,
-    /// Diameter of the ball with the region's longest second moment, mm.
+    /// Diameter of the ball whose second moment is the region's largest one, mm.
     pub diameter_mm: f64,
-    /// Probability summed over the region, mm³.
+    /// Sum of the probability over the region times the volume of a voxel, mm³.
     pub volume_mm3: f32,
-    /// Offsets of the voxels, sorted.
+    /// Offsets of the region's voxels, sorted.
     pub voxels: Vec<usize>,
 }
 
-/// Bounds of the search.
+/// Limits of the search for peaks.
 #[derive(Debug, Clone, Copy)]
 pub struct PeakBounds {
     /// Lowest probability of a peak.
     pub floor: f32,
-    /// A region holds the connected voxels of at least this fraction of its peak.
+    /// A region consists of the connected voxels with at least this fraction of the peak's
+    /// probability.
     pub fraction: f32,
-    /// No voxel of a region is farther than this from its peak, mm.
+    /// Largest distance of a voxel of a region from the peak, mm.
     pub radius_mm: f64,
-    /// Most regions.
+    /// Largest number of regions.
     pub count: usize,
 }
 
-/// The regions around the local maxima of the smoothed probability, highest smoothed maximum first;
-/// every voxel belongs to one region at most, and a maximum inside a region that is already there
-/// makes none.
-pub fn regions(probability: &Image<f32>, bounds: PeakBounds) -> Vec<Region> {
+/// Regions around the local maxima of the smoothed probability, in descending order of the smoothed
+/// maxima.
+///
+/// Every voxel belongs to at most one region, and a maximum inside an earlier region starts none.
+pub fn peak_regions(probability: &Image<f32>, bounds: PeakBounds) -> Vec<PeakRegion> {
     let mut owner = HashMap::new();
     let mut found = Vec::new();
     for (offset, _) in maxima(probability, bounds.floor) {
@@ -53,7 +55,7 @@ pub fn regions(probability: &Image<f32>, bounds: PeakBounds) -> Vec<Region> {
     found
 }
 
-/// Offsets of the local maxima of the 3x3x3 mean, with that mean, highest first.
+/// Offsets and values of the local maxima of the 3×3×3 mean, highest first.
 fn maxima(probability: &Image<f32>, floor: f32) -> Vec<(usize, f32)> {
     let shape = probability.grid.shape;
     let above = |&offset: &usize| probability.voxels[offset] >= floor;
@@ -63,19 +65,20 @@ fn maxima(probability: &Image<f32>, floor: f32) -> Vec<(usize, f32)> {
         (sum + probability.voxels[offset]) / 27.0
     };
     let smooth: HashMap<usize, f32> = seeds.par_iter().map(|offset| (*offset, mean(offset))).collect();
-    let is_top = |offset: &usize| {
-        // Ties go to the first voxel, so that a plateau is one maximum.
+    let is_maximum = |offset: &usize| {
+        // Of equal neighbours the first is the maximum, so that a plateau has one.
         let own = (smooth[offset], std::cmp::Reverse(*offset));
         neighbours(shape.index(*offset), shape)
             .filter_map(|n| smooth.get(&n).map(|&s| (s, std::cmp::Reverse(n))))
             .all(|other| other <= own)
     };
-    let mut tops: Vec<_> = seeds.into_par_iter().filter(is_top).map(|offset| (offset, smooth[&offset])).collect();
-    tops.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    tops
+    let mut maxima: Vec<_> = seeds.into_par_iter().filter(is_maximum).map(|offset| (offset, smooth[&offset])).collect();
+    maxima.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    maxima
 }
 
-/// Free voxels connected to a seed, at or above a fraction of its value, within reach.
+/// Voxels connected to a seed that have at least a fraction of its value, are within the radius, and
+/// belong to no other region.
 fn grow(probability: &Image<f32>, seed: usize, bounds: PeakBounds, owner: &HashMap<usize, usize>) -> Vec<usize> {
     let grid = probability.grid;
     let level = bounds.fraction * probability.voxels[seed];
@@ -97,7 +100,7 @@ fn grow(probability: &Image<f32>, seed: usize, bounds: PeakBounds, owner: &HashM
     voxels
 }
 
-fn measure(probability: &Image<f32>, voxels: Vec<usize>) -> Region {
+fn measure(probability: &Image<f32>, voxels: Vec<usize>) -> PeakRegion {
     let grid = probability.grid;
     let voxel_mm3 = grid.affine.determinant().abs();
     let weight = |offset: usize| f64::from(probability.voxels[offset]);
@@ -110,11 +113,11 @@ fn measure(probability: &Image<f32>, voxels: Vec<usize>) -> Region {
         let d = [p[0] - middle[0], p[1] - middle[1], p[2] - middle[2]];
         (0..9).for_each(|k| moments[k / 3][k % 3] += w * d[k / 3] * d[k % 3] / total);
     }
-    // Second moment of the voxels' own extent, so that a single voxel has a size.
+    // Second moment of a voxel's own extent, without which a region of one voxel would have size 0.
     let own = grid.spacing().zyx().iter().map(|s| s * s / 12.0).fold(0.0, f64::max);
-    // A ball of radius r has the second moment r²/5 along every axis.
+    // The second moment of a ball of radius r along any axis is r²/5.
     let diameter_mm = 2.0 * (5.0 * (largest_eigenvalue(moments) + own)).sqrt();
-    Region {
+    PeakRegion {
         peak: voxels.iter().map(|&v| probability.voxels[v]).fold(0.0, f32::max),
         centre: Point::new(middle[0], middle[1], middle[2]),
         diameter_mm,
@@ -123,7 +126,7 @@ fn measure(probability: &Image<f32>, voxels: Vec<usize>) -> Region {
     }
 }
 
-/// Largest eigenvalue of a symmetric positive semi-definite matrix, by its characteristic cubic.
+/// Largest eigenvalue of a symmetric positive semi-definite matrix, from its characteristic cubic.
 fn largest_eigenvalue(m: [[f64; 3]; 3]) -> f64 {
     let mean = (m[0][0] + m[1][1] + m[2][2]) / 3.0;
     let d = [m[0][0] - mean, m[1][1] - mean, m[2][2] - mean];
@@ -137,7 +140,7 @@ fn largest_eigenvalue(m: [[f64; 3]; 3]) -> f64 {
     mean + 2.0 * p * angle.cos()
 }
 
-/// Offsets of the up to 26 voxels around one.
+/// Offsets of the up to 26 neighbours of a voxel.
 fn neighbours(index: Index, shape: willis_core::Shape) -> impl Iterator<Item = usize> {
     let range = |v: usize, n: usize| v.saturating_sub(1)..(v + 2).min(n);
     let own = shape.offset(index);
@@ -168,9 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn a_ball_gives_its_centre_size_and_volume() {
+    fn a_ball_has_its_centre_diameter_and_volume() {
         let centre = Point::new(2.0, 14.0, 9.0);
-        let found = regions(&balls(&[(centre, 3.0, 0.9)]), BOUNDS);
+        let found = peak_regions(&balls(&[(centre, 3.0, 0.9)]), BOUNDS);
         assert_eq!(found.len(), 1);
         assert!(found[0].centre.distance_mm(centre) < 0.2, "{:?}", found[0].centre);
         assert!((found[0].diameter_mm - 6.0).abs() < 0.5, "{}", found[0].diameter_mm);
@@ -180,13 +183,13 @@ mod tests {
     }
 
     #[test]
-    fn separate_balls_are_separate_and_the_higher_comes_first() {
+    fn two_balls_are_two_regions_the_higher_first() {
         let (a, b) = (Point::new(-4.0, 10.0, 8.0), Point::new(8.0, 18.0, 12.0));
-        let found = regions(&balls(&[(a, 2.0, 0.4), (b, 2.0, 0.8)]), BOUNDS);
+        let found = peak_regions(&balls(&[(a, 2.0, 0.4), (b, 2.0, 0.8)]), BOUNDS);
         assert_eq!(found.len(), 2);
         assert!(found[0].centre.distance_mm(b) < 0.3 && found[1].centre.distance_mm(a) < 0.3);
-        assert_eq!(regions(&balls(&[(a, 2.0, 0.04)]), BOUNDS), []);
-        assert_eq!(regions(&balls(&[(a, 2.0, 0.4), (b, 2.0, 0.8)]), PeakBounds { count: 1, ..BOUNDS }).len(), 1);
+        assert_eq!(peak_regions(&balls(&[(a, 2.0, 0.04)]), BOUNDS), []);
+        assert_eq!(peak_regions(&balls(&[(a, 2.0, 0.4), (b, 2.0, 0.8)]), PeakBounds { count: 1, ..BOUNDS }).len(), 1);
     }
 
     #[test]

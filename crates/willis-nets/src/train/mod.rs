@@ -24,7 +24,7 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::InvalidValue;
 use willis_kernels::runtime::keep_threads_awake;
 
-use crate::weights::{Precision, Weights, WeightsError};
+use crate::weights::{Weights, WeightsError};
 use checkpoint::TrainState;
 pub use config::TrainConfig;
 pub use log::LOG;
@@ -214,16 +214,6 @@ impl MeanLoss {
         let mean = |(name, sum, count)| (name, sum / count as f64);
         (self.value, self.terms.into_iter().map(mean).collect())
     }
-}
-
-/// Writes a net's weights in 16 bits, as they are shipped, with metadata given as (key, value).
-///
-/// # Errors
-/// [`WeightsError`] when the file cannot be written.
-pub fn export<M: Module>(net: &M, path: &Path, metadata: &[(&str, &str)]) -> Result<(), WeightsError> {
-    let mut weights = Weights::of(net);
-    weights.metadata = metadata.iter().map(|&(k, v)| (k.to_string(), v.to_string())).collect();
-    weights.save(path, Precision::F16)
 }
 
 /// Generator of one batch.

@@ -7,8 +7,7 @@ use willis_imaging::trace::trace;
 use willis_nets::examine::{self, Backbone, ExamineCase, ExamineNet, ExamineTraining};
 use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
-use willis_nets::train::export;
-use willis_nets::weights::Weights;
+use willis_nets::weights::{Precision, Weights};
 use willis_stats::figure::Undefined;
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detections, recall_at};
@@ -52,9 +51,8 @@ pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
     if !fitted.finished {
         return Ok(());
     }
-    let config = serde_json::to_string(&recipe.net)?;
-    let metadata = [("config", config.as_str()), ("revision", ExamineNet::REVISION)];
-    export(&fitted.net, &args.train.output.join(EXAMINE), &metadata)?;
+    let weights = Weights::of(&fitted.net).described(&recipe.net, ExamineNet::REVISION);
+    weights.save(&args.train.output.join(EXAMINE), Precision::F16)?;
     let left_out: Vec<_> =
         start.left_out(args.train.folds.left_out()).take(start.config.train.validation_cases).collect();
     let bar = progress.bar("scores", left_out.len() as u64);

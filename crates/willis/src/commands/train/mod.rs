@@ -13,8 +13,9 @@ use willis_core::cohort;
 use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::ops::cpu;
-use willis_nets::propose::{self as propose_stage, GraphCase};
-use willis_nets::train::{StepReport, TrainConfig, export};
+use willis_nets::propose::{self as propose_stage, GraphCase, ProposeNet};
+use willis_nets::train::{StepReport, TrainConfig};
+use willis_nets::weights::{Precision, Weights};
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
 use willis_stats::stack::{self, StackCase, StackFit};
@@ -115,7 +116,8 @@ fn propose(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Resu
     let fitted = propose_stage::fit(&cases, &recipe, &args.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
     if fitted.finished {
-        export(&fitted.net, &args.output.join(PROPOSE), &[])?;
+        let weights = Weights::of(&fitted.net).described(&fitted.net.config(), ProposeNet::REVISION);
+        weights.save(&args.output.join(PROPOSE), Precision::F16)?;
     }
     println!("{} of {} steps on {} graphs", fitted.step, recipe.train.steps, cases.len());
     Ok(())

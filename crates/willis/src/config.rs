@@ -139,6 +139,8 @@ impl Config {
         self.train.segment.validate().map_err(|e| e.within("train.segment").to_string())?;
         self.propose.validate().map_err(|e| e.within("propose").to_string())?;
         self.train.propose.validate().map_err(|e| e.within("train.propose").to_string())?;
+        self.examine.validate().map_err(|e| e.within("examine").to_string())?;
+        self.train.examine.validate().map_err(|e| e.within("train.examine").to_string())?;
         self.pretrain.train.validate().map_err(|e| e.within("pretrain.train").to_string())?;
         let linear_share = self.train.stack.linear_share;
         if !(0.0..=1.0).contains(&linear_share) {

@@ -1,21 +1,22 @@
-//! What is known of a series and of a candidate's place, as a vector that modulates the classifier.
+//! The condition of the classifier: a vector of what is known about the series and the position of
+//! a candidate.
 
 use willis_core::{Grid, Modality, Point, SITE_COUNT, SeriesMeta, Sex, Site, Spacing};
 
-/// Length of the vector: modality or unknown (5), age and whether known (2), sex or unknown (3),
-/// spacing (3), site of the map or none (14), place in the volume (3), and a 1 that says that the
-/// vector is there.
+/// Length of a condition: modality or unknown (5), age and whether it is known (2), sex or unknown
+/// (3), spacing (3), site of the vessel map or none (14), position in the volume (3), and a constant
+/// 1 that tells a condition from the zero vector of a dropped one.
 pub const CONDITIONS: usize = 31;
 
 const SITE: usize = 13;
 const PLACE_X: usize = SITE + SITE_COUNT + 1;
 
-/// The vector of a candidate. Missing is missing: it has its own entry, and no entry pretends a
-/// value.
+/// The condition of a candidate. A missing value has an entry of its own and is never replaced by a
+/// typical one.
 ///
 /// # Units
-/// age in units of 20 years around 55; spacing in mm; place in units of 50 mm from the grid's
-/// middle, axes x, y, z
+/// Age in units of 20 years from 55; spacing in mm; position in units of 50 mm from the centre of
+/// the grid, axes x, y, z.
 pub fn condition(meta: &SeriesMeta, site: Option<Site>, grid: &Grid, centre: Point) -> [f32; CONDITIONS] {
     let mut vector = [0.0; CONDITIONS];
     let modality = meta.modality.and_then(|m| Modality::ALL.iter().position(|&other| other == m));
@@ -41,7 +42,7 @@ pub fn condition(meta: &SeriesMeta, site: Option<Site>, grid: &Grid, centre: Poi
     vector
 }
 
-/// The vector of the mirrored head: left and right sites swapped, place mirrored.
+/// The condition in the mirrored head: left and right sites are exchanged and the position mirrored.
 pub fn mirrored(vector: [f32; CONDITIONS]) -> [f32; CONDITIONS] {
     let mut mirrored = vector;
     for site in Site::ALL {

@@ -1,5 +1,4 @@
-//! Training data of the expert classifier: patches around candidates with their truth, and their
-//! files.
+//! Training data of the expert classifier: patches around labelled candidates, and their files.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,67 +9,68 @@ use willis_core::files::{FileError, Malformed};
 use willis_core::{Candidate, Lesion, Point, SeriesMeta, Site, VesselMap, VoxelPoint};
 
 use super::condition::{CONDITIONS, condition};
-use super::net::SIDE;
-use super::patch::{STORED_CHANNELS, patch};
+use super::patch::{SIDE, STORED_CHANNELS, patch};
 
-/// Side of a stored patch, voxels: the net's, and room to shift.
+/// Side of a stored patch, voxels: that of the net and a margin for random shifts.
 pub const STORED_SIDE: usize = SIDE + 8;
 
-/// How far beyond a hit a candidate still belongs to a lesion, mm: about the radius of a parent
-/// artery, on whose centreline candidates of the graph lie.
+/// How far beyond a hit a candidate is still assigned to a lesion, mm. It is about the radius of a
+/// parent artery, because candidates of the graph are on the artery's centreline.
 pub const NEAR_MM: f64 = 2.5;
 
-/// Diameter of a lesion that is annotated only as a point, mm.
+/// Diameter assumed for a lesion that is annotated only as a point, mm.
 const UNKNOWN_DIAMETER_MM: f64 = 4.0;
 
-/// The truth about a candidate.
+/// Labels of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Truth {
-    /// Site of the lesion; `None` when the candidate is not one.
+pub struct CandidateTruth {
+    /// Site of the lesion the candidate is assigned to; `None` if there is none.
     pub site: Option<Site>,
-    /// The lesion's centre from the patch's middle voxel, voxels along z, y, x; 0 without a lesion.
+    /// Offset of the lesion's centre from the central voxel of the patch, voxels along z, y, x; 0
+    /// without a lesion.
     pub offset_vox: [f32; 3],
     /// Natural logarithm of the lesion's diameter in mm; 0 without a lesion.
     pub log_diameter: f32,
-    /// Whether the candidate lies near enough to the lesion to count as a hit. One that does not
-    /// teaches that a lesion is near and where, but not its site: it may lie on another artery.
+    /// Whether the candidate is near enough to the lesion to count as a hit. A candidate that is
+    /// not trains class, centre and size, but not the site, since it may be on another artery.
     pub hit: bool,
 }
 
-/// Whether a candidate this far from a lesion's centre counts as a hit.
+/// Whether a candidate at this distance from a lesion's centre counts as a hit.
 fn is_hit(distance_mm: f64, diameter_mm: f64) -> bool {
     distance_mm <= (diameter_mm / 2.0).max(3.0)
 }
 
-/// A candidate as the classifier is trained on it.
+/// A labelled candidate.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// Intensity, vessel and aneurysm probability, `[3, 56, 56, 56]`.
     pub values: Vec<f16>,
-    /// What is known of the series and the place.
+    /// See [`condition()`].
     pub condition: [f32; CONDITIONS],
     /// Voxel size z, y, x, mm.
     pub spacing_mm: [f32; 3],
-    /// The truth.
-    pub truth: Truth,
+    /// Labels.
+    pub truth: CandidateTruth,
 }
 
-/// The examples of one series.
+/// The labelled candidates of one series.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ExamineCase {
-    /// K of them.
+    /// The candidates.
     pub examples: Vec<Example>,
 }
 
 impl ExamineCase {
-    /// The candidates of a series with their truth, and one more at the centre of each lesion.
+    /// Labels the candidates of a series, and adds one at the centre of each lesion.
     ///
-    /// A candidate is taken for a lesion within [`NEAR_MM`] of the distance that counts as a hit,
-    /// which is the lesion's radius, or 3 mm: the offset then moves it there.
+    /// A candidate counts as a hit up to the lesion's radius, but at least 3 mm, from its centre. It
+    /// is assigned to the nearest lesion up to [`NEAR_MM`] beyond that.
     pub fn new(map: &VesselMap, candidates: &[Candidate], lesions: &[Lesion], meta: &SeriesMeta) -> Self {
         let proposed = candidates.iter().map(|c| (c.centre, c.site));
-        let true_ones = lesions.iter().map(|lesion| (lesion.centre, Some(lesion.site)));
-        let examples = proposed.chain(true_ones).filter_map(|(centre, site)| example(map, centre, site, lesions, meta));
+        let at_lesions = lesions.iter().map(|lesion| (lesion.centre, Some(lesion.site)));
+        let examples =
+            proposed.chain(at_lesions).filter_map(|(centre, site)| example(map, centre, site, lesions, meta));
         Self { examples: examples.collect() }
     }
 }
@@ -88,13 +88,13 @@ fn example(
     let diameter_mm = |lesion: &Lesion| lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM);
     let near = nearest.filter(|l| is_hit(l.centre.distance_mm(centre) - NEAR_MM, diameter_mm(l)));
     let truth = match near {
-        Some(lesion) => Truth {
+        Some(lesion) => CandidateTruth {
             site: Some(lesion.site),
             offset_vox: offset(grid.affine.to_voxel(lesion.centre)?, patch.middle),
             log_diameter: diameter_mm(lesion).max(0.5).ln() as f32,
             hit: is_hit(lesion.centre.distance_mm(centre), diameter_mm(lesion)),
         },
-        None => Truth { site: None, offset_vox: [0.0; 3], log_diameter: 0.0, hit: false },
+        None => CandidateTruth { site: None, offset_vox: [0.0; 3], log_diameter: 0.0, hit: false },
     };
     let spacing_mm = grid.spacing().zyx().map(|mm| mm as f32);
     Some(Example { values: patch.values, condition: condition(meta, site, &grid, centre), spacing_mm, truth })
@@ -104,10 +104,10 @@ fn offset(place: VoxelPoint, middle: VoxelPoint) -> [f32; 3] {
     [place.z - middle.z, place.y - middle.y, place.x - middle.x].map(|v| v as f32)
 }
 
-/// Writes a case as safetensors with 16-bit reals.
+/// Writes a case to a safetensors file with 16-bit reals.
 ///
 /// # Errors
-/// [`FileError::Write`]
+/// [`FileError::Write`] when the file cannot be written.
 pub fn save(path: &Path, case: &ExamineCase) -> Result<(), FileError> {
     let count = case.examples.len();
     let column = |name: &str, shape: &[usize], f: &dyn Fn(&Example) -> Vec<f32>| {
@@ -131,7 +131,7 @@ pub fn save(path: &Path, case: &ExamineCase) -> Result<(), FileError> {
 /// Reads a case.
 ///
 /// # Errors
-/// [`FileError`] when the file cannot be read or is no case of this version
+/// [`FileError`] when the file cannot be read or is not a case of this version.
 pub fn load(path: &Path) -> Result<ExamineCase, FileError> {
     let damaged = || {
         let reason = "the patches do not fit this version; prepare the training data again".to_string();
@@ -155,7 +155,7 @@ fn case(mut tensors: BTreeMap<String, Tensor>) -> Option<ExamineCase> {
         values: patches[k * voxels..(k + 1) * voxels].iter().map(|&v| f16::from_f32(v)).collect(),
         condition: std::array::from_fn(|i| conditions[k * CONDITIONS + i]),
         spacing_mm: std::array::from_fn(|i| spacings[3 * k + i].max(1e-3)),
-        truth: Truth {
+        truth: CandidateTruth {
             site: (sites[k] >= 0.0).then(|| Site::from_column(sites[k] as usize)).flatten(),
             offset_vox: std::array::from_fn(|i| offsets[3 * k + i]),
             log_diameter: diameters[k],
@@ -172,7 +172,7 @@ mod tests {
     use willis_core::Evidence;
 
     #[test]
-    fn truth_and_files() {
+    fn candidates_are_labelled_and_files_round_trip() {
         let centre = Point::new(24.0, 24.0, 24.0);
         let lesion = Lesion { centre, diameter_mm: Some(4.0), site: Site::LeftMca, neck: None, neck_width_mm: None };
         let candidate = |x| Candidate {
@@ -190,7 +190,7 @@ mod tests {
             &[lesion],
             &SeriesMeta::default(),
         );
-        let truths: Vec<Truth> = case.examples.iter().map(|e| e.truth).collect();
+        let truths: Vec<CandidateTruth> = case.examples.iter().map(|e| e.truth).collect();
         assert_eq!(truths.len(), 4);
         assert_eq!(truths[0].site, Some(Site::LeftMca));
         assert!((truths[0].offset_vox[2] + 2.0).abs() < 1e-4 && truths[0].offset_vox[0].abs() < 1e-4);

@@ -1,4 +1,4 @@
-//! Training the expert classifier.
+//! Training of the expert classifier.
 
 use std::path::Path;
 
@@ -7,35 +7,39 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
-use super::augment::{AugmentConfig, Sample, augment};
+use super::augment::{AugmentedExample, ExamineAugmentConfig, augment};
 use super::condition::CONDITIONS;
 use super::data::{ExamineCase, Example};
-use super::net::{ExamineNet, ExamineNetConfig, IN_CHANNELS, SIDE};
+use super::net::{ExamineNet, ExamineNetConfig};
+use super::patch::{IN_CHANNELS, SIDE};
+use crate::layers::Init;
 use crate::loss::asl::AsymmetricLoss;
+use crate::rules::{at_least_one, non_negative};
 use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
 use crate::weights::{Weights, WeightsError};
 
-/// How the expert classifier is trained.
+/// Configuration of the training of the expert classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ExamineTraining {
-    /// Sizes and switches of the net.
+    /// The net.
     pub net: ExamineNetConfig,
-    /// Optimiser, steps, seed.
+    /// Training loop.
     pub train: TrainConfig,
-    /// Changes of the examples.
-    pub augment: AugmentConfig,
-    /// Examples of a step; every second one is a lesion, and every eighth one lies near a lesion
-    /// but not in it.
+    /// Augmentation of examples.
+    pub augment: ExamineAugmentConfig,
+    /// Examples per batch. Of eight, three are hits, one is near a lesion without being a hit, and
+    /// four belong to no lesion.
     pub batch: usize,
     /// Loss of the class.
     pub class: AsymmetricLoss,
-    /// Weight of the site's cross-entropy.
+    /// Weight of the cross-entropy of the site.
     pub site_weight: f64,
-    /// Weight of the centre's smooth L1, per voxel.
+    /// Weight of the smooth L1 loss of the centre, in voxels.
     pub offset_weight: f64,
-    /// Weight of the log-diameter's smooth L1.
+    /// Weight of the smooth L1 loss of the log-diameter.
     pub diameter_weight: f64,
 }
 
@@ -44,7 +48,7 @@ impl Default for ExamineTraining {
         Self {
             net: ExamineNetConfig::default(),
             train: TrainConfig { steps: 2000, learning_rate: 1e-3, ..TrainConfig::default() },
-            augment: AugmentConfig::default(),
+            augment: ExamineAugmentConfig::default(),
             batch: 8,
             class: AsymmetricLoss { focus_positive: 0.0, focus_negative: 1.0, shift: 0.0, weight_gradient: false },
             site_weight: 0.2,
@@ -54,46 +58,67 @@ impl Default for ExamineTraining {
     }
 }
 
-/// Why the expert classifier cannot be trained.
+impl ExamineTraining {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.net.validate().map_err(|error| error.within("net"))?;
+        self.train.validate().map_err(|error| error.within("train"))?;
+        self.augment.validate().map_err(|error| error.within("augment"))?;
+        at_least_one("batch", self.batch)?;
+        non_negative("site_weight", self.site_weight)?;
+        non_negative("offset_weight", self.offset_weight)?;
+        non_negative("diameter_weight", self.diameter_weight)
+    }
+}
+
+/// Error of the training of the expert classifier.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExamineFitError {
-    /// No example of one class.
+    /// A configuration value breaks a rule.
+    #[error(transparent)]
+    Config(#[from] InvalidValue),
+    /// One of the two classes has no example.
     #[error("there are {lesions} lesions and {others} other candidates to train on, and both are needed; add series")]
     OneClass {
-        /// Examples that are lesions.
+        /// Examples of lesions.
         lesions: usize,
-        /// Examples that are not.
+        /// Other examples.
         others: usize,
     },
-    /// Initial weights do not fit.
+    /// The initial weights do not fit the net.
     #[error(transparent)]
     Weights(#[from] WeightsError),
-    /// The loop stopped.
+    /// The training loop failed.
     #[error(transparent)]
     Train(#[from] TrainError),
 }
 
-/// Trains an expert classifier from `start` or from random weights, or goes on with the run in
-/// `run_dir`; equal cases, configuration and seed give equal nets.
+/// Trains an expert classifier from `start` or from random weights, or resumes the run in `run_dir`.
+/// Equal cases, configuration and seed give equal nets.
 ///
 /// # Errors
-/// [`ExamineFitError`]
+/// [`ExamineFitError`] when the configuration is invalid, a class has no example, the initial
+/// weights do not fit, or the training loop fails.
 pub fn fit(
     cases: &[ExamineCase],
     training: &ExamineTraining,
     start: Option<Weights>,
     run_dir: &Path,
     device: &Device,
-    progress: impl FnMut(&StepReport<'_>),
+    on_step: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<ExamineNet>, ExamineFitError> {
+    training.validate()?;
     let examples = cases.iter().flat_map(|case| &case.examples);
     let (lesions, others): (Vec<&Example>, Vec<&Example>) = examples.partition(|e| e.truth.site.is_some());
     if lesions.is_empty() || others.is_empty() {
         return Err(ExamineFitError::OneClass { lesions: lesions.len(), others: others.len() });
     }
     let (hits, near): (Vec<&Example>, Vec<&Example>) = lesions.iter().partition(|e| e.truth.hit);
-    let sample = |_: usize, rng: &mut ChaCha8Rng| -> Vec<Sample> {
+    let sample = |_: usize, rng: &mut ChaCha8Rng| -> Vec<AugmentedExample> {
         let draw = |i: usize| {
             let pool = match i % 8 {
                 6 if !near.is_empty() => &near,
@@ -103,23 +128,23 @@ pub fn fit(
             };
             augment(pool[rng.random_range(0..pool.len())], &training.augment, rng)
         };
-        (0..training.batch.max(1)).map(draw).collect()
+        (0..training.batch).map(draw).collect()
     };
-    let net = training.net.init(training.train.seed, device);
+    let net = training.net.init(&mut Init::new(training.train.seed, device));
     let net = match start {
         Some(weights) => weights.apply(net)?,
         None => net,
     };
-    let loss = |net: &ExamineNet, batch: Vec<Sample>| batch_loss(net, &batch, training);
-    Ok(train(net, &training.train, run_dir, sample, loss, progress)?)
+    let loss = |net: &ExamineNet, batch: Vec<AugmentedExample>| batch_loss(net, &batch, training);
+    Ok(train(net, &training.train, run_dir, sample, loss, on_step)?)
 }
 
-/// Class over all samples; centre and size over the lesions among them; site over the hits among
-/// those.
-fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) -> Loss {
+/// Loss of a batch: of the class over all examples, of centre and size over the lesions, and of the
+/// site over the hits.
+fn batch_loss(net: &ExamineNet, batch: &[AugmentedExample], training: &ExamineTraining) -> Loss {
     let device = net.device();
     let count = batch.len();
-    let column = |f: &dyn Fn(&Sample) -> Vec<f32>, width: usize| {
+    let column = |f: &dyn Fn(&AugmentedExample) -> Vec<f32>, width: usize| {
         let values: Vec<f32> = batch.iter().flat_map(f).collect();
         Tensor::<2>::from_data(TensorData::new(values, [count, width]), &device)
     };
@@ -133,8 +158,8 @@ fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) ->
     let class = training.class.forward(output.class_logit, is_lesion.clone().reshape([count])).mean();
     let sites: Vec<i32> = batch.iter().map(|s| s.truth.site.map_or(0, |site| site.column() as i32)).collect();
     let sites = Tensor::<2, Int>::from_data(TensorData::new(sites, [count, 1]), &device);
-    let right = log_softmax(output.site_logits, 1).gather(1, sites);
-    let site = (right * is_hit).sum().neg() / hits;
+    let log_probability = log_softmax(output.site_logits, 1).gather(1, sites);
+    let site = (log_probability * is_hit).sum().neg() / hits;
     let offset = output.offset_vox - column(&|s| s.truth.offset_vox.to_vec(), 3);
     let offset = (smooth_l1(offset).sum_dim(1) * is_lesion.clone()).sum() / lesions;
     let diameter = output.log_diameter.reshape([count, 1]) - column(&|s| vec![s.truth.log_diameter], 1);
@@ -152,20 +177,19 @@ fn batch_loss(net: &ExamineNet, batch: &[Sample], training: &ExamineTraining) ->
     Loss { terms, ..Loss::of(total) }
 }
 
-/// `d²/2` up to 1, then `|d| - 1/2`.
+/// Smooth L1 loss: `d²/2` for `|d|` up to 1, then `|d| - 1/2`.
 fn smooth_l1(difference: Tensor<2>) -> Tensor<2> {
     let size = difference.abs();
     let small = size.clone().clamp_max(1.0);
-    // With s = min(|d|, 1): s²/2 + (|d| - s) is both branches at once.
+    // With s = min(|d|, 1), both branches are s²/2 + (|d| - s).
     small.clone().square() / 2.0 + (size - small)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::net::Backbone;
+    use super::super::encoder::{PatchEncoderConfig, PlainEncoderConfig};
     use super::super::patch::tests::map;
     use super::*;
-    use willis_core::Switch;
     use willis_core::{Candidate, Evidence, Lesion, Point, SeriesMeta, Site};
 
     fn case() -> ExamineCase {
@@ -191,13 +215,16 @@ mod tests {
 
     #[test]
     fn two_examples_are_learned() {
-        let net = ExamineNetConfig { backbone: Backbone::Plain, embed_dim: 4, film: Switch::On, ..Default::default() };
+        let encoder = PatchEncoderConfig::Plain(PlainEncoderConfig { embed_dim: 4 });
+        let net = ExamineNetConfig { encoder, ..Default::default() };
         let train =
             TrainConfig { steps: 25, learning_rate: 0.01, warmup_steps: 3, weight_decay: 0.0, ..Default::default() };
-        let training = ExamineTraining { net, train, batch: 2, augment: AugmentConfig::NONE, ..Default::default() };
+        let training =
+            ExamineTraining { net, train, batch: 2, augment: ExamineAugmentConfig::NONE, ..Default::default() };
         let folder = tempfile::tempdir().unwrap();
         let mut losses = Vec::new();
-        fit(&[case()], &training, None, folder.path(), &Device::flex(), |p| losses.push(p.terms[0].1)).unwrap();
+        fit(&[case()], &training, None, folder.path(), &Device::flex(), |report| losses.push(report.terms[0].1))
+            .unwrap();
         assert!(losses[24] < 0.3 * losses[0], "{losses:?}");
     }
 

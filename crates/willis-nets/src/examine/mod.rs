@@ -1,18 +1,20 @@
-//! Examining candidates: the expert classifier looks at a patch around each.
+//! Examination: the expert classifier looks at a patch around each candidate.
 
 pub mod augment;
 mod condition;
 pub mod data;
+mod encoder;
 mod fit;
 mod infer;
 pub mod net;
 mod oscillators;
 pub mod patch;
 
-pub use augment::AugmentConfig;
+pub use augment::ExamineAugmentConfig;
 pub use condition::{CONDITIONS, condition};
 pub use data::ExamineCase;
+pub use encoder::{PatchEncoderConfig, PlainEncoderConfig, WaveFormerPatchConfig};
 pub use fit::{ExamineFitError, ExamineTraining, fit};
 pub use infer::{ExamineConfig, examine};
-pub use net::{Backbone, ExamineNet, ExamineNetConfig};
-pub use oscillators::{Oscillators, OscillatorsConfig, Reading};
+pub use net::{ExamineNet, ExamineNetConfig, OscillatorsChoice};
+pub use oscillators::{Oscillators, OscillatorsConfig, Synchrony};

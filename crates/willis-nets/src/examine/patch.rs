@@ -1,40 +1,45 @@
-//! Patches around candidates: cut from the map, and made into the net's input.
+//! Patches around candidates: how they are cut from a vessel map and turned into the net's input.
 
 use half::f16;
 use willis_core::{Image, Index, Point, VesselMap, VoxelPoint};
 use willis_kernels::distance::squared_distance_mm2;
 
-use super::net::{IN_CHANNELS, SIDE};
-
-/// Channels that are cut from the map: intensity, vessel probability, aneurysm probability.
+/// Side of the net's patch, voxels.
+pub const SIDE: usize = 48;
+/// Channels of the net's input: intensity, vessel and aneurysm probability, signed distance to the
+/// vessel wall, distance to the central voxel.
+pub const IN_CHANNELS: usize = 5;
+/// Channels cut from the map: intensity, vessel probability, aneurysm probability.
 pub const STORED_CHANNELS: usize = 3;
 
-/// Distances to the vessel wall are given in units of this, at most one either way, mm.
+/// Unit of the signed distance to the vessel wall, which is clamped to [-1, 1], mm.
 const WALL_MM: f32 = 8.0;
 
-/// A cube cut from the map, its middle voxel (`side / 2` on each axis) nearest to a point.
+/// Unit of the distance to the central voxel, mm.
+const RADIUS_MM: f64 = 15.0;
+
+/// A cube cut from a vessel map. Its central voxel, `side / 2` on each axis, is the voxel nearest to
+/// a candidate's centre.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Patch {
-    /// Voxels along each axis.
+pub struct CandidatePatch {
+    /// Side of the cube, voxels.
     pub side: usize,
     /// Intensity, vessel and aneurysm probability, `[3, side, side, side]`.
     pub values: Vec<f16>,
-    /// The middle voxel on the map's grid; may lie outside it.
+    /// Position of the central voxel on the map's grid; may be outside it.
     pub middle: VoxelPoint,
 }
 
-/// The cube around a point of a map; 0 outside the grid. `None` when the grid is degenerate.
-///
-/// # Units
-/// centre LPS mm
-pub fn patch(map: &VesselMap, centre: Point, side: usize) -> Option<Patch> {
+/// Cuts the cube around a point, given in LPS mm. Voxels outside the grid are 0. `None` if the grid
+/// or the point is degenerate.
+pub fn patch(map: &VesselMap, centre: Point, side: usize) -> Option<CandidatePatch> {
     let grid = map.vessel.grid;
     let place = grid.affine.to_voxel(centre).filter(|p| p.z.is_finite() && p.y.is_finite() && p.x.is_finite())?;
     let middle = VoxelPoint::new(place.z.round(), place.y.round(), place.x.round());
     let voxels = side.pow(3);
     let mut values = vec![f16::ZERO; STORED_CHANNELS * voxels];
     let images: [&Image<f32>; STORED_CHANNELS] = [&map.source.image, &map.vessel, &map.aneurysm];
-    // Voxels of an axis that lie on the grid, as (in the patch, on the grid).
+    // Voxels of an axis that are on the grid, as (index in the patch, index on the grid).
     let along = |middle: f64, n: usize| {
         let start = middle - (side / 2) as f64;
         (0..side).filter_map(move |i| {
@@ -53,14 +58,16 @@ pub fn patch(map: &VesselMap, centre: Point, side: usize) -> Option<Patch> {
             }
         }
     }
-    Some(Patch { side, values, middle })
+    Some(CandidatePatch { side, values, middle })
 }
 
-/// The net's five channels from three: `[3, 48³]` -> `[5, 48³]`, with the signed distance to the
-/// vessel wall (positive inside) and the distance to the middle voxel.
+/// Adds the signed distance to the vessel wall, positive inside, and the distance to the central
+/// voxel.
 ///
+/// # Shapes
+/// channels `[3, 48, 48, 48]` -> `[5, 48, 48, 48]`
 /// # Units
-/// spacing z, y, x, mm
+/// spacing z, y, x in mm
 pub fn with_distances(mut channels: Vec<f32>, spacing_mm: [f64; 3]) -> Vec<f32> {
     let voxels = SIDE.pow(3);
     let lumen: Vec<u8> = channels[voxels..2 * voxels].iter().map(|&p| u8::from(p >= 0.5)).collect();
@@ -75,15 +82,15 @@ pub fn with_distances(mut channels: Vec<f32>, spacing_mm: [f64; 3]) -> Vec<f32> 
         let squares = along(i / SIDE / SIDE, spacing_mm[0])
             + along(i / SIDE % SIDE, spacing_mm[1])
             + along(i % SIDE, spacing_mm[2]);
-        (squares.sqrt() / 15.0) as f32
+        (squares.sqrt() / RADIUS_MM) as f32
     };
     channels.extend((0..voxels).map(radius));
     debug_assert_eq!(channels.len(), IN_CHANNELS * voxels);
     channels
 }
 
-/// The net's channels of a patch of the net's own side.
-pub fn input(patch: &Patch, spacing_mm: [f64; 3]) -> Vec<f32> {
+/// Input of the net for a patch of side [`SIDE`], `[5, 48, 48, 48]`.
+pub fn input(patch: &CandidatePatch, spacing_mm: [f64; 3]) -> Vec<f32> {
     with_distances(patch.values.iter().map(|v| v.to_f32()).collect(), spacing_mm)
 }
 
@@ -93,7 +100,7 @@ pub(super) mod tests {
     use std::sync::Arc;
     use willis_core::{Affine, Grid, HarmonisedVolume, SeriesMeta, Shape, Spacing, Volume};
 
-    /// Dark everywhere but for bright balls `(centre, radius)` that are vessel and aneurysm alike.
+    /// A dark volume with bright balls `(centre, radius)` that are both vessel and aneurysm.
     pub fn map(balls: &[(Point, f64)]) -> VesselMap {
         let grid =
             Grid::new(Shape::new(60, 60, 60), Affine::axis_aligned(Spacing::isotropic(0.8), Point::new(0.0, 0.0, 0.0)));
@@ -113,7 +120,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_point_is_the_middle_voxel_and_outside_is_zero() {
+    fn the_point_is_the_central_voxel_and_other_voxels_keep_their_values() {
         let centre = Point::new(16.1, 8.0, 4.0);
         let patch = patch(&map(&[(centre, 0.5)]), centre, SIDE).unwrap();
         assert_eq!((patch.middle.z, patch.middle.y, patch.middle.x), (5.0, 10.0, 20.0));
@@ -122,14 +129,14 @@ pub(super) mod tests {
         assert_eq!(bright, [middle]);
         let input = input(&patch, [0.8; 3]);
         assert_eq!(input.len(), IN_CHANNELS * SIDE.pow(3));
-        // One voxel inside: 0.8 mm from the nearest outside voxel.
+        // The only vessel voxel is 0.8 mm from the nearest other voxel.
         assert!((input[3 * SIDE.pow(3) + middle] - 0.1).abs() < 1e-6);
         assert!((input[3 * SIDE.pow(3) + middle + 2] + 0.2).abs() < 1e-6);
         assert_eq!(input[4 * SIDE.pow(3) + middle], 0.0);
     }
 
     #[test]
-    fn a_patch_without_vessel_is_far_from_it() {
+    fn without_a_vessel_the_wall_distance_is_minus_1() {
         let patch = patch(&map(&[]), Point::new(-500.0, 0.0, 0.0), SIDE).unwrap();
         let input = input(&patch, [0.8; 3]);
         assert!(input[3 * SIDE.pow(3)..4 * SIDE.pow(3)].iter().all(|&v| v == -1.0));

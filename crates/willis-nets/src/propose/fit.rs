@@ -10,6 +10,7 @@ use willis_core::InvalidValue;
 
 use super::data::GraphCase;
 use super::net::{ProposeNet, ProposeNetConfig};
+use crate::layers::Init;
 use crate::layers::graph_attention::GraphTensors;
 use crate::loss::asl::AsymmetricLoss;
 use crate::rules::{at_least_one, non_negative};
@@ -115,7 +116,9 @@ pub fn fit(
     let edges = statistics(cases.iter().map(|c| c.edge_features.as_slice()), first.edge_feature_count);
     let config =
         ProposeNetConfig { node_features: expected, edge_features: first.edge_feature_count, ..training.net.clone() };
-    let net = config.init(training.train.seed, device).standardised((&nodes.0, &nodes.1), (&edges.0, &edges.1));
+    let net = config
+        .init(&mut Init::new(training.train.seed, device))
+        .standardised((&nodes.0, &nodes.1), (&edges.0, &edges.1));
 
     let noise: Vec<f32> = nodes.1.iter().map(|deviation| deviation * training.feature_noise).collect();
     let sample = |_: usize, rng: &mut ChaCha8Rng| {

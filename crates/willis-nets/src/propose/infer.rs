@@ -289,6 +289,7 @@ fn ball<T>(image: &Image<T>, centre: Point, radius_mm: f64) -> impl Iterator<Ite
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layers::Init;
     use crate::propose::net::ProposeNetConfig;
     use burn::tensor::Device;
     use std::sync::Arc;
@@ -372,7 +373,7 @@ mod tests {
         assert_eq!(node_peaks(&scores, &table(), 0.2), [7]);
         assert_eq!(node_peaks(&[0.5; 16], &table(), 0.2), [0]);
         let table = table();
-        let net = ProposeNetConfig::for_table(&table).init(1, &Device::flex());
+        let net = ProposeNetConfig::for_table(&table).init(&mut Init::new(1, &Device::flex()));
         let found = propose(Some(&net), &map(&[]), &table, &[], &ProposeConfig::default());
         assert!(!found.is_empty());
         assert!(found.iter().all(|c| c.evidence.graph_score.is_some() && c.diameter_mm == 2.0));

@@ -83,8 +83,7 @@ impl ProposeNetConfig {
     }
 
     /// A net with initial parameters; equal seeds give equal nets.
-    pub fn init(&self, seed: u64, device: &Device) -> ProposeNet {
-        let init = &mut Init::new(seed, device);
+    pub fn init(&self, init: &mut Init) -> ProposeNet {
         let width = self.heads * self.head_width;
         let mut input = LinearConfig::new(self.node_features, width).init(init);
         input.weight = init.normal([width, self.node_features], (1.0 / self.node_features.max(1) as f64).sqrt());
@@ -122,7 +121,7 @@ impl ProposeNet {
         let weights = Weights::from_bytes(bytes)?;
         weights.check_revision(Self::REVISION)?;
         let config: ProposeNetConfig = weights.config()?;
-        weights.apply(config.init(0, &Device::flex()))
+        weights.apply(config.init(&mut Init::new(0, &Device::flex())))
     }
 
     /// Configuration of this net.
@@ -231,7 +230,7 @@ mod tests {
     fn scores_follow_the_nodes_when_they_are_renumbered() {
         let order = [4, 2, 0, 6, 1, 5, 3];
         let plain = table(&[0, 1, 2, 3, 4, 5, 6]);
-        let net = ProposeNetConfig::for_table(&plain).init(3, &Device::flex());
+        let net = ProposeNetConfig::for_table(&plain).init(&mut Init::new(3, &Device::flex()));
         let (a, b) = (net.scores(&plain).unwrap(), net.scores(&table(&order)).unwrap());
         for (place, &node) in order.iter().enumerate() {
             assert!((a[node] - b[place]).abs() < 1e-5, "node {node}: {} {}", a[node], b[place]);
@@ -243,15 +242,18 @@ mod tests {
     fn other_features_give_no_scores() {
         let table = table(&[0, 1, 2]);
         let config = ProposeNetConfig { node_features: 5, ..ProposeNetConfig::for_table(&table) };
-        assert_eq!(config.init(0, &Device::flex()).scores(&table), None);
-        assert_eq!(ProposeNetConfig::for_table(&table).init(0, &Device::flex()).scores(&NodeTable::default()), None);
+        assert_eq!(config.init(&mut Init::new(0, &Device::flex())).scores(&table), None);
+        assert_eq!(
+            ProposeNetConfig::for_table(&table).init(&mut Init::new(0, &Device::flex())).scores(&NodeTable::default()),
+            None
+        );
     }
 
     #[test]
     fn a_weights_file_restores_its_net_and_others_are_refused() {
         let table = table(&[0, 1, 2]);
         let config = ProposeNetConfig { heads: 2, layers: 2, ..ProposeNetConfig::for_table(&table) };
-        let net = config.init(5, &Device::flex());
+        let net = config.init(&mut Init::new(5, &Device::flex()));
         assert_eq!(net.config(), config);
         let mut weights = Weights::of(&net);
         let read = |weights: &Weights| ProposeNet::from_bytes(&weights.to_bytes(Precision::F32));

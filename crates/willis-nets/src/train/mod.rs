@@ -301,7 +301,7 @@ mod tests {
     #[test]
     fn the_terms_of_a_step_are_means_over_its_batches() {
         let folder = tempfile::tempdir().unwrap();
-        let net = Linear::new(2, 1, &mut Init::new(5, &Device::flex()));
+        let net = LinearConfig::new(2, 1).init(&mut Init::new(5, &Device::flex()));
         let config = TrainConfig { steps: 2, accumulate: 2, ..config() };
         // Batch k has the loss k; a term is recorded as the loss itself, another by odd batches only.
         let loss = |net: &Linear, number: usize| {
@@ -321,7 +321,7 @@ mod tests {
     #[test]
     fn an_invalid_configuration_is_refused_before_the_run_starts() {
         let folder = tempfile::tempdir().unwrap();
-        let net = Linear::new(2, 1, &mut Init::new(5, &Device::flex()));
+        let net = LinearConfig::new(2, 1).init(&mut Init::new(5, &Device::flex()));
         let loss = |net: &Linear, ()| Loss::of(net.weight.val().sum());
         let config = TrainConfig { accumulate: 0, ..config() };
         let error = train(net, &config, &folder.path().join("run"), |_, _| (), loss, |_| ()).unwrap_err();

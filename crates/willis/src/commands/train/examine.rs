@@ -4,7 +4,10 @@
 use anyhow::Context;
 use willis_core::{Candidates, SITE_COUNT, Site, Switch, TrainingCase, VesselMap};
 use willis_imaging::trace::trace;
-use willis_nets::examine::{self, Backbone, ExamineCase, ExamineNet, ExamineTraining};
+use willis_nets::examine::{
+    self, ExamineCase, ExamineNet, ExamineNetConfig, ExamineTraining, OscillatorsChoice, PatchEncoderConfig,
+    PlainEncoderConfig,
+};
 use willis_nets::ops::cpu;
 use willis_nets::propose::ProposeNet;
 use willis_nets::weights::{Precision, Weights};
@@ -71,8 +74,8 @@ fn recipe(args: &TrainExamineArgs, config: &Config) -> ExamineTraining {
     let mut recipe = config.train.examine.clone();
     recipe.train = overlaid(&recipe.train, &args.train);
     if args.plain {
-        recipe.net.backbone = Backbone::Plain;
-        (recipe.net.oscillators, recipe.net.film) = (Switch::Off, Switch::Off);
+        let encoder = PatchEncoderConfig::Plain(PlainEncoderConfig { embed_dim: recipe.net.encoder.embed_dim() });
+        recipe.net = ExamineNetConfig { encoder, oscillators: OscillatorsChoice::Off, film: Switch::Off };
     }
     recipe
 }

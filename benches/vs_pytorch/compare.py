@@ -1,15 +1,18 @@
-"""Times willis' operations against PyTorch's on the CPU, in one interleaved run, and prints a Markdown table.
+"""Times the operations of willis against those of PyTorch on the CPU and prints a Markdown table.
 
     python -m venv .venv && .venv/bin/pip install -r benches/vs_pytorch/requirements.txt
-    cargo build --release --workspace --examples
     .venv/bin/python benches/vs_pytorch/compare.py            # or a part of an operation's name
 
-Both sides get the same sizes, inputs and number of threads, one process each that lives through the run. Every operation is timed
-A B A B ..., a few runs at a time; the table shows medians. Outputs and gradients are first compared with PyTorch's in 64 bits (to
-1e-4 of the largest value). Ours keep as much freed memory for use again as `willis train` does. The limit of an operation is the
-time that a large matrix product of ours would take for its arithmetic, or copying for its memory, whichever is longer.
+The Rust side is the bench program `vs_pytorch` of willis-nets, which this script builds. Both sides
+get the same sizes, inputs and number of threads, and each is one process for the whole run. Every
+operation is timed A B A B ..., a few rounds at a time; the table shows medians. Before that, outputs
+and gradients are compared with those of PyTorch in 64 bits, to 1e-4 of the largest value. The
+allocator of the Rust side caches as much freed memory as in `willis train`. The limit of an
+operation is the time of a large matrix product for its arithmetic, or of copying for its memory,
+whichever is longer.
 """
 
+import functools
 import json
 import statistics
 import subprocess
@@ -24,11 +27,12 @@ import torch.nn.functional as F
 
 THREADS = 2
 TURNS = 7
-# Seconds before each turn: PyTorch's threads spin for a while after their work and would take a core from the other side.
+# Seconds before each turn. PyTorch's threads spin for a while after their work and would take a core
+# from the other side.
 REST = 0.3
-# Seconds for which both sides run before they are timed: until then the system may hold both threads on one core.
+# Seconds of warm-up before the timing. Until then the system may keep both threads on one core.
 WARM = 0.05
-WORKER = Path(__file__).resolve().parents[2] / "target/release/examples/vs_pytorch"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def conv(inputs, outputs, side, kernel=3, stride=1, padding=1, groups=1):
@@ -131,7 +135,7 @@ class Torch:
         return [once() for _ in range(rounds)]
 
     def work(self, op):
-        """Floating-point operations and bytes of the forward pass: each input read once, the output written once."""
+        """Floating-point operations of the forward pass, and bytes of its inputs and output."""
         x, w, _ = self.inputs
         with torch.no_grad():
             y = self.run(*self.inputs)
@@ -150,10 +154,20 @@ class Torch:
         return [y.detach()] + [t.grad for t in inputs[:2] if t.grad is not None]
 
 
+@functools.cache
+def worker():
+    """Builds the Rust side and returns the path of the program."""
+    command = "cargo bench --no-run --message-format=json -p willis-nets --bench vs_pytorch".split()
+    built = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    messages = [json.loads(line) for line in built.stdout.splitlines()]
+    programs = [m["executable"] for m in messages if m.get("target", {}).get("name") == "vs_pytorch"]
+    return next(filter(None, programs))
+
+
 class Willis:
     def __init__(self):
         env = dict(RAYON_NUM_THREADS=str(THREADS))
-        self.process = subprocess.Popen([WORKER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.process = subprocess.Popen([worker()], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
 
     def ask(self, operation, phase, rounds=0, output=None):
         request = dict(operation=operation, phase=phase, rounds=rounds, output=output)
@@ -174,7 +188,7 @@ def agree(willis, op, theirs):
         parts.append(ours[start : start + tensor.numel()])
         start += tensor.numel()
     worst = max(float(np.abs(a - t.numpy().ravel()).max() / t.abs().max().clamp(min=1e-9)) for a, t in zip(parts, expected))
-    # The gradient of a weight that the operation does not use is missing on one side or zero.
+    # The gradient of a weight that the operation does not use is missing on one side, or zero.
     assert worst <= 1e-4, f"{op}: results differ by {worst:.1e} of the largest value"
     return worst
 

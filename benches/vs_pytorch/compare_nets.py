@@ -1,8 +1,10 @@
-"""Times our backbones against the same nets in PyTorch with the same weights, and prints a Markdown table.
+"""Times our backbones against the same nets in PyTorch with the same weights.
 
-Used as compare.py is, with a net's name or a whole row's and then `eager` to leave out what takes minutes to compile. Logits are compared first.
-PyTorch runs eagerly, with channels-last memory, and compiled where that works here.
-Memory is the largest resident set of a process that does nothing else, above what it held before the first run: weights and input.
+Prints a Markdown table. Used like compare.py: the first argument is a net's name or a whole row's,
+and `eager` after it skips the compiled PyTorch, whose compilation takes minutes. Logits are compared
+before the timing. PyTorch runs eagerly, with channels-last memory, and compiled where that works.
+Memory is the peak of the resident memory of a process that runs only the net, minus its resident
+memory before the first run (weights and input).
 """
 
 import json

@@ -1,6 +1,7 @@
-"""Times the exact distance transform and Lee's thinning against scipy, edt and scikit-image on a 300 x 512 x 512 mask of vessels.
+"""Times the exact distance transform and Lee's thinning on a 300 x 512 x 512 mask of vessels.
 
-Used as compare.py is. The results must be the same voxels.
+The rivals are scipy, edt and scikit-image. Used like compare.py. The results must be the same
+voxels.
 """
 
 import statistics
@@ -22,11 +23,11 @@ def vessels(seed=1):
     mask = np.zeros(SHAPE, np.uint8)
     spacing = np.array(SPACING)
     for _ in range(60):
-        place, way = rng.uniform(0.2, 0.8, 3) * np.array(SHAPE) * spacing, rng.normal(size=3)
+        place, direction = rng.uniform(0.2, 0.8, 3) * np.array(SHAPE) * spacing, rng.normal(size=3)
         radius = rng.uniform(0.6, 3.0)
         for _ in range(int(rng.uniform(100, 400))):
-            way = way / np.linalg.norm(way) + 0.25 * rng.normal(size=3)
-            place = place + 0.5 * way / np.linalg.norm(way)
+            direction = direction / np.linalg.norm(direction) + 0.25 * rng.normal(size=3)
+            place = place + 0.5 * direction / np.linalg.norm(direction)
             low = np.maximum(((place - radius) / spacing).astype(int), 0)
             high = np.minimum(((place + radius) / spacing).astype(int) + 2, SHAPE)
             if (low >= high).any():

@@ -1,4 +1,4 @@
-"""SegFormer3D in PyTorch, written from the paper's description (Perera et al., CVPR-W 2024), as the peer of our own."""
+"""SegFormer3D in PyTorch, written from the paper (Perera et al., CVPR-W 2024), to compare with ours."""
 
 import torch
 import torch.nn.functional as F

@@ -1,6 +1,7 @@
-"""WaveFormer in PyTorch, written from the description of the paper and its code (Al Hasan et al., MICCAI 2025), as the peer of our own.
+"""WaveFormer in PyTorch, written from the paper (Al Hasan et al., MICCAI 2025), to compare with ours.
 
-The three slips of the published code are mended, as in `quirks: fixed`. Built for one input size.
+The three errors of the published code are corrected, as in `quirks: fixed`. A net takes inputs of one
+size.
 """
 
 import torch

@@ -1,14 +1,16 @@
-//! The Rust side of the comparisons in `benches/vs_pytorch`: reads one JSON object per line that
-//! names an operation, its sizes and what to do with it, does it, and answers with one JSON line.
-//! Both sides make the same inputs from the same integers.
+//! The Rust side of the comparisons in `benches/vs_pytorch`.
+//!
+//! Reads requests from stdin, one JSON object per line, and answers each with one JSON line. A
+//! request names an operation, its sizes and a phase. Both sides compute their inputs from the same
+//! integers. `benches/vs_pytorch/compare.py` builds and starts this program.
 
-use mimalloc::MiMalloc;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
-use willis_kernels::runtime::allocator::{CACHE_BYTES, CachingAllocator, TRAINING_CACHE_BYTES};
 
 use burn::tensor::{Device, Tensor, TensorData};
+use mimalloc::MiMalloc;
 use serde::{Deserialize, Serialize};
+use willis_kernels::runtime::allocator::{CACHE_BYTES, CachingAllocator, TRAINING_CACHE_BYTES};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::backbones::published::{Backbone, NetConfig, QuirksName};
 use willis_nets::ops::{self, ConvOptions, Corners};
@@ -24,7 +26,7 @@ struct Request {
     /// `forward`, `step` (forward and backward) or `check`.
     phase: String,
     rounds: usize,
-    /// Where `check` writes output and gradients, raw f32 one after another.
+    /// File that `check` writes output and gradients to, as consecutive f32.
     output: Option<String>,
 }
 
@@ -48,20 +50,20 @@ enum Operation {
     Gemm { side: usize },
 }
 
-/// What repeating gives.
+/// Answer to a request.
 #[derive(Debug, Default, Serialize)]
 struct Rounds {
     seconds: Vec<f64>,
-    /// Largest resident memory during the rounds above what was resident before them (weights and
-    /// inputs), where the system tells.
+    /// Peak of the resident memory during the rounds, minus the resident memory before them (weights
+    /// and inputs). `None` where `/proc` does not tell.
     extra_mib: Option<f64>,
 }
 
 fn main() {
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line.expect("readable stdin")).expect("a request");
-        // Nets are measured with the little memory that `predict` lets lie idle, operations are
-        // timed with what `train` does.
+        // Nets are measured with the cache of freed memory of `predict`, operations with that of
+        // `train`.
         let is_net = matches!(request.operation, Operation::Net { .. });
         ALLOCATOR.set_cache_bytes(if is_net { CACHE_BYTES } else { TRAINING_CACHE_BYTES });
         let rounds = willis_kernels::runtime::keep_threads_awake(|| request.operation.run(&request));
@@ -70,7 +72,8 @@ fn main() {
     }
 }
 
-/// `(i * 2654435761 + salt * 40503) mod 2^32`, from -0.5 to 0.5, times `scale`.
+/// Pseudo-random values: `(i * 2654435761 + salt * 40503) mod 2^32`, mapped to -0.5 to 0.5, times
+/// `scale`.
 fn values(length: usize, salt: u64, scale: f32) -> Vec<f32> {
     let value = |i: u64| (i.wrapping_mul(2_654_435_761).wrapping_add(salt * 40_503) & 0xffff_ffff) as f64;
     (0..length as u64).map(|i| ((value(i) / 4_294_967_296.0 - 0.5) as f32) * scale).collect()
@@ -153,7 +156,7 @@ impl Operation {
     }
 }
 
-/// Times an operation of x, weight and bias, or writes its output and gradients.
+/// Times an operation on x, weight and bias, or writes its output and gradients.
 fn time<const D: usize, const W: usize, const E: usize>(
     request: &Request,
     (x, weight, bias): ([usize; D], [usize; W], [usize; 1]),
@@ -184,15 +187,15 @@ fn time<const D: usize, const W: usize, const E: usize>(
     Rounds::default()
 }
 
-/// Writes results where the request asks for them.
+/// Writes results to the request's output, if it has one.
 fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
     if let Some(path) = &request.output {
         std::fs::write(path, results()).expect("a writable path");
     }
 }
 
-/// A backbone on `4 x side^3`; with an output path its weights and its logits are written there,
-/// for the other side to take.
+/// Times a backbone on `[1, 4, side, side, side]`. With an output path, its weights and its logits
+/// are written there for the other side.
 fn backbone(request: &Request, name: &str, side: usize) -> Rounds {
     let backbone = Backbone::from_name(name).expect("a backbone of the catalogue");
     let config = NetConfig { size: side, quirks: QuirksName::Fixed, ..backbone.published() };
@@ -212,7 +215,7 @@ fn backbone(request: &Request, name: &str, side: usize) -> Rounds {
     })
 }
 
-/// Work runs so long before it is timed: until then the system may hold both threads on one core.
+/// Duration of the warm-up. Until then the system may keep both threads on one core.
 const WARM: Duration = Duration::from_millis(50);
 
 fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
@@ -221,8 +224,8 @@ fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
         run();
         start.elapsed().as_secs_f64()
     };
-    // Lets the largest resident set start again from now; elsewhere than on Linux there is no such
-    // file, and no figure.
+    // Resets the peak of the resident memory. Other systems than Linux have no such file, and report
+    // no memory.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let resting = resident_mib("VmRSS:");
     let warm = Instant::now();
@@ -234,7 +237,7 @@ fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
     Rounds { seconds, extra_mib }
 }
 
-/// A figure of the process's resident memory, MiB.
+/// A figure of the process's memory from `/proc/self/status`, MiB.
 fn resident_mib(name: &str) -> Option<f64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

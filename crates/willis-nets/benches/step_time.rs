@@ -1,12 +1,15 @@
-//! Seconds of a training step and of a forward pass of the vessel net:
-//! `cargo run --release -p willis-nets --example step_time`.
+//! Measures the seconds of a forward pass and of a training step of the vessel net.
+//!
+//! ```text
+//! cargo bench -p willis-nets --bench step_time             # or `-- quick` for one size
+//! ```
 
-use mimalloc::MiMalloc;
 use std::time::Instant;
-use willis_kernels::runtime::allocator::CachingAllocator;
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
+use mimalloc::MiMalloc;
+use willis_kernels::runtime::allocator::CachingAllocator;
 use willis_nets::layers::Init;
 use willis_nets::loss::segmentation::{CHANNELS, SegmentationLossConfig, SegmentationTarget, segmentation_loss};
 use willis_nets::ops::with_gradient;

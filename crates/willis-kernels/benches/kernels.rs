@@ -1,5 +1,5 @@
-//! `cargo bench -p willis-kernels`: every kernel on the sizes that `benches/vs_pytorch` compares.
-//! The name of a bench is its case.
+//! Benchmarks of the kernels on the sizes that `benches/vs_pytorch` uses:
+//! `cargo bench -p willis-kernels`. The name of a benchmark gives its sizes.
 
 use divan::{Bencher, black_box, counter::ItemsCount};
 use willis_kernels::attention::{self, AttentionShape};
@@ -17,8 +17,7 @@ fn wave(length: usize) -> Vec<f32> {
     (0..length).map(|i| (i * 31 % 97) as f32 / 97.0 - 0.5).collect()
 }
 
-/// Input channels, output channels, side, kernel, stride, padding, groups.
-const LAYERS: [(usize, usize, usize, usize, usize, usize, usize); 12] = [
+const LAYERS: [ConvLayer; 12] = [
     (1, 16, 96, 3, 1, 1, 1),
     (8, 8, 64, 3, 1, 1, 1),
     (16, 16, 32, 3, 1, 1, 1),
@@ -33,9 +32,10 @@ const LAYERS: [(usize, usize, usize, usize, usize, usize, usize); 12] = [
     (256, 256, 32, 3, 1, 1, 256),
 ];
 
-type Layer = (usize, usize, usize, usize, usize, usize, usize);
+/// Input channels, output channels, side of the input, kernel, stride, padding, groups.
+type ConvLayer = (usize, usize, usize, usize, usize, usize, usize);
 
-fn shape((inputs, outputs, side, kernel, stride, padding, groups): Layer) -> Conv3dShape {
+fn shape((inputs, outputs, side, kernel, stride, padding, groups): ConvLayer) -> Conv3dShape {
     Conv3dShape {
         batch: 1,
         in_channels: inputs,
@@ -49,27 +49,27 @@ fn shape((inputs, outputs, side, kernel, stride, padding, groups): Layer) -> Con
     }
 }
 
-/// Multiply-accumulates, shown as items.
+/// Multiply-accumulate operations, which divan reports as items.
 fn work(shape: &Conv3dShape) -> ItemsCount {
     ItemsCount::new(shape.output_len() * shape.weight_len() / shape.out_channels)
 }
 
 #[divan::bench(args = LAYERS)]
-fn conv_forward(bencher: Bencher, layer: Layer) {
+fn conv_forward(bencher: Bencher, layer: ConvLayer) {
     let shape = shape(layer);
     let (x, w, mut y) = (wave(shape.input_len()), wave(shape.weight_len()), wave(shape.output_len()));
     bencher.counter(work(&shape)).bench_local(|| forward(&shape, black_box(&x), &w, None, &mut y));
 }
 
 #[divan::bench(args = LAYERS)]
-fn conv_input_gradient(bencher: Bencher, layer: Layer) {
+fn conv_input_gradient(bencher: Bencher, layer: ConvLayer) {
     let shape = shape(layer);
     let (mut dx, w, dy) = (wave(shape.input_len()), wave(shape.weight_len()), wave(shape.output_len()));
     bencher.counter(work(&shape)).bench_local(|| input_gradient(&shape, &w, black_box(&dy), &mut dx));
 }
 
 #[divan::bench(args = LAYERS)]
-fn conv_weight_gradient(bencher: Bencher, layer: Layer) {
+fn conv_weight_gradient(bencher: Bencher, layer: ConvLayer) {
     let shape = shape(layer);
     let (x, mut dw, dy) = (wave(shape.input_len()), wave(shape.weight_len()), wave(shape.output_len()));
     bencher.counter(work(&shape)).bench_local(|| weight_gradient(&shape, black_box(&x), &dy, &mut dw));
@@ -83,7 +83,7 @@ fn attention_32768_to_512(bencher: Bencher) {
     bencher.bench_local(|| attention::forward(&shape, 0.2, black_box(&q), &kv, &mut y, &mut log_sums));
 }
 
-/// Rows, inputs, outputs.
+/// Rows, inputs and outputs.
 const LINEARS: [(usize, usize, usize); 4] = [(4096, 256, 1024), (4096, 1024, 256), (32768, 32, 128), (32768, 24, 72)];
 
 #[divan::bench(args = LINEARS)]
@@ -142,7 +142,7 @@ fn instance_norm_32x64(bencher: Bencher) {
     bencher.bench_local(|| instance_norm(262_144, black_box(&x), &gain, &shift, 1e-5, &mut y, &mut stats));
 }
 
-/// A bundle of winding tubes in 128 x 256 x 256 voxels.
+/// A mask of winding tubes in 128 x 256 x 256 voxels.
 fn tubes() -> (Vec<u8>, [usize; 3]) {
     let shape = [128, 256, 256];
     let [_, ny, nx] = shape;

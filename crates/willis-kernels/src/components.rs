@@ -117,7 +117,8 @@ fn find_runs(mask: &[u8], nx: usize) -> (Vec<VoxelRun>, Vec<usize>) {
     (runs, row_starts)
 }
 
-/// Joins the runs of two rows that overlap when each is extended by `reach` voxels.
+/// Joins the runs of two rows that overlap when one of them is extended by `reach` voxels on both
+/// sides.
 fn join_touching(
     runs: &[VoxelRun],
     parent: &mut [u32],

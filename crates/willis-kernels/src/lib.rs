@@ -1,8 +1,8 @@
-//! CPU kernels on plain slices: what training and inference spend their time in. No tensor library,
-//! no files.
+//! CPU kernels on plain slices, in which training and inference spend most of their time. The crate
+//! uses no tensor library and reads no files.
 //!
-//! Volumes are C-order `[z, y, x]`, tensors contiguous f32 `[B, C, D, H, W]`. Every kernel gives
-//! the same bytes at any number of threads.
+//! Volumes are C-order `[z, y, x]`; tensors are contiguous f32 `[B, C, D, H, W]`. The result of a
+//! kernel does not depend on the number of threads.
 
 pub mod activation;
 pub mod attention;

@@ -1,4 +1,4 @@
-//! Percentile intervals by resampling series or patients.
+//! Percentile bootstrap intervals over series or patients.
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -14,52 +14,53 @@ pub struct Interval {
     pub hi: f64,
 }
 
-/// 95 % percentile interval of a figure over series drawn with replacement.
+/// 95 % percentile interval of a metric over series drawn with replacement.
 ///
-/// `figure` gets the drawn indices, `n_series` of them, repeats included. Draws for which it is
-/// undefined are left out; `None` when that is more than half of them, or there are no series.
+/// Each sample is `n_series` indices, repeats included. Samples for which `metric` is undefined are
+/// discarded. `None` when they are more than half of all samples, or when there are no series.
 pub fn interval(
     n_series: usize,
     seed: u64,
-    repeats: usize,
-    figure: impl Fn(&[usize]) -> Option<f64> + Sync,
+    samples: usize,
+    metric: impl Fn(&[usize]) -> Option<f64> + Sync,
 ) -> Option<Interval> {
     let series: Vec<Vec<usize>> = (0..n_series).map(|i| vec![i]).collect();
-    interval_by_group(&series, seed, repeats, figure)
+    interval_by_group(&series, seed, samples, metric)
 }
 
-/// As [`interval`], for data in which series belong together: whole groups (patients) are drawn,
-/// `groups.len()` of them, and `figure` gets the indices of all their series.
+/// As [`interval`], but draws whole groups of series, such as the series of a patient.
+///
+/// Each sample is the series of `groups.len()` groups.
 pub fn interval_by_group(
     groups: &[Vec<usize>],
     seed: u64,
-    repeats: usize,
-    figure: impl Fn(&[usize]) -> Option<f64> + Sync,
+    samples: usize,
+    metric: impl Fn(&[usize]) -> Option<f64> + Sync,
 ) -> Option<Interval> {
     if groups.is_empty() {
         return None;
     }
-    let draw = |repeat: usize| {
+    let draw = |number: usize| {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        rng.set_stream(repeat as u64);
+        rng.set_stream(number as u64);
         let one = |_| &groups[below(&mut rng, groups.len())];
         let sample: Vec<usize> = (0..groups.len()).flat_map(one).copied().collect();
-        figure(&sample).filter(|value| value.is_finite())
+        metric(&sample).filter(|value| value.is_finite())
     };
-    let mut values: Vec<f64> = (0..repeats).into_par_iter().filter_map(draw).collect();
-    if values.is_empty() || 2 * values.len() < repeats {
+    let mut values: Vec<f64> = (0..samples).into_par_iter().filter_map(draw).collect();
+    if values.is_empty() || 2 * values.len() < samples {
         return None;
     }
     values.sort_unstable_by(f64::total_cmp);
     Some(Interval { lo: quantile(&values, 0.025), hi: quantile(&values, 0.975) })
 }
 
-/// A number from 0 to `n − 1`; the bias of the high bits' product is below n / 2⁶⁴.
+/// A uniform number from 0 to `n − 1` by multiplication (Lemire 2019); its bias is below n / 2⁶⁴.
 fn below(rng: &mut ChaCha8Rng, n: usize) -> usize {
     ((u128::from(rng.next_u64()) * n as u128) >> 64) as usize
 }
 
-/// Quantile of sorted values with linear interpolation.
+/// Quantile of sorted values, linearly interpolated.
 fn quantile(sorted: &[f64], q: f64) -> f64 {
     let position = q * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;

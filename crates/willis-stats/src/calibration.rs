@@ -1,12 +1,9 @@
-//! From scores to probabilities: Platt, isotonic and temperature scaling, and a change of
-//! prevalence.
+//! From scores to probabilities: Platt scaling and a change of prevalence.
 //!
-//! Fit on out-of-fold scores only. With fewer than about 1,000 rows prefer Platt or temperature to
-//! isotonic.
+//! Fit on out-of-fold scores only.
 //!
 //! # Source
-//! Platt 1999; Zadrozny & Elkan 2002; Guo et al. 2017, arXiv:1706.04599. Behaviour of scikit-learn
-//! 1.9.
+//! Platt 1999, as implemented in scikit-learn 1.9 (`CalibratedClassifierCV`, method `sigmoid`).
 
 use serde::{Deserialize, Serialize};
 
@@ -32,12 +29,12 @@ pub enum CalibrationError {
     },
 }
 
-/// Sigmoid of a straight line: `p = 1 / (1 + exp(A f + B))`.
+/// Platt scaling: `p = 1 / (1 + exp(A f + B))` for a score `f`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Platt {
-    /// Slope; negative when a higher score means "more probable".
+    /// Slope A; negative when a higher score means a higher probability.
     pub a: f64,
-    /// Offset.
+    /// Offset B.
     pub b: f64,
 }
 
@@ -67,106 +64,13 @@ impl Platt {
     }
 }
 
-/// A rising curve through averages of neighbours: linear between knots, flat outside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Isotonic {
-    /// Scores of the knots, strictly rising.
-    pub scores: Vec<f64>,
-    /// Probabilities of the knots, never falling.
-    pub probabilities: Vec<f64>,
-}
-
-impl Isotonic {
-    /// Fits by pooling adjacent violators; rows of equal score are averaged first.
-    ///
-    /// # Errors
-    /// `OneClass`, `NotFinite`.
-    ///
-    /// # Panics
-    /// if scores and labels differ in number (programmer error).
-    pub fn fit(scores: &[f64], labels: &[bool]) -> Result<Self, CalibrationError> {
-        check(scores, labels)?;
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|a, b| scores[*a].total_cmp(&scores[*b]));
-        // Blocks of (first score, last score, sum, count) with rising means.
-        let mut blocks: Vec<(f64, f64, f64, f64)> = Vec::new();
-        for tie in order.chunk_by(|a, b| scores[*a] == scores[*b]) {
-            let sum = tie.iter().filter(|i| labels[**i]).count() as f64;
-            let mut block = (scores[tie[0]], scores[tie[0]], sum, tie.len() as f64);
-            while let Some(before) = blocks.pop_if(|before| before.2 * block.3 >= block.2 * before.3) {
-                block = (before.0, block.1, before.2 + block.2, before.3 + block.3);
-            }
-            blocks.push(block);
-        }
-        let mut curve = Self { scores: Vec::new(), probabilities: Vec::new() };
-        for (first, last, sum, count) in blocks {
-            for score in if first == last { vec![first] } else { vec![first, last] } {
-                curve.scores.push(score);
-                curve.probabilities.push(sum / count);
-            }
-        }
-        Ok(curve)
-    }
-
-    /// Probability for a score.
-    pub fn apply(&self, score: f64) -> f64 {
-        let above = self.scores.partition_point(|s| *s <= score);
-        if above == 0 {
-            return self.probabilities[0];
-        }
-        if above == self.scores.len() {
-            return self.probabilities[above - 1];
-        }
-        let (s, p) = (&self.scores[above - 1..=above], &self.probabilities[above - 1..=above]);
-        p[0] + (p[1] - p[0]) * (score - s[0]) / (s[1] - s[0])
-    }
-}
-
-/// Logits times one factor: `p = sigmoid(β · logit)`; keeps the order and the decision at one half.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Temperature {
-    /// Inverse temperature β, positive.
-    pub beta: f64,
-}
-
-impl Temperature {
-    /// Fits β by log loss, with log β between −10 and 10.
-    ///
-    /// The loss is convex in β, so its slope is bisected.
-    ///
-    /// # Errors
-    /// `OneClass`, `NotFinite`.
-    ///
-    /// # Panics
-    /// if logits and labels differ in number (programmer error).
-    pub fn fit(logits: &[f64], labels: &[bool]) -> Result<Self, CalibrationError> {
-        check(logits, labels)?;
-        let slope = |beta: f64| -> f64 {
-            logits.iter().zip(labels).map(|(x, y)| (sigmoid(beta * x) - f64::from(*y)) * x).sum()
-        };
-        let (mut low, mut high) = (-10.0f64, 10.0f64);
-        for _ in 0..60 {
-            let middle = (low + high) / 2.0;
-            if slope(middle.exp()) < 0.0 { low = middle } else { high = middle }
-        }
-        Ok(Self { beta: ((low + high) / 2.0).exp() })
-    }
-
-    /// Probability for a logit.
-    pub fn apply(&self, logit: f64) -> f64 {
-        sigmoid(self.beta * logit)
-    }
-}
-
-/// Probability after a change of prevalence: the odds are multiplied by the ratio of the prior
-/// odds.
+/// Probability at another prevalence: the odds are multiplied by the ratio of the prior odds.
 ///
-/// Holds when only the share of positives changes, not what they look like. Prevalences lie between
-/// 0 and 1.
+/// Assumes that only the share of positives changes, not the distribution of scores within a class.
+/// `fitted` and `target` are prevalences between 0 and 1, both excluded.
 pub fn shift_prevalence(probability: f64, fitted: f64, target: f64) -> f64 {
-    let weight = |prior: f64, other: f64| prior / other;
-    let positive = probability * weight(target, fitted);
-    let negative = (1.0 - probability) * weight(1.0 - target, 1.0 - fitted);
+    let positive = probability * (target / fitted);
+    let negative = (1.0 - probability) * ((1.0 - target) / (1.0 - fitted));
     positive / (positive + negative)
 }
 
@@ -187,40 +91,19 @@ fn check(scores: &[f64], labels: &[bool]) -> Result<(f64, f64), CalibrationError
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     const SCORES: [f64; 8] = [-2.0, -1.5, -0.5, 0.1, 0.3, 1.2, 2.2, 0.7];
     const LABELS: [bool; 8] = [false, false, false, true, false, true, true, true];
 
     #[test]
-    fn platt_of_scikit_learn() {
+    fn platt_scaling_equals_scikit_learns() {
         let platt = Platt::fit(&SCORES, &LABELS).unwrap();
         assert!((platt.a + 0.99983436).abs() < 1e-5 && (platt.b - 0.07835699).abs() < 1e-5, "{platt:?}");
-        // Large scores are scaled on the way; the curve is the same.
+        // Large scores are scaled internally; the result is the same.
         let large = Platt::fit(&SCORES.map(|f| f * 100.0), &LABELS).unwrap();
         assert!((large.a * 100.0 - platt.a).abs() < 1e-9 && (large.b - platt.b).abs() < 1e-9);
         assert!(matches!(Platt::fit(&[1.0], &[true]), Err(CalibrationError::OneClass { positives: 1, negatives: 0 })));
         assert!(matches!(Platt::fit(&[1.0, f64::NAN], &[true, false]), Err(CalibrationError::NotFinite { row: 1 })));
-    }
-
-    #[test]
-    fn isotonic_of_scikit_learn() {
-        let curve = Isotonic::fit(&SCORES, &LABELS).unwrap();
-        assert_eq!(SCORES.map(|f| curve.apply(f)), [0.0, 0.0, 0.0, 0.5, 0.5, 1.0, 1.0, 1.0]);
-        assert_eq!((curve.apply(-9.0), curve.apply(9.0), curve.apply(0.2)), (0.0, 1.0, 0.5));
-        assert!((curve.apply(-0.2) - 0.25).abs() < 1e-12, "half way between the knots at -0.5 and 0.1");
-        let ties = Isotonic::fit(&[1.0, 1.0, 2.0], &[true, false, true]).unwrap();
-        assert_eq!((ties.apply(1.0), ties.apply(2.0)), (0.5, 1.0));
-    }
-
-    #[test]
-    fn temperature_cools_what_is_too_sure() {
-        // Three of four right at logit ±x: β x = ln 3 whatever x was.
-        for x in [0.1, 5.0] {
-            let t =
-                Temperature::fit(&[x, x, x, x, -x, -x, -x, -x], &[true, true, true, false, false, false, false, true]);
-            assert!((t.unwrap().beta * x - 3f64.ln()).abs() < 1e-9);
-        }
     }
 
     #[test]
@@ -229,18 +112,5 @@ mod tests {
         assert!((shift_prevalence(0.5, 0.5, 0.1) - 0.1).abs() < 1e-15);
         assert!((shift_prevalence(0.3, 0.4, 0.4) - 0.3).abs() < 1e-15);
         assert_eq!((shift_prevalence(0.0, 0.5, 0.1), shift_prevalence(1.0, 0.5, 0.1)), (0.0, 1.0));
-    }
-
-    proptest! {
-        #[test]
-        fn calibrations_never_reverse_the_order(rows in prop::collection::vec((-5.0..5.0f64, any::<bool>()), 4..40), q in -6.0..6.0f64) {
-            let scores: Vec<f64> = rows.iter().map(|r| r.0).collect();
-            let labels: Vec<bool> = rows.iter().map(|r| r.1).collect();
-            if let (Ok(curve), Ok(t)) = (Isotonic::fit(&scores, &labels), Temperature::fit(&scores, &labels)) {
-                prop_assert!(curve.apply(q) <= curve.apply(q + 0.5) + 1e-12);
-                prop_assert!((0.0..=1.0).contains(&curve.apply(q)));
-                prop_assert!(t.apply(q) <= t.apply(q + 0.5));
-            }
-        }
     }
 }

@@ -1,9 +1,7 @@
-//! Splits of rows into folds, row for row as scikit-learn 1.9 assigns them (unshuffled).
+//! Stratified folds that keep groups, such as patients, together.
 //!
-//! Each function gives the fold of every row, 0 to k − 1: row i is tested in fold `folds[i]` and
-//! trains in all others.
-
-use std::collections::BTreeMap;
+//! Rows get the folds that scikit-learn 1.9 assigns without shuffling. Row i is a test row of fold
+//! `folds[i]` and a training row of all others.
 
 /// Why rows cannot be split.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,58 +33,15 @@ pub enum FoldError {
     },
 }
 
-/// Contiguous folds; the first `n_rows mod n_folds` have one row more.
+/// The fold of every row, 0 to `n_folds − 1`, such that groups stay together and every fold has
+/// about the same share of each class.
+///
+/// Greedy: groups are taken in decreasing order of the standard deviation of their class counts.
+/// Each goes to the fold that makes the class shares most even; among equally good folds, to the
+/// one with the fewest rows.
 ///
 /// # Errors
-/// `Count`.
-pub fn k_fold(n_rows: usize, n_folds: usize) -> Result<Vec<usize>, FoldError> {
-    check_count(n_rows, n_folds)?;
-    let size = |fold: usize| n_rows / n_folds + usize::from(fold < n_rows % n_folds);
-    Ok((0..n_folds).flat_map(|fold| std::iter::repeat_n(fold, size(fold))).collect())
-}
-
-/// Folds with the same share of each class.
-///
-/// Classes are numbered by first appearance; the sorted labels are dealt round-robin to find how
-/// many rows of a class each fold gets, and the rows of a class fill the folds in blocks.
-///
-/// # Errors
-/// `Count`, or `ScarceClasses` when no class reaches every fold.
-pub fn stratified_k_fold<C: Ord>(classes: &[C], n_folds: usize) -> Result<Vec<usize>, FoldError> {
-    check_count(classes.len(), n_folds)?;
-    let mut number = BTreeMap::new();
-    let codes: Vec<usize> = classes
-        .iter()
-        .map(|class| {
-            let next = number.len();
-            *number.entry(class).or_insert(next)
-        })
-        .collect();
-    let mut sorted = codes.clone();
-    sorted.sort_unstable();
-    let mut quota = vec![vec![0usize; n_folds]; number.len()];
-    for (position, code) in sorted.iter().enumerate() {
-        quota[*code][position % n_folds] += 1;
-    }
-    let largest = quota.iter().map(|folds| folds.iter().sum()).max().unwrap_or(0);
-    if largest < n_folds {
-        return Err(FoldError::ScarceClasses { folds: n_folds, largest });
-    }
-    let mut blocks: Vec<_> = quota
-        .into_iter()
-        .map(|folds| folds.into_iter().enumerate().flat_map(|(fold, count)| std::iter::repeat_n(fold, count)))
-        .collect();
-    Ok(codes.iter().map(|code| blocks[*code].next().expect("a class has as many places as rows")).collect())
-}
-
-/// Folds that keep groups (patients) whole and come close to the same share of each class.
-///
-/// Greedy: groups in order of falling standard deviation of their class counts, each to the fold
-/// that makes the class shares most even; among equally good folds, to the one with the fewest
-/// rows.
-///
-/// # Errors
-/// `Count`, `ScarceClasses`, or `Groups` when there are fewer groups than folds.
+/// `Count`, `ScarceClasses`, `Groups`.
 ///
 /// # Panics
 /// if classes and groups differ in number (programmer error).
@@ -150,14 +105,14 @@ fn is_close(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-8 + 1e-5 * b.abs()
 }
 
-/// Standard deviation of a whole population.
+/// Population standard deviation.
 fn deviation(values: impl Iterator<Item = f64> + Clone) -> f64 {
     let n = values.clone().count() as f64;
     let mean = values.clone().sum::<f64>() / n;
     (values.map(|v| (v - mean).powi(2)).sum::<f64>() / n).sqrt()
 }
 
-/// Each value's position among the sorted distinct values, and how many there are.
+/// Position of each value among the sorted distinct values, and the number of distinct values.
 fn sorted_codes<T: Ord>(values: &[T]) -> (Vec<usize>, usize) {
     let mut distinct: Vec<&T> = values.iter().collect();
     distinct.sort_unstable();
@@ -183,33 +138,21 @@ mod tests {
     }
 
     #[test]
-    fn contiguous_folds() {
-        assert_eq!(k_fold(7, 3).unwrap(), [0, 0, 0, 1, 1, 2, 2]);
-        assert_eq!(k_fold(3, 1), Err(FoldError::Count { rows: 3, folds: 1 }));
-        assert_eq!(k_fold(3, 4), Err(FoldError::Count { rows: 3, folds: 4 }));
-    }
-
-    #[test]
-    fn stratified_folds_of_scikit_learn() {
-        let folds = stratified_k_fold(&Y, 3).unwrap();
-        assert_eq!(rows(&folds, 0), [0, 1, 2, 3, 4]);
-        assert_eq!(rows(&folds, 1), [5, 6, 7, 9]);
-        assert_eq!(rows(&folds, 2), [8, 10, 11, 12]);
-        assert!(matches!(stratified_k_fold(&[0, 1, 2], 3), Err(FoldError::ScarceClasses { largest: 1, .. })));
-    }
-
-    #[test]
-    fn stratified_group_folds_of_scikit_learn() {
+    fn folds_equal_scikit_learns() {
         let folds = stratified_group_k_fold(&Y, &GROUPS, 3).unwrap();
         assert_eq!(rows(&folds, 0), [4, 5, 6, 7]);
         assert_eq!(rows(&folds, 1), [2, 3, 8, 11, 12]);
         assert_eq!(rows(&folds, 2), [0, 1, 9, 10]);
         assert!(matches!(stratified_group_k_fold(&Y, &[0; 13], 3), Err(FoldError::Groups { groups: 1, .. })));
+        let too_many = stratified_group_k_fold(&Y, &GROUPS, 14);
+        assert_eq!(too_many, Err(FoldError::Count { rows: 13, folds: 14 }));
+        let scarce = stratified_group_k_fold(&[0, 1, 2], &[0, 1, 2], 3);
+        assert_eq!(scarce, Err(FoldError::ScarceClasses { folds: 3, largest: 1 }));
     }
 
     proptest! {
         #[test]
-        fn groups_stay_whole(data in prop::collection::vec((0..2u8, 0..9u8), 30..80), k in 2..5usize) {
+        fn groups_stay_together(data in prop::collection::vec((0..2u8, 0..9u8), 30..80), k in 2..5usize) {
             let classes: Vec<u8> = data.iter().map(|d| d.0).collect();
             let groups: Vec<u8> = data.iter().map(|d| d.1).collect();
             if let Ok(folds) = stratified_group_k_fold(&classes, &groups, k) {
@@ -217,16 +160,6 @@ mod tests {
                     prop_assert!(*fold_a < k);
                     prop_assert!(groups.iter().zip(&folds).all(|(b, fold_b)| a != b || fold_a == fold_b));
                 }
-            }
-        }
-
-        #[test]
-        fn classes_are_spread_evenly(classes in prop::collection::vec(0..3u8, 10..60), k in 2..4usize) {
-            let folds = stratified_k_fold(&classes, k).unwrap();
-            for class in 0..3u8 {
-                let count = |fold: usize| (0..classes.len()).filter(|i| classes[*i] == class && folds[*i] == fold).count();
-                let counts: Vec<usize> = (0..k).map(count).collect();
-                prop_assert!(counts.iter().max().unwrap() - counts.iter().min().unwrap() <= 1);
             }
         }
     }

@@ -1,20 +1,21 @@
-//! Logistic regression: the baseline of every stacked model.
+//! Logistic regression with an L2 penalty.
+//!
+//! Minimises `Σ log loss + ½ |w|² / C`; the intercept is not penalised.
 //!
 //! # Source
-//! scikit-learn's `LogisticRegression` with L2 penalty: minimises `Σ log loss + ½ |w|² / C`; the
-//! intercept is free.
+//! scikit-learn's `LogisticRegression` with `penalty="l2"`.
 
 use serde::{Deserialize, Serialize};
 
-use crate::table::Table;
+use crate::table::FeatureTable;
 
-/// A fitted logistic regression over standardised columns; a missing value counts as the column's
-/// mean.
+/// A fitted logistic regression over standardised columns. A missing value is replaced by the mean
+/// of its column.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Logistic {
-    /// Mean of each column over its present values.
+    /// Mean of the present values of each column.
     pub means: Vec<f64>,
-    /// Standard deviation of each column; 1 where it does not vary.
+    /// Standard deviation of each column; 1 for a constant column.
     pub deviations: Vec<f64>,
     /// Weight of each standardised column.
     pub weights: Vec<f64>,
@@ -23,11 +24,11 @@ pub struct Logistic {
 }
 
 impl Logistic {
-    /// Fits weights; `c` is the inverse of the penalty, 1 by default elsewhere.
+    /// Fits the weights; `c` is the inverse penalty, 1 by default in scikit-learn.
     ///
     /// # Panics
     /// if rows and labels differ in number (programmer error).
-    pub fn fit(table: &Table, labels: &[bool], c: f64) -> Self {
+    pub fn fit(table: &FeatureTable, labels: &[bool], c: f64) -> Self {
         let (means, deviations) = (0..table.n_columns()).map(|column| moments(table, column)).unzip();
         let mut model = Self { means, deviations, weights: Vec::new(), intercept: 0.0 };
         let rows: Vec<f64> = table.rows().flat_map(|row| model.standardise(row).collect::<Vec<_>>()).collect();
@@ -37,19 +38,11 @@ impl Logistic {
         model
     }
 
-    /// Probability of each row.
-    ///
-    /// # Panics
-    /// if the table has other columns than the one fitted (programmer error).
-    pub fn predict(&self, table: &Table) -> Vec<f64> {
-        self.log_odds(table).into_iter().map(sigmoid).collect()
-    }
-
     /// Log odds of each row.
     ///
     /// # Panics
-    /// as [`Self::predict`]
-    pub fn log_odds(&self, table: &Table) -> Vec<f64> {
+    /// if the number of columns differs from the fitted table's (programmer error).
+    pub fn log_odds(&self, table: &FeatureTable) -> Vec<f64> {
         assert_eq!(table.n_columns(), self.weights.len(), "columns as fitted");
         let logit = |row| self.standardise(row).zip(&self.weights).map(|(x, w)| x * w).sum::<f64>() + self.intercept;
         table.rows().map(logit).collect()
@@ -64,7 +57,7 @@ impl Logistic {
 }
 
 /// Mean and standard deviation of the present values of a column.
-fn moments(table: &Table, column: usize) -> (f64, f64) {
+fn moments(table: &FeatureTable, column: usize) -> (f64, f64) {
     let present: Vec<f64> = table.rows().map(|row| f64::from(row[column])).filter(|x| !x.is_nan()).collect();
     if present.is_empty() {
         return (0.0, 1.0);
@@ -80,15 +73,16 @@ pub fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 
-/// Log odds of a probability, which is first kept within 1e-6 of 0 and 1.
+/// Log odds of a probability, which is first clamped to [1e-6, 1 − 1e-6].
 pub fn logit(p: f64) -> f64 {
     let p = p.clamp(1e-6, 1.0 - 1e-6);
     (p / (1.0 - p)).ln()
 }
 
-/// Weights, and last the intercept, that minimise `Σ log loss + ½ l2 |w|²`; targets may be soft.
+/// The weights, followed by the intercept, that minimise `Σ log loss + ½ l2 |w|²`. Targets may be
+/// any probabilities.
 ///
-/// Newton steps, halved until the loss falls.
+/// Newton's method; a step is halved until the loss decreases.
 ///
 /// # Shapes
 /// rows `[targets.len(), n_columns]`, row-major
@@ -142,8 +136,8 @@ fn softplus(x: f64) -> f64 {
     x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
-/// Solves `A x = b` for a symmetric positive matrix given by its lower triangle (Cholesky); tiny
-/// pivots are lifted.
+/// Solves `A x = b` for a symmetric positive definite matrix, given by its lower triangle, by
+/// Cholesky factorisation. Tiny pivots are raised to a small positive value.
 fn solve(mut a: Vec<f64>, mut b: Vec<f64>) -> Vec<f64> {
     let n = b.len();
     let floor = 1e-12 * (0..n).map(|i| a[i * n + i]).fold(1e-300, f64::max);
@@ -177,7 +171,7 @@ mod tests {
 
     #[test]
     fn hand_worked_log_odds() {
-        // One binary column, no penalty: log odds 1/3 : 3 apart, in each group the observed share.
+        // One binary column and no penalty: each group gets its observed odds, 1/3 and 3.
         let rows = [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0];
         let targets = [1.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 0.0];
         let w = minimise(&rows, 1, &targets, 0.0);
@@ -185,11 +179,11 @@ mod tests {
     }
 
     #[test]
-    fn the_penalised_gradient_is_zero_and_missing_is_the_mean() {
+    fn the_gradient_is_zero_and_missing_values_count_as_the_mean() {
         let (x, y) = ([-3.0f32, 3.0, f32::NAN], [false, true, true]);
-        let table = Table::new(1, x.to_vec());
+        let table = FeatureTable::new(1, x.to_vec());
         let model = Logistic::fit(&table, &y, 1.0);
-        let p = model.predict(&table);
+        let p: Vec<f64> = model.log_odds(&table).into_iter().map(sigmoid).collect();
         let residual = |i: usize| p[i] - f64::from(y[i]);
         assert!((-residual(0) + residual(1) + model.weights[0]).abs() < 1e-9);
         assert!((residual(0) + residual(1) + residual(2)).abs() < 1e-9);
@@ -198,7 +192,7 @@ mod tests {
 
     #[test]
     fn separable_and_constant_data_stay_finite() {
-        let table = Table::new(2, vec![0.0, 5.0, 1.0, 5.0]);
+        let table = FeatureTable::new(2, vec![0.0, 5.0, 1.0, 5.0]);
         let model = Logistic::fit(&table, &[false, true], 1e6);
         assert!(model.weights.iter().all(|w| w.is_finite()) && model.weights[1] == 0.0);
         assert!(minimise(&[0.0, 1.0], 1, &[0.0, 1.0], 0.0).iter().all(|w| w.is_finite()));

@@ -1,14 +1,14 @@
-//! Rows of features.
+//! A table of features.
 
-/// A dense table; NaN is missing.
+/// Rows of features; NaN marks a missing value.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Table {
+pub struct FeatureTable {
     n_columns: usize,
     values: Vec<f32>,
 }
 
-impl Table {
-    /// A table from its values, row by row; infinite values become missing.
+impl FeatureTable {
+    /// A table from its values in row-major order; infinite values become missing.
     ///
     /// # Panics
     /// if there are no columns, or the values are not whole rows (programmer errors).
@@ -28,12 +28,12 @@ impl Table {
         self.values.len() / self.n_columns
     }
 
-    /// Every row in turn.
+    /// Iterates over the rows.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.values.chunks_exact(self.n_columns)
     }
 
-    /// All values, row by row.
+    /// All values in row-major order.
     pub fn values(&self) -> &[f32] {
         &self.values
     }
@@ -54,7 +54,7 @@ mod tests {
 
     #[test]
     fn rows_are_selected_and_infinities_are_missing() {
-        let table = Table::new(2, vec![1.0, 2.0, 3.0, f32::INFINITY, 5.0, 6.0]);
+        let table = FeatureTable::new(2, vec![1.0, 2.0, 3.0, f32::INFINITY, 5.0, 6.0]);
         assert_eq!((table.n_rows(), table.n_columns()), (3, 2));
         assert_eq!(table.select(&[2, 0]).values(), [5.0, 6.0, 1.0, 2.0]);
         assert!(table.values()[3].is_nan());

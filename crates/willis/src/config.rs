@@ -13,7 +13,7 @@ use willis_nets::examine::{ExamineConfig, ExamineTraining};
 use willis_nets::pretrain::PretrainConfig;
 use willis_nets::propose::{ProposeConfig, ProposeTraining};
 use willis_nets::segment::{SegmentConfig, SegmentTraining};
-use willis_stats::stack::StackConfig;
+use willis_stats::stack::StackTraining;
 
 /// Configuration of the whole line.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -69,7 +69,7 @@ pub struct TrainTables {
     /// Expert classifier.
     pub examine: ExamineTraining,
     /// Stack.
-    pub stack: StackConfig,
+    pub stack: StackTraining,
 }
 
 impl Default for TrainTables {
@@ -79,7 +79,7 @@ impl Default for TrainTables {
             segment: SegmentTraining::default(),
             propose: ProposeTraining::default(),
             examine: ExamineTraining::default(),
-            stack: StackConfig::default(),
+            stack: StackTraining::default(),
         }
     }
 }

@@ -102,7 +102,7 @@ fn conclude(
     let volume = &harmonised.source;
     let modality = harmonised.meta.modality;
     let candidates = stack::rank(&nets.stack, examined, modality)?;
-    let fourteen = stack::predict(&nets.stack, &candidates, modality)?;
+    let fourteen = stack::probabilities(&nets.stack, &candidates, modality)?;
     let (sites, present) = nets.stack.at_prevalence(fourteen, config.stack.prevalence);
     let abstain = why_abstain(&map, &graph);
     let warning = abstain.as_ref().map(|reason| Finding::warning("abstain", reason.clone()));

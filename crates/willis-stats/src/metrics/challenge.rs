@@ -28,7 +28,7 @@ pub struct ChallengeScore {
     pub score_of_defined: Result<f64, Undefined>,
 }
 
-/// Scores predictions; one row per series, columns in the challenge's order with "aneurysm present"
+/// Scores predictions: one row per series, columns in the challenge's order, "aneurysm present"
 /// last.
 ///
 /// `score = (13 · AUC_present + Σ AUC_site) / 26`.
@@ -70,15 +70,15 @@ mod tests {
     }
 
     #[test]
-    fn present_weighs_as_much_as_all_sites() {
-        // Sites perfect, "present" exactly wrong: (13 · 0 + 13 · 1) / 26.
+    fn present_weighs_as_much_as_all_sites_together() {
+        // All sites right, "present" wrong: (13 · 0 + 13 · 1) / 26.
         let labels = labels();
         let mut predictions: Vec<[f64; COLUMN_COUNT]> = labels.iter().map(|l| l.map(f64::from)).collect();
         for (row, truth) in predictions.iter_mut().zip(&labels) {
             row[SITE_COUNT] = f64::from(!truth[SITE_COUNT]);
         }
         assert_eq!(challenge_score(&predictions, &labels).score, Ok(0.5));
-        // All columns constant: every area is one half.
+        // Constant columns have an area of one half.
         assert_eq!(challenge_score(&[[0.3; COLUMN_COUNT]; 4], &labels).score, Ok(0.5));
     }
 
@@ -86,8 +86,7 @@ mod tests {
     fn hand_worked_score() {
         // Every column scores the series 0.9, 0.2, 0.6, 0.1. Odd sites (6): one positive on top,
         // area 1. Even sites (7) and "present": positives 0.9 and 0.2 against 0.6 and 0.1, three of
-        // four pairs won, area 3/4. Score (13 · 0.75 + 7 · 0.75 + 6 · 1) / 26 = 21 / 26. Dividing
-        // by 14, or taking the first column for "present", gives other numbers.
+        // four pairs won, area 3/4. Score (13 · 0.75 + 7 · 0.75 + 6 · 1) / 26 = 21 / 26.
         let predictions = [0.9, 0.2, 0.6, 0.1].map(|p| [p; COLUMN_COUNT]);
         let score = challenge_score(&predictions, &labels());
         assert!((score.score.unwrap() - 21.0 / 26.0).abs() < 1e-15);

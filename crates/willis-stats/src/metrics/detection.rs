@@ -1,4 +1,4 @@
-//! Lesion-level detection: free-response ROC and recall among the best candidates.
+//! Lesion-level detection: free-response ROC and recall among the top candidates.
 
 use willis_core::{Candidate, Lesion};
 
@@ -7,7 +7,7 @@ use crate::figure::Undefined;
 /// Candidates and lesions of one series, matched.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SeriesDetections {
-    /// Score of each candidate, and the lesion it lies in, if any.
+    /// Score of each candidate and index of the lesion it hits, if any.
     pub candidates: Vec<(f64, Option<usize>)>,
     /// Number of true lesions.
     pub lesions: usize,
@@ -20,13 +20,13 @@ pub struct Froc {
     pub lesions: usize,
     /// Number of series.
     pub series: usize,
-    /// False positives per series and sensitivity at each threshold, from the highest threshold
-    /// down.
+    /// False positives per series and sensitivity at each threshold, in decreasing order of
+    /// thresholds.
     pub points: Vec<(f64, f64)>,
 }
 
 impl Froc {
-    /// False positives per scan at which sensitivities are commonly reported.
+    /// Numbers of false positives per scan at which sensitivity is reported by convention.
     pub const STANDARD_RATES: [f64; 7] = [0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0];
 
     /// Highest sensitivity at no more than `rate` false positives per scan; not interpolated.
@@ -35,11 +35,11 @@ impl Froc {
     }
 }
 
-/// A candidate counts as a lesion inside the sac, or within this distance of its centre, mm.
+/// Largest distance of a hit from the lesion's centre, mm, unless the lesion's radius is larger.
 pub const TOLERANCE_MM: f64 = 3.0;
 
-/// Matches candidates with lesions: a candidate hits the nearest lesion whose centre is no further
-/// away than its radius or `tolerance_mm`, whichever is larger.
+/// Matches candidates with lesions. A candidate hits the nearest lesion whose centre is within the
+/// lesion's radius or `tolerance_mm`, whichever is larger.
 pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f64) -> SeriesDetections {
     let hit = |candidate: &Candidate| {
         let within = |(index, lesion): (usize, &Lesion)| {
@@ -55,8 +55,8 @@ pub fn detections(candidates: &[Candidate], lesions: &[Lesion], tolerance_mm: f6
 
 /// Sensitivity against false positives per scan over all thresholds.
 ///
-/// A lesion counts once, with its best candidate; further candidates inside a found lesion are
-/// neither true nor false. Equal scores share a threshold.
+/// A lesion counts once, at its highest score; further hits of the same lesion are neither true nor
+/// false positives. Equal scores share a threshold.
 ///
 /// # Errors
 /// `NoLesions`, `NotANumber`.
@@ -129,7 +129,7 @@ mod tests {
     fn hand_worked_curve() {
         let curve = froc(&series()).unwrap();
         let third = 1.0 / 3.0;
-        // Thresholds .9, .8 (two false at once), .7 (lesion 0 again), .4, .3.
+        // Thresholds 0.9, 0.8 (two false positives), 0.7 (lesion 0 again), 0.4, 0.3.
         assert_eq!(curve.points, [(0.0, third), (1.0, third), (1.0, third), (1.5, third), (1.5, 2.0 * third)]);
         assert_eq!(curve.sensitivity_at(1.0), third);
         assert_eq!(curve.sensitivity_at(2.0), 2.0 * third);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_nearest_lesion_within_reach_is_hit() {
+    fn the_nearest_lesion_within_tolerance_is_hit() {
         let lesion = |x: f64, diameter_mm: Option<f64>| Lesion {
             centre: Point::new(x, 0.0, 0.0),
             diameter_mm,

@@ -16,8 +16,8 @@ pub fn dice(a: &[u8], b: &[u8]) -> Result<f64, Undefined> {
 
 /// Centreline Dice of a predicted and a true vessel mask, given the skeleton of each.
 ///
-/// The harmonic mean of the share of the predicted skeleton inside the true mask (precision) and of
-/// the true skeleton inside the predicted mask (sensitivity).
+/// The harmonic mean of precision, the share of the predicted skeleton inside the true mask, and
+/// sensitivity, the share of the true skeleton inside the predicted mask.
 ///
 /// # Errors
 /// `EmptyMask` when a skeleton is empty.

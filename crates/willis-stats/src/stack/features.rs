@@ -1,14 +1,14 @@
-//! Candidates to rows of features: one per candidate, one per site, and one for "aneurysm present".
+//! Rows of features: one per candidate, one per site, and one per series for "aneurysm present".
 //!
-//! What was not measured is missing (NaN), never 0. A probability of a candidate that does not
-//! exist is 0, which is known, not missing.
+//! A value that was not measured is missing (NaN), never 0. The probability of a candidate that
+//! does not exist is 0: it is known, not missing.
 
 use willis_core::{Candidate, Modality, SITE_COUNT, Site};
 
 use crate::logistic::{logit, sigmoid};
-use crate::table::Table;
+use crate::table::FeatureTable;
 
-/// Evidence of one candidate, in this order in every row.
+/// Columns of a candidate's evidence, in this order in every row.
 const EVIDENCE: [&str; 13] = [
     "aneurysm_peak",
     "aneurysm_volume_mm3",
@@ -25,11 +25,11 @@ const EVIDENCE: [&str; 13] = [
     "diameter_mm",
 ];
 
-/// Candidates whose probabilities the "present" row holds one by one.
+/// Number of candidates whose probabilities have columns of their own in the "present" row.
 const TOP: usize = 3;
 
-/// Kinds of artery: a site and its mirror are one kind.
-const KINDS: [(&str, Site); 8] = [
+/// Types of artery. A site and its mirror image are of one type.
+const ARTERIES: [(&str, Site); 8] = [
     ("kind_infraclinoid_ica", Site::LeftInfraclinoidIca),
     ("kind_supraclinoid_ica", Site::LeftSupraclinoidIca),
     ("kind_mca", Site::LeftMca),
@@ -40,26 +40,27 @@ const KINDS: [(&str, Site); 8] = [
     ("kind_other_posterior", Site::OtherPosterior),
 ];
 
-/// Leading columns of a site row that are probabilities: predictions may only rise with them.
+/// Number of leading columns of a site row that are probabilities. Predictions never decrease with
+/// them.
 pub(super) const SITE_PROBABILITIES: usize = 4;
-/// Leading columns of a "present" row that are probabilities.
+/// Number of leading columns of a "present" row that are probabilities.
 pub(super) const PRESENT_PROBABILITIES: usize = 1 + TOP;
 
-/// Leading columns of a candidate row that are probabilities.
+/// Number of leading columns of a candidate row that are probabilities.
 pub(super) const CANDIDATE_PROBABILITIES: usize = 3;
 
 /// Column names of a candidate row.
 pub fn candidate_columns() -> Vec<String> {
     let own = ["class_probability", "aneurysm_probability", "graph_probability", "class_lead", "aneurysm_lead"];
     let own = own.into_iter().chain(["vessel_probability"]).map(String::from);
-    let kinds = KINDS.map(|(name, _)| name.to_string());
+    let kinds = ARTERIES.map(|(name, _)| name.to_string());
     own.chain(EVIDENCE.map(String::from)).chain(kinds).chain(modality_columns()).collect()
 }
 
-/// One row per candidate: its probabilities by classifier, aneurysm channel and graph; how far its
-/// class logit and its aneurysm channel lie above the best of the other candidates; its evidence;
-/// kind of artery; modality.
-pub fn candidate_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+/// One row per candidate: its probabilities from the classifier, the aneurysm map and the graph
+/// net; the lead of its class logit and of its aneurysm peak over the best of the other candidates;
+/// its evidence; its type of artery; the modality.
+pub fn candidate_rows(candidates: &[Candidate], modality: Option<Modality>) -> FeatureTable {
     let class_logit = |c: &Candidate| c.evidence.class_logit;
     let aneurysm_peak = |c: &Candidate| c.evidence.aneurysm_peak;
     let row = |(i, candidate): (usize, &Candidate)| {
@@ -71,19 +72,19 @@ pub fn candidate_rows(candidates: &[Candidate], modality: Option<Modality>) -> T
         let class_probability = e.class_logit.map(|logit| sigmoid(f64::from(logit)) as f32);
         let own = [class_probability, e.aneurysm_peak, e.graph_score, lead(&class_logit), lead(&aneurysm_peak)];
         let own = own.into_iter().chain([e.vessel_probability]).map(|value| value.unwrap_or(f32::NAN));
-        let kinds = KINDS.map(|(_, kind)| {
+        let kinds = ARTERIES.map(|(_, kind)| {
             candidate.site.map_or(f32::NAN, |site| f32::from(u8::from(kind == site || kind.mirror() == site)))
         });
         let row = own.chain(self::evidence(Some(candidate))).chain(kinds).chain(modality_flags(modality));
         row.collect::<Vec<f32>>()
     };
-    Table::new(candidate_columns().len(), candidates.iter().enumerate().flat_map(row).collect())
+    FeatureTable::new(candidate_columns().len(), candidates.iter().enumerate().flat_map(row).collect())
 }
 
 /// Column names of a site row.
 pub fn site_columns() -> Vec<String> {
     let own = ["any_here", "best_here", "second_here", "any_anywhere"].map(String::from);
-    let kinds = KINDS.map(|(name, _)| name.to_string());
+    let kinds = ARTERIES.map(|(name, _)| name.to_string());
     own.into_iter().chain(EVIDENCE.map(String::from)).chain(kinds).chain(modality_columns()).collect()
 }
 
@@ -100,43 +101,43 @@ pub fn present_columns() -> Vec<String> {
 
 /// Thirteen rows, one per site in column order.
 ///
-/// With `p_c` the candidate's probability and `q_c` its share for the site: the chance that any
-/// candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the best and second `p_c q_c`; the chance
-/// of any anywhere; the evidence of the candidate with the best `p_c q_c`; kind of artery;
-/// modality.
-pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+/// With `p_c` the candidate's probability and `q_c` its probability of belonging to the site, the
+/// columns are: the probability that any candidate is an aneurysm here, `1 − Π (1 − p_c q_c)`; the
+/// highest and second highest `p_c q_c`; the probability of any aneurysm anywhere; the evidence of
+/// the candidate with the highest `p_c q_c`; the type of artery; the modality.
+pub fn site_rows(candidates: &[Candidate], modality: Option<Modality>) -> FeatureTable {
     let anywhere = any(candidates.iter().map(probability));
     let row = |site: Site| {
-        let here = |c: &Candidate| probability(c) * site_share(c, site);
+        let here = |c: &Candidate| probability(c) * site_probability(c, site);
         let mut order: Vec<&Candidate> = candidates.iter().collect();
         order.sort_by(|a, b| here(b).total_cmp(&here(a)));
         let product = |rank: usize| order.get(rank).map_or(0.0, |c| here(c));
         let own = [any(candidates.iter().map(here)), product(0), product(1), anywhere].map(|p| p as f32);
         let best = order.first().copied().filter(|c| here(c) > 0.0);
-        let kinds = KINDS.map(|(_, kind)| f32::from(u8::from(kind == site || kind.mirror() == site)));
+        let kinds = ARTERIES.map(|(_, kind)| f32::from(u8::from(kind == site || kind.mirror() == site)));
         own.into_iter().chain(evidence(best)).chain(kinds).chain(modality_flags(modality)).collect::<Vec<f32>>()
     };
-    Table::new(site_columns().len(), Site::ALL.into_iter().flat_map(row).collect())
+    FeatureTable::new(site_columns().len(), Site::ALL.into_iter().flat_map(row).collect())
 }
 
-/// One row: the chance of any aneurysm, the probabilities of the three best candidates, the
-/// evidence of the best, modality.
+/// One row: the probability of any aneurysm, the probabilities of the three most probable
+/// candidates, the evidence of the most probable one, the modality.
 ///
-/// The evidence of the others is in their probabilities; there are too few series to learn from it
-/// once more.
-pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> Table {
+/// The evidence of the other candidates enters through their probabilities only, because there are
+/// too few series to fit more columns.
+pub fn present_row(candidates: &[Candidate], modality: Option<Modality>) -> FeatureTable {
     let mut order: Vec<&Candidate> = candidates.iter().collect();
     order.sort_by(|a, b| probability(b).total_cmp(&probability(a)));
     let top = |rank: usize| order.get(rank).copied();
     let any = any(candidates.iter().map(probability)) as f32;
     let probabilities = (0..TOP).map(|rank| top(rank).map_or(0.0, probability) as f32);
     let row = [any].into_iter().chain(probabilities).chain(evidence(top(0))).chain(modality_flags(modality)).collect();
-    Table::new(present_columns().len(), row)
+    FeatureTable::new(present_columns().len(), row)
 }
 
-/// Share of a candidate that belongs to a site: half by the expert's site probabilities, half to
-/// the site that anatomy names; by one of them where the other is missing; else one thirteenth.
-fn site_share(candidate: &Candidate, site: Site) -> f64 {
+/// Probability that a candidate belongs to a site: the mean of the classifier's site probability
+/// and of the site from the vessel map (0 or 1), or the one that is known, or 1/13.
+fn site_probability(candidate: &Candidate, site: Site) -> f64 {
     match (&candidate.evidence.site_probabilities, candidate.site) {
         (Some(shares), Some(named)) => {
             0.5 * unit(f64::from(shares[site.column()])) + 0.5 * f64::from(u8::from(named == site))
@@ -147,25 +148,22 @@ fn site_share(candidate: &Candidate, site: Site) -> f64 {
     }
 }
 
-/// The same rows with their leading probabilities as log odds, for a linear model.
-pub(super) fn with_logits(table: &Table, n_probabilities: usize) -> Table {
-    let value = |(column, v): (usize, &f32)| match column < n_probabilities {
-        true => logit(f64::from(*v)) as f32,
-        false => *v,
-    };
-    Table::new(table.n_columns(), table.rows().flat_map(|row| row.iter().enumerate().map(value)).collect())
+/// The rows with their leading probabilities as log odds, for a linear model.
+pub(super) fn with_logits(table: &FeatureTable, n_probabilities: usize) -> FeatureTable {
+    let value = |(column, v): (usize, &f32)| if column < n_probabilities { logit(f64::from(*v)) as f32 } else { *v };
+    FeatureTable::new(table.n_columns(), table.rows().flat_map(|row| row.iter().enumerate().map(value)).collect())
 }
 
 fn probability(candidate: &Candidate) -> f64 {
     unit(candidate.probability)
 }
 
-/// A probability as it should be: within 0 and 1, and 0 when it is not a number.
+/// A probability clamped to [0, 1]; 0 for NaN.
 fn unit(p: f64) -> f64 {
     if p.is_nan() { 0.0 } else { p.clamp(0.0, 1.0) }
 }
 
-/// Chance that at least one of independent events happens.
+/// Probability that at least one of several independent events happens.
 fn any(probabilities: impl Iterator<Item = f64>) -> f64 {
     1.0 - probabilities.map(|p| 1.0 - p).product::<f64>()
 }
@@ -210,7 +208,7 @@ mod tests {
         Candidate { rank: 1, centre, diameter_mm: 4.0, probability, site, distance_to_vessel_mm: None, evidence }
     }
 
-    fn cell(table: &Table, row: usize, columns: &[String], name: &str) -> f32 {
+    fn cell(table: &FeatureTable, row: usize, columns: &[String], name: &str) -> f32 {
         table.rows().nth(row).unwrap()[columns.iter().position(|c| c == name).unwrap()]
     }
 
@@ -228,10 +226,10 @@ mod tests {
         let candidates = [candidate(0.5, Some(Site::Acom), Evidence::default()), candidate(0.8, None, measured)];
         let (rows, columns) = (site_rows(&candidates, Some(Modality::Mra)), site_columns());
         let acom = |name| cell(&rows, Site::Acom.column(), &columns, name);
-        // Products 0.5 · 1 and 0.8 · 0.5: any 1 − 0.5 · 0.6.
+        // Products 0.5 · 1 and 0.8 · 0.5, so the probability of any is 1 − 0.5 · 0.6.
         assert_eq!([acom("any_here"), acom("best_here"), acom("second_here")], [0.7, 0.5, 0.4]);
         assert_eq!((acom("any_anywhere"), acom("kind_acom"), acom("kind_aca")), (0.9, 1.0, 0.0));
-        assert!(acom("order_inside").is_nan(), "the best candidate here is the first, of which nothing was measured");
+        assert!(acom("order_inside").is_nan(), "the best candidate here is the first, which has no evidence");
         let aca = |name| cell(&rows, Site::LeftAca.column(), &columns, name);
         assert_eq!((aca("best_here"), aca("second_here"), aca("order_contrast")), (0.4, 0.0, 0.25));
         assert!(aca("energy").is_nan());
@@ -246,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_candidates_make_whole_rows() {
+    fn rows_are_complete_without_candidates() {
         let rows = site_rows(&[], None);
         assert_eq!((rows.n_rows(), rows.values()[0]), (SITE_COUNT, 0.0));
         assert_eq!(present_row(&[], None).n_rows(), 1);

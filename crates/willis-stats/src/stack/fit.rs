@@ -1,4 +1,4 @@
-//! Fitting the stack: features, patient-grouped folds, boosters, calibration, baseline.
+//! Fitting the stack: features, folds by patient, boosters, logistic regressions, calibration.
 
 use willis_core::{Candidate, Modality, SITE_COUNT};
 
@@ -6,33 +6,32 @@ use super::features::{
     CANDIDATE_PROBABILITIES, PRESENT_PROBABILITIES, SITE_PROBABILITIES, candidate_columns, candidate_rows,
     present_columns, present_row, site_columns, site_rows, with_logits,
 };
-use super::model::{Member, StackModel, blend, ranked};
-use super::{StackCase, StackConfig, StackError, StackFit};
+use super::model::{StackMember, StackModel, blend, ranked};
+use super::{StackCase, StackError, StackFit, StackTraining};
 use crate::boosting::{Booster, cross_fit};
 use crate::calibration::{CalibrationError, Platt};
 use crate::folds::stratified_group_k_fold;
 use crate::logistic::{Logistic, sigmoid};
-use crate::metrics::challenge_score;
-use crate::table::Table;
+use crate::table::FeatureTable;
 
 /// Fits the stack.
 ///
-/// Folds keep patients whole and balance "aneurysm present"; they choose the number of trees and
-/// give the out-of-fold scores on which the calibration is fitted. Sites and series learn from
-/// out-of-fold probabilities of the candidates, in the same folds. The boosters that serve are
-/// fitted on all series.
-///
-/// # Panics
-/// if a case does not say of each candidate whether it is an aneurysm (programmer error).
+/// Folds keep the series of a patient together and are stratified by "aneurysm present". They
+/// choose the number of trees and give the out-of-fold scores for calibration. The models of sites
+/// and series are fitted on out-of-fold probabilities of the candidates, in the same folds. The
+/// final boosters are fitted on all series.
 ///
 /// # Errors
 /// `Folds` with fewer than two patients or series of each class, `Calibration` when a class is
 /// missing, `Boost`.
-pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackError> {
+///
+/// # Panics
+/// if a case does not have one label per candidate (programmer error).
+pub fn fit(cases: &[StackCase], training: &StackTraining) -> Result<StackFit, StackError> {
     let present: Vec<bool> = cases.iter().map(|case| case.present).collect();
     let sites: Vec<bool> = cases.iter().flat_map(|case| case.sites).collect();
     let patients: Vec<&str> = cases.iter().map(|case| case.patient.as_str()).collect();
-    let folds = stratified_group_k_fold(&present, &patients, feasible_folds(&present, &patients, config.folds))?;
+    let folds = stratified_group_k_fold(&present, &patients, feasible_folds(&present, &patients, training.folds))?;
     let site_folds: Vec<usize> = folds.iter().flat_map(|fold| [*fold; SITE_COUNT]).collect();
 
     let candidate_table =
@@ -48,7 +47,7 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
         folds: &candidate_folds,
         n_probabilities: CANDIDATE_PROBABILITIES,
     };
-    let candidate = task.fit(config)?;
+    let candidate = task.fit(training)?;
     let mut rest = candidate.out_of_fold.as_slice();
     let out_of_fold_candidates: Vec<Vec<f64>> =
         counts.map(|n| rest.split_off(..n).expect("one probability per candidate").to_vec()).collect();
@@ -58,7 +57,7 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
         .map(|(case, probabilities)| ranked(case.candidates.clone(), probabilities))
         .collect();
 
-    let rows = |of: fn(&[Candidate], Option<Modality>) -> Table, columns: usize| {
+    let rows = |of: fn(&[Candidate], Option<Modality>) -> FeatureTable, columns: usize| {
         stack(columns, candidates.iter().zip(cases).map(|(candidates, case)| of(candidates, case.modality)))
     };
     let site_table = rows(site_rows, site_columns().len());
@@ -70,7 +69,7 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
         folds: &site_folds,
         n_probabilities: SITE_PROBABILITIES,
     };
-    let site = task.fit(config)?;
+    let site = task.fit(training)?;
     let task = Task {
         target: "aneurysm present",
         table: &present_table,
@@ -78,69 +77,63 @@ pub fn fit(cases: &[StackCase], config: &StackConfig) -> Result<StackFit, StackE
         folds: &folds,
         n_probabilities: PRESENT_PROBABILITIES,
     };
-    let any = task.fit(config)?;
+    let any = task.fit(training)?;
 
     let fourteen = |sites: &[f64], present: &[f64]| -> Vec<[f64; SITE_COUNT + 1]> {
         let row = |(sites, present): (&[f64], &f64)| std::array::from_fn(|c| *sites.get(c).unwrap_or(present));
         sites.chunks_exact(SITE_COUNT).zip(present).map(row).collect()
     };
-    let labels: Vec<[bool; SITE_COUNT + 1]> =
-        cases.iter().map(|case| std::array::from_fn(|c| *case.sites.get(c).unwrap_or(&case.present))).collect();
-    let out_of_fold = fourteen(&site.out_of_fold, &any.out_of_fold);
-    let out_of_fold_boosted = fourteen(&site.out_of_fold_boosted, &any.out_of_fold_boosted);
-    let out_of_fold_logistic = fourteen(&site.out_of_fold_logistic, &any.out_of_fold_logistic);
     Ok(StackFit {
         model: StackModel { candidate: candidate.member, site: site.member, present: any.member },
         out_of_fold_candidates,
-        score: challenge_score(&out_of_fold, &labels),
-        score_logistic: challenge_score(&out_of_fold_logistic, &labels),
-        out_of_fold,
-        out_of_fold_boosted,
-        out_of_fold_logistic,
+        out_of_fold: fourteen(&site.out_of_fold, &any.out_of_fold),
+        out_of_fold_boosted: fourteen(&site.out_of_fold_boosted, &any.out_of_fold_boosted),
+        out_of_fold_logistic: fourteen(&site.out_of_fold_logistic, &any.out_of_fold_logistic),
     })
 }
 
-/// Rows to fit one booster on.
+/// Training rows of one model.
 struct Task<'a> {
     target: &'static str,
-    table: &'a Table,
+    table: &'a FeatureTable,
     labels: &'a [bool],
     folds: &'a [usize],
     n_probabilities: usize,
 }
 
-struct Fitted {
-    member: Member,
+/// A fitted model with its out-of-fold probabilities.
+struct MemberFit {
+    member: StackMember,
     out_of_fold: Vec<f64>,
     out_of_fold_boosted: Vec<f64>,
     out_of_fold_logistic: Vec<f64>,
 }
 
 impl Task<'_> {
-    fn fit(&self, config: &StackConfig) -> Result<Fitted, StackError> {
-        let rising: Vec<usize> = (0..self.n_probabilities).collect();
+    fn fit(&self, training: &StackTraining) -> Result<MemberFit, StackError> {
+        let increasing: Vec<usize> = (0..self.n_probabilities).collect();
         let failed = |source| StackError::Calibration { target: self.target, source };
         let positives = self.labels.iter().filter(|y| **y).count();
         let negatives = self.labels.len() - positives;
         if positives == 0 || negatives == 0 {
             return Err(failed(CalibrationError::OneClass { positives, negatives }));
         }
-        let cross = cross_fit(self.table, self.labels, self.folds, &rising, &config.boosting)?;
+        let cross = cross_fit(self.table, self.labels, self.folds, &increasing, &training.boosting)?;
         let linear = with_logits(self.table, self.n_probabilities);
-        let log_odds = self.linear_out_of_fold(&linear, config.logistic_c);
+        let log_odds = self.linear_out_of_fold(&linear, training.logistic_c);
         let blended: Vec<f64> =
-            cross.margins.iter().zip(&log_odds).map(|(b, l)| blend(*b, *l, config.linear_share)).collect();
+            cross.margins.iter().zip(&log_odds).map(|(b, l)| blend(*b, *l, training.linear_share)).collect();
         let calibration = Platt::fit(&blended, self.labels).map_err(failed)?;
         let boosted = Platt::fit(&cross.margins, self.labels).map_err(failed)?;
-        let member = Member {
-            booster: Booster::fit(self.table, self.labels, &rising, cross.rounds, &config.boosting)?,
+        let member = StackMember {
+            booster: Booster::fit(self.table, self.labels, &increasing, cross.rounds, &training.boosting)?,
             calibration,
-            logistic: Logistic::fit(&linear, self.labels, config.logistic_c),
-            linear_share: config.linear_share,
+            logistic: Logistic::fit(&linear, self.labels, training.logistic_c),
+            linear_share: training.linear_share,
             n_probabilities: self.n_probabilities,
             prevalence: positives as f64 / self.labels.len() as f64,
         };
-        Ok(Fitted {
+        Ok(MemberFit {
             member,
             out_of_fold: blended.iter().map(|margin| calibration.apply(*margin)).collect(),
             out_of_fold_boosted: cross.margins.iter().map(|margin| boosted.apply(*margin)).collect(),
@@ -148,8 +141,8 @@ impl Task<'_> {
         })
     }
 
-    /// Log odds of the logistic regression, each row by the fold that left it out.
-    fn linear_out_of_fold(&self, table: &Table, c: f64) -> Vec<f64> {
+    /// Out-of-fold log odds of the logistic regression.
+    fn linear_out_of_fold(&self, table: &FeatureTable, c: f64) -> Vec<f64> {
         let mut log_odds = vec![0.0; table.n_rows()];
         let n_folds = self.folds.iter().max().map_or(0, |last| last + 1);
         for fold in 0..n_folds {
@@ -164,28 +157,28 @@ impl Task<'_> {
     }
 }
 
-/// The wanted number of folds, or as many as the rarer class and the patients allow; at least two,
-/// so that asking for the impossible is an error.
+/// The wanted number of folds, reduced to the size of the rarer class and the number of patients,
+/// but at least two, so that the split fails when even two are impossible.
 fn feasible_folds(present: &[bool], patients: &[&str], wanted: usize) -> usize {
     let positives = present.iter().filter(|y| **y).count();
     let distinct = patients.iter().collect::<std::collections::BTreeSet<_>>().len();
     wanted.min(positives).min(present.len() - positives).min(distinct).max(2)
 }
 
-fn stack(n_columns: usize, tables: impl Iterator<Item = Table>) -> Table {
-    Table::new(n_columns, tables.flat_map(|table| table.values().to_vec()).collect())
+fn stack(n_columns: usize, tables: impl Iterator<Item = FeatureTable>) -> FeatureTable {
+    FeatureTable::new(n_columns, tables.flat_map(|table| table.values().to_vec()).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::{auroc, expected_calibration_error};
-    use crate::stack::{predict, predict_logistic, rank};
+    use crate::metrics::{auroc, challenge_score, expected_calibration_error};
+    use crate::stack::{probabilities, rank};
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use willis_core::{Evidence, Point, Site};
 
-    /// Series with four candidates each; a lesion raises its candidate's evidence.
+    /// Series with four candidates each; a candidate in a lesion has higher evidence.
     fn cases(n: usize) -> Vec<StackCase> {
         let mut rng = ChaCha8Rng::seed_from_u64(3);
         let mut uniform = move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
@@ -225,19 +218,22 @@ mod tests {
         (0..n).map(&mut case).collect()
     }
 
-    fn quick() -> StackConfig {
-        let mut config = StackConfig { folds: 4, ..StackConfig::default() };
+    fn quick() -> StackTraining {
+        let mut config = StackTraining { folds: 4, ..StackTraining::default() };
         config.boosting.max_rounds = 60;
         config
     }
 
     #[test]
-    fn learns_calibrates_and_survives_json() {
+    fn the_stack_learns_is_calibrated_and_survives_json() {
         let cases = cases(260);
         let fitted = fit(&cases, &quick()).unwrap();
-        let score = fitted.score.score.unwrap();
-        assert!(score > 0.8, "boosters {score}");
-        assert!(fitted.score_logistic.score.unwrap() > 0.8);
+        let labels: Vec<[bool; SITE_COUNT + 1]> =
+            cases.iter().map(|case| std::array::from_fn(|c| *case.sites.get(c).unwrap_or(&case.present))).collect();
+        for rows in [&fitted.out_of_fold, &fitted.out_of_fold_boosted, &fitted.out_of_fold_logistic] {
+            let score = challenge_score(rows, &labels).score.unwrap();
+            assert!(score > 0.8, "{score}");
+        }
         let present: Vec<bool> = cases.iter().map(|c| c.present).collect();
         let p: Vec<f64> = fitted.out_of_fold.iter().map(|row| row[SITE_COUNT]).collect();
         assert!(expected_calibration_error(&p, &present, 5).unwrap() < 0.1);
@@ -248,24 +244,22 @@ mod tests {
         for case in &cases[..10] {
             let candidates = rank(&fitted.model, case.candidates.clone(), case.modality).unwrap();
             assert!(candidates.is_sorted_by(|a, b| a.probability >= b.probability && a.rank < b.rank));
-            let (sites, present) = predict(&fitted.model, &candidates, case.modality).unwrap();
-            assert_eq!(predict(&loaded, &candidates, case.modality).unwrap(), (sites, present));
+            let (sites, present) = probabilities(&fitted.model, &candidates, case.modality).unwrap();
+            assert_eq!(probabilities(&loaded, &candidates, case.modality).unwrap(), (sites, present));
             assert!(sites.iter().chain([&present]).all(|p| (0.0..=1.0).contains(p)));
-            let baseline = predict_logistic(&loaded, &candidates, case.modality);
-            assert!(baseline.0.iter().chain([&baseline.1]).all(|p| (0.0..=1.0).contains(p)));
             let rare = loaded.at_prevalence((sites, present), 0.05);
             assert!(rare.1 < present);
         }
         assert_eq!(fit(&cases, &quick()).unwrap().model.to_json().unwrap(), json, "same data, same bytes");
-        let serve = |c: &StackCase| {
-            predict(&loaded, &rank(&loaded, c.candidates.clone(), c.modality).unwrap(), c.modality).unwrap().1
+        let in_sample = |c: &StackCase| {
+            probabilities(&loaded, &rank(&loaded, c.candidates.clone(), c.modality).unwrap(), c.modality).unwrap().1
         };
-        let served: Vec<f64> = cases.iter().map(serve).collect();
+        let fitted_on: Vec<f64> = cases.iter().map(in_sample).collect();
         let candidates: Vec<f64> = fitted.out_of_fold_candidates.concat();
         let is_aneurysm: Vec<bool> = cases.iter().flat_map(|c| c.is_aneurysm.clone()).collect();
         assert!(auroc(&candidates, &is_aneurysm).unwrap() > 0.8);
-        assert!(auroc(&served, &present).unwrap() >= auroc(&p, &present).unwrap());
-        assert!(predict(&loaded, &[], None).unwrap().1 < 0.5, "nothing found");
+        assert!(auroc(&fitted_on, &present).unwrap() >= auroc(&p, &present).unwrap());
+        assert!(probabilities(&loaded, &[], None).unwrap().1 < 0.5, "no candidates");
     }
 
     #[test]

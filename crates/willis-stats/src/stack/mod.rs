@@ -1,11 +1,14 @@
-//! The last stage: evidence of all candidates to fourteen calibrated probabilities.
+//! The stack: evidence of all candidates to fourteen calibrated probabilities.
 //!
-//! Three gradient boosters: one over candidates, whose probability ranks them; then, over those
-//! probabilities, one for (series, site) rows shared by all sites and one over series for "aneurysm
-//! present". Each is averaged, in log odds, with a logistic regression over the same features,
-//! which is also the baseline of every comparison, and calibrated on its own out-of-fold scores.
-//! The candidates' evidence must itself be out-of-fold: measured by nets that did not train on the
-//! series.
+//! | model | one row per | input |
+//! |---|---|---|
+//! | candidate | candidate | its evidence; the probability ranks the candidates |
+//! | site | series and site | candidates' probabilities and evidence; shared by all sites |
+//! | present | series | candidates' probabilities and evidence |
+//!
+//! Each model averages, in log odds, a gradient booster and a logistic regression over the same
+//! features, and is calibrated on its own out-of-fold scores. The candidates' evidence must also be
+//! out of fold, that is, measured by nets that were not trained on the series.
 
 pub mod features;
 mod fit;
@@ -16,17 +19,16 @@ use willis_core::{Candidates, Modality, SITE_COUNT};
 use crate::boosting::{BoostConfig, BoostError};
 use crate::calibration::CalibrationError;
 use crate::folds::FoldError;
-use crate::metrics::ChallengeScore;
 
 pub use fit::fit;
-pub use model::{StackModel, predict, predict_logistic, rank};
+pub use model::{StackModel, probabilities, rank};
 
-/// One series to learn from.
+/// One series of the training set.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StackCase {
-    /// Patient; all series of a patient share a fold.
+    /// Patient. All series of a patient are in one fold.
     pub patient: String,
-    /// Kind of series.
+    /// Modality.
     pub modality: Option<Modality>,
     /// Candidates with out-of-fold evidence.
     pub candidates: Candidates,
@@ -38,44 +40,41 @@ pub struct StackCase {
     pub present: bool,
 }
 
-/// How the stack is fitted.
+/// Training options of the stack.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StackConfig {
-    /// Folds for the number of trees and the calibration; fewer are used when patients or positives
-    /// are fewer.
+pub struct StackTraining {
+    /// Number of folds that choose the number of trees and give the scores for calibration; reduced
+    /// when there are fewer patients or series of a class.
     pub folds: usize,
-    /// How trees are grown.
+    /// Training options of the boosters.
     pub boosting: BoostConfig,
     /// Inverse penalty of the logistic regression.
     pub logistic_c: f64,
-    /// Share of the logistic regression's log odds beside the booster's: 0 is boosting alone.
+    /// Weight of the logistic regression's log odds in the mean with the booster's; 0 uses the
+    /// booster alone.
     pub linear_share: f64,
 }
 
-impl Default for StackConfig {
+impl Default for StackTraining {
     fn default() -> Self {
         Self { folds: 5, boosting: BoostConfig::default(), logistic_c: 1.0, linear_share: 0.5 }
     }
 }
 
-/// A fitted stack and how it does on series it has not seen.
+/// A fitted stack with its out-of-fold probabilities.
 #[derive(Debug, Clone)]
 pub struct StackFit {
     /// The model, fitted on all series.
     pub model: StackModel,
     /// Out-of-fold probability of each candidate of each series.
     pub out_of_fold_candidates: Vec<Vec<f64>>,
-    /// Out-of-fold probabilities: one row per series, "aneurysm present" last.
+    /// Out-of-fold probabilities, one row per series, "aneurysm present" last.
     pub out_of_fold: Vec<[f64; SITE_COUNT + 1]>,
-    /// The same of the boosters alone, calibrated.
+    /// As `out_of_fold`, from the boosters alone, calibrated.
     pub out_of_fold_boosted: Vec<[f64; SITE_COUNT + 1]>,
-    /// The same of the logistic regressions alone.
+    /// As `out_of_fold`, from the logistic regressions alone.
     pub out_of_fold_logistic: Vec<[f64; SITE_COUNT + 1]>,
-    /// Score of the out-of-fold probabilities.
-    pub score: ChallengeScore,
-    /// Score of the logistic regressions' out-of-fold probabilities.
-    pub score_logistic: ChallengeScore,
 }
 
 /// Why a stack cannot be fitted or loaded.
@@ -91,20 +90,20 @@ pub enum StackError {
     /// A calibration failed.
     #[error("{target}: {source}")]
     Calibration {
-        /// What was to be calibrated.
+        /// The model that was to be calibrated.
         target: &'static str,
-        /// What went wrong.
+        /// Why it failed.
         source: CalibrationError,
     },
-    /// The bytes are no stack.
+    /// The bytes are not a stack model.
     #[error("not a stack model: {0}; fit it again with `willis train stack`")]
     Json(#[from] serde_json::Error),
-    /// The stack was made by another version.
+    /// The model was written by another version.
     #[error("the stack model has {got}, this program expects {expected}; fit it again with `willis train stack`")]
     Incompatible {
-        /// What this program expects.
+        /// The schema or columns that this program expects.
         expected: String,
-        /// What the model has.
+        /// The schema or columns of the model.
         got: String,
     },
 }

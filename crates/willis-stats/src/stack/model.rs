@@ -1,4 +1,4 @@
-//! The fitted stack: one JSON document with XGBoost models inside.
+//! The fitted stack, stored as one JSON document that contains XGBoost models.
 
 use serde::{Deserialize, Serialize};
 use willis_core::{Candidate, Candidates, Modality, SITE_COUNT};
@@ -11,36 +11,39 @@ use super::features::{
 use crate::boosting::{Booster, TRAINER};
 use crate::calibration::{Platt, shift_prevalence};
 use crate::logistic::Logistic;
-use crate::table::Table;
+use crate::table::FeatureTable;
 
-/// Boosters, calibrations and baselines for candidates and the fourteen columns.
+/// Version of the JSON document.
+const SCHEMA: u32 = 3;
+
+/// The fitted models for candidates, sites and series.
 #[derive(Debug, Clone)]
 pub struct StackModel {
-    /// For candidates.
-    pub(super) candidate: Member,
-    /// For (series, site) rows.
-    pub(super) site: Member,
-    /// For series.
-    pub(super) present: Member,
+    /// One row per candidate.
+    pub(super) candidate: StackMember,
+    /// One row per series and site.
+    pub(super) site: StackMember,
+    /// One row per series.
+    pub(super) present: StackMember,
 }
 
-/// One booster with its calibration and baseline.
+/// A booster and a logistic regression with their common calibration.
 #[derive(Debug, Clone)]
-pub(super) struct Member {
+pub(super) struct StackMember {
     pub booster: Booster,
-    /// From the blended log odds to probabilities.
+    /// From the mean log odds to probabilities.
     pub calibration: Platt,
     pub logistic: Logistic,
-    /// Share of the logistic regression's log odds beside the booster's.
+    /// Weight of the logistic regression's log odds in the mean with the booster's.
     pub linear_share: f64,
-    /// Leading columns that are probabilities.
+    /// Number of leading columns that are probabilities.
     pub n_probabilities: usize,
-    /// Share of positives among the rows of the fit.
+    /// Share of positives in the training rows.
     pub prevalence: f64,
 }
 
-impl Member {
-    fn predict(&self, table: &Table) -> Result<Vec<f64>, StackError> {
+impl StackMember {
+    fn probabilities(&self, table: &FeatureTable) -> Result<Vec<f64>, StackError> {
         let boosted = self.booster.margins(table)?;
         let linear = self.logistic.log_odds(&with_logits(table, self.n_probabilities));
         let margins = boosted.iter().zip(&linear).map(|(b, l)| blend(*b, *l, self.linear_share));
@@ -56,16 +59,16 @@ pub(super) fn blend(boosted: f64, linear: f64, linear_share: f64) -> f64 {
 /// The candidates with the calibrated probability that each is an aneurysm, most probable first.
 ///
 /// # Errors
-/// as [`predict`]
+/// as [`probabilities`].
 pub fn rank(model: &StackModel, candidates: Candidates, modality: Option<Modality>) -> Result<Candidates, StackError> {
     if candidates.is_empty() {
         return Ok(candidates);
     }
-    let probabilities = model.candidate.predict(&candidate_rows(&candidates, modality))?;
+    let probabilities = model.candidate.probabilities(&candidate_rows(&candidates, modality))?;
     Ok(ranked(candidates, &probabilities))
 }
 
-/// Candidates with these probabilities, most probable first; equal ones stay in their order.
+/// Candidates with these probabilities, most probable first; the sort is stable.
 pub(super) fn ranked(mut candidates: Candidates, probabilities: &[f64]) -> Candidates {
     candidates.iter_mut().zip(probabilities).for_each(|(candidate, &p)| candidate.probability = p);
     candidates.sort_by(|a, b| b.probability.total_cmp(&a.probability));
@@ -73,57 +76,45 @@ pub(super) fn ranked(mut candidates: Candidates, probabilities: &[f64]) -> Candi
     candidates
 }
 
-/// Calibrated probabilities of a series from its candidates as [`rank`] gives them: the sites in
+/// Calibrated probabilities of a series from its candidates as ranked by [`rank`]: the sites in
 /// column order, and "aneurysm present".
 ///
 /// # Errors
-/// `Boost` when the boosters do not fit this program's features, which loading has already ruled
-/// out.
-pub fn predict(
+/// `Boost` when the boosters do not fit this program's features; [`StackModel::from_json`] rejects
+/// such a model.
+pub fn probabilities(
     model: &StackModel,
     candidates: &[Candidate],
     modality: Option<Modality>,
 ) -> Result<([f64; SITE_COUNT], f64), StackError> {
-    let sites = model.site.predict(&site_rows(candidates, modality))?;
-    let present = model.present.predict(&present_row(candidates, modality))?;
-    Ok(fourteen(&sites, &present))
-}
-
-/// As [`predict`], by the logistic regressions: the baseline.
-pub fn predict_logistic(
-    model: &StackModel,
-    candidates: &[Candidate],
-    modality: Option<Modality>,
-) -> ([f64; SITE_COUNT], f64) {
-    let sites = with_logits(&site_rows(candidates, modality), SITE_PROBABILITIES);
-    let present = with_logits(&present_row(candidates, modality), PRESENT_PROBABILITIES);
-    fourteen(&model.site.logistic.predict(&sites), &model.present.logistic.predict(&present))
-}
-
-fn fourteen(sites: &[f64], present: &[f64]) -> ([f64; SITE_COUNT], f64) {
-    (sites.try_into().expect("one row per site"), present[0])
+    let sites = model.site.probabilities(&site_rows(candidates, modality))?;
+    let present = model.present.probabilities(&present_row(candidates, modality))?;
+    Ok((sites.try_into().expect("one row per site"), present[0]))
 }
 
 impl StackModel {
-    /// Share of series with an aneurysm among those of the fit.
+    /// Share of series with an aneurysm in the training set.
     pub fn prevalence(&self) -> f64 {
         self.present.prevalence
     }
 
-    /// Probabilities for a place where the share of series with an aneurysm is another, between 0
-    /// and 1.
+    /// Probabilities at another prevalence, the share of series with an aneurysm, between 0 and 1.
     ///
-    /// The odds of a site are taken to change by the same factor as the odds of any aneurysm.
-    pub fn at_prevalence(&self, prediction: ([f64; SITE_COUNT], f64), prevalence: f64) -> ([f64; SITE_COUNT], f64) {
+    /// Assumes that the odds of each site change by the same factor as the odds of any aneurysm.
+    pub fn at_prevalence(
+        &self,
+        (sites, present): ([f64; SITE_COUNT], f64),
+        prevalence: f64,
+    ) -> ([f64; SITE_COUNT], f64) {
         let shift = |p: f64| shift_prevalence(p, self.prevalence(), prevalence);
-        (prediction.0.map(shift), shift(prediction.1))
+        (sites.map(shift), shift(present))
     }
 
     /// The model as one JSON document; `candidate.booster`, `site.booster` and `present.booster`
     /// are XGBoost models.
     ///
     /// # Errors
-    /// `Boost` or `Json` when a number has no JSON form.
+    /// `Boost` or `Json` when a number has no JSON representation.
     pub fn to_json(&self) -> Result<Vec<u8>, StackError> {
         let document = Document {
             schema: SCHEMA,
@@ -138,8 +129,8 @@ impl StackModel {
     /// A model from its JSON document.
     ///
     /// # Errors
-    /// `Json` when the bytes are something else, `Incompatible` when layout or features are another
-    /// version's, `Boost` when a booster inside is damaged.
+    /// `Json` when the bytes are not such a document, `Incompatible` when another version wrote it,
+    /// `Boost` when a booster inside is damaged.
     pub fn from_json(bytes: &[u8]) -> Result<Self, StackError> {
         let document: Document = serde_json::from_slice(bytes)?;
         if document.schema != SCHEMA {
@@ -153,8 +144,6 @@ impl StackModel {
         })
     }
 }
-
-const SCHEMA: u32 = 3;
 
 #[derive(Serialize, Deserialize)]
 struct Document {
@@ -176,7 +165,7 @@ struct MemberDocument {
 }
 
 impl MemberDocument {
-    fn of(member: &Member, columns: Vec<String>) -> Result<Self, StackError> {
+    fn of(member: &StackMember, columns: Vec<String>) -> Result<Self, StackError> {
         Ok(Self {
             columns,
             prevalence: member.prevalence,
@@ -187,7 +176,7 @@ impl MemberDocument {
         })
     }
 
-    fn member(self, columns: &[String], n_probabilities: usize) -> Result<Member, StackError> {
+    fn member(self, columns: &[String], n_probabilities: usize) -> Result<StackMember, StackError> {
         let booster = Booster::from_json(&serde_json::to_vec(&self.booster)?)?;
         let Self { logistic, calibration, prevalence, linear_share, .. } = self;
         let widths = [logistic.means.len(), logistic.deviations.len(), logistic.weights.len(), booster.n_columns()];
@@ -195,6 +184,6 @@ impl MemberDocument {
             let list = |names: &[String]| format!("the columns {}", names.join(", "));
             return Err(StackError::Incompatible { expected: list(columns), got: list(&self.columns) });
         }
-        Ok(Member { booster, calibration, logistic, linear_share, n_probabilities, prevalence })
+        Ok(StackMember { booster, calibration, logistic, linear_share, n_probabilities, prevalence })
     }
 }

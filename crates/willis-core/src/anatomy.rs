@@ -1,15 +1,15 @@
-//! The thirteen arterial sites: the only list of their names in the program.
+//! The thirteen arterial sites. This is the only list of their names in the program.
 //!
 //! Source: RSNA Intracranial Aneurysm Detection 2025, columns of `train.csv` and values of the
-//! vessel masks. The two orders differ; [`Site`] is in column order, [`Site::mask_value`] gives the
-//! other.
+//! vessel masks. The two orders differ: [`Site`] is in column order, [`Site::mask_value`] returns
+//! the mask value.
 
 use serde::{Deserialize, Serialize};
 
 /// Number of arterial sites.
 pub const SITE_COUNT: usize = 13;
 
-/// Name of the fourteenth column: an aneurysm anywhere.
+/// Name of the fourteenth column, an aneurysm anywhere.
 pub const ANEURYSM_PRESENT: &str = "Aneurysm Present";
 
 /// An arterial site, in the challenge's column order.
@@ -91,7 +91,7 @@ impl Site {
         [6, 5, 8, 7, 10, 9, 13, 12, 11, 4, 3, 2, 1][self as usize]
     }
 
-    /// The same vessel on the other side; midline sites are their own mirror.
+    /// The same vessel on the other side; a midline site is its own mirror image.
     pub const fn mirror(self) -> Site {
         Self::ALL[[1, 0, 3, 2, 5, 4, 6, 8, 7, 10, 9, 11, 12][self as usize]]
     }
@@ -106,7 +106,7 @@ impl Site {
         Self::ALL.into_iter().find(|site| site.name() == name)
     }
 
-    /// Site with a mask value; `None` for background and for values that are no site.
+    /// Site with a mask value; `None` for background and other values.
     pub fn from_mask_value(value: u8) -> Option<Site> {
         Self::ALL.into_iter().find(|site| site.mask_value() == value)
     }

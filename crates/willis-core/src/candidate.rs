@@ -1,11 +1,11 @@
-//! Places that may be an aneurysm, and what speaks for each.
+//! Candidate aneurysms and the evidence for each.
 
 use serde::{Deserialize, Serialize};
 
 use crate::anatomy::{SITE_COUNT, Site};
 use crate::space::Point;
 
-/// What the stages measured at a candidate; `None` when the stage that measures it was off.
+/// Measurements of the stages at a candidate; `None` if the stage that measures it was off.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Evidence {
@@ -15,7 +15,7 @@ pub struct Evidence {
     pub aneurysm_volume_mm3: Option<f32>,
     /// Highest node score of the graph net near the centre, 0 to 1.
     pub graph_score: Option<f32>,
-    /// Score of the ball-like spot of the vessel map nearby, 0 to 1.
+    /// Score of the nearest blob of the vessel map, 0 to 1.
     pub blob_score: Option<f32>,
     /// Local radius over the branch's median radius.
     pub radius_excess: Option<f32>,
@@ -23,9 +23,9 @@ pub struct Evidence {
     pub distance_to_junction_mm: Option<f32>,
     /// Vessel probability at the centre, 0 to 1.
     pub vessel_probability: Option<f32>,
-    /// Logit of "is an aneurysm" from the expert classifier.
+    /// Logit of "is an aneurysm" from the candidate classifier.
     pub class_logit: Option<f32>,
-    /// Site probabilities from the expert classifier, column order.
+    /// Site probabilities from the candidate classifier, column order.
     pub site_probabilities: Option<[f32; SITE_COUNT]>,
     /// Kuramoto order parameter inside the candidate, 0 to 1.
     pub order_inside: Option<f32>,
@@ -37,7 +37,7 @@ pub struct Evidence {
     pub physics_residual: Option<f32>,
 }
 
-/// A place that may be an aneurysm.
+/// A candidate aneurysm.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
     /// 1 for the most probable.
@@ -46,17 +46,17 @@ pub struct Candidate {
     pub centre: Point,
     /// Estimated largest diameter, mm.
     pub diameter_mm: f64,
-    /// Probability that this is an aneurysm: of the stage that spoke last, calibrated once the
-    /// stack has.
+    /// Probability that this is an aneurysm, from the last stage that computed one; calibrated
+    /// after the stack.
     pub probability: f64,
     /// Most probable site.
     pub site: Option<Site>,
-    /// Distance from the centre to the nearest vessel voxel outside the candidate, mm; `None`
-    /// without any vessel.
+    /// Distance from the centre to the nearest vessel voxel outside the candidate, mm; `None` if
+    /// there are no vessels.
     pub distance_to_vessel_mm: Option<f64>,
-    /// What the stages measured.
+    /// Measurements of the stages.
     pub evidence: Evidence,
 }
 
-/// Candidates of one series, best first.
+/// Candidates of one series, most probable first.
 pub type Candidates = Vec<Candidate>;

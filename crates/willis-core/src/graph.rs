@@ -1,4 +1,4 @@
-//! The vessel graph: centrelines between tips and junctions.
+//! The vessel graph: centrelines between endpoints and junctions.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,34 +8,34 @@ use crate::space::Point;
 /// A point on a centreline.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CentrelinePoint {
-    /// Place, LPS mm.
+    /// Position, LPS mm.
     pub point: Point,
-    /// Radius of the largest ball inside the lumen, mm.
+    /// Radius of the largest inscribed ball, mm.
     pub radius_mm: f64,
 }
 
-/// What kind of place a node is.
+/// Topological type of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeKind {
     /// The end of one branch.
     Tip,
-    /// Where three or more branches meet.
+    /// A point where three or more branches meet.
     Junction,
-    /// A lone voxel.
+    /// A point without branches.
     Isolated,
-    /// An artificial node on a ring without junctions.
+    /// An artificial node on a closed loop without junctions.
     Ring,
 }
 
 /// A node of the graph.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct GraphNode {
-    /// Place and radius.
+    /// Position and radius.
     pub at: CentrelinePoint,
-    /// Kind of place.
+    /// Topological type.
     pub kind: NodeKind,
-    /// Site, where the vessel map names one.
+    /// Site, if the vessel map assigns one.
     pub site: Option<Site>,
 }
 
@@ -46,16 +46,16 @@ pub struct GraphEdge {
     pub from: usize,
     /// Node at the last point.
     pub to: usize,
-    /// Points in order, both ends included.
+    /// Points in order, including both ends.
     pub points: Vec<CentrelinePoint>,
-    /// Sum of the steps, mm.
+    /// Length along the points, mm.
     pub length_mm: f64,
 }
 
 /// Centrelines of the arteries as a multigraph.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct VesselGraph {
-    /// Tips, junctions, rings and isolated points.
+    /// Nodes.
     pub nodes: Vec<GraphNode>,
     /// Branches.
     pub edges: Vec<GraphEdge>,
@@ -64,31 +64,29 @@ pub struct VesselGraph {
 impl VesselGraph {
     /// Total length of all branches, mm.
     pub fn length_mm(&self) -> f64 {
-        // From 0 on: the sum of nothing would be -0, and be printed so.
+        // `sum()` of nothing is -0.0, which would be printed with its sign.
         self.edges.iter().fold(0.0, |sum, edge| sum + edge.length_mm)
     }
 
-    /// Every centreline point: of branches, and of nodes without any branch.
+    /// All centreline points, of branches and of isolated nodes.
     pub fn points(&self) -> impl Iterator<Item = CentrelinePoint> + '_ {
         let lone = self.nodes.iter().filter(|n| n.kind == NodeKind::Isolated).map(|n| n.at);
         self.edges.iter().flat_map(|e| e.points.iter().copied()).chain(lone)
     }
 }
 
-/// Centreline points resampled at even steps, with features: the graph as the learned node scorer
-/// sees it.
+/// Input of the graph net: centreline points resampled at even steps, with features.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct NodeTable {
-    /// Place and radius of each node; N of them.
+    /// Position and radius of each of the N nodes.
     pub points: Vec<CentrelinePoint>,
-    /// Names of the node features, F of them.
+    /// Names of the F node features.
     pub feature_names: Vec<&'static str>,
     /// Node features `[N, F]`, row-major.
     pub features: Vec<f32>,
-    /// Directed edges `[source, target]`, each present in both directions; E of them, no self
-    /// loops.
+    /// The E directed edges `[source, target]`, each present in both directions; no self loops.
     pub edges: Vec<[u32; 2]>,
-    /// Names of the edge features, G of them.
+    /// Names of the G edge features.
     pub edge_feature_names: Vec<&'static str>,
     /// Edge features `[E, G]`, row-major.
     pub edge_features: Vec<f32>,

@@ -1,4 +1,4 @@
-//! Voxels with a place: the generic image and the volumes of the first stages.
+//! Images: voxels on a grid, and the volumes of the first stages.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::space::{Grid, Index};
 /// A C-order `[z, y, x]` array on a grid.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Image<T> {
-    /// Shape and place.
+    /// Shape and affine.
     pub grid: Grid,
     /// `grid.shape.len()` values, x fastest.
     pub voxels: Vec<T>,
@@ -29,14 +29,14 @@ impl<T> Image<T> {
         &self.voxels[self.grid.shape.offset(index)]
     }
 
-    /// The same grid with every value mapped.
+    /// The image with `f` applied to every value.
     pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Image<U> {
         Image { grid: self.grid, voxels: self.voxels.iter().map(f).collect() }
     }
 }
 
 impl<T: Clone> Image<T> {
-    /// An image of one value.
+    /// An image with the same value everywhere.
     pub fn filled(grid: Grid, value: T) -> Self {
         Self { grid, voxels: vec![value; grid.shape.len()] }
     }
@@ -45,19 +45,19 @@ impl<T: Clone> Image<T> {
 /// A series as read: stored units after slope and intercept (HU for CT), on the scanner's own grid.
 #[derive(Debug, Clone)]
 pub struct Volume {
-    /// Voxels and place.
+    /// Voxels and grid.
     pub image: Image<f32>,
-    /// What the header, or the user, says of the series.
+    /// Metadata from the header or the user.
     pub meta: SeriesMeta,
-    /// Everything odd, repaired or guessed while reading.
+    /// Everything unusual, repaired or guessed while reading.
     pub findings: Vec<Finding>,
 }
 
 /// The region of interest on canonical axes (x to Left, y to Posterior, z to Superior) at working
 /// spacing, with intensities normalised.
 ///
-/// Values are about 0 for soft tissue, 1 for the vessels' typical brightness in bright-blood
-/// series; see `willis_imaging::harmonise` for the rule.
+/// Values are about 0 for soft tissue and about 1 for vessels in bright-blood series;
+/// `willis_imaging::harmonise` defines them.
 #[derive(Debug, Clone)]
 pub struct HarmonisedVolume {
     /// Normalised intensities.
@@ -65,13 +65,13 @@ pub struct HarmonisedVolume {
     /// What is known of the series at this point of the line; a later stage may correct a guessed
     /// modality, the metadata of [`Self::source`] stays as read.
     pub meta: SeriesMeta,
-    /// The series it came from.
+    /// The volume it was computed from.
     pub source: Arc<Volume>,
-    /// Everything guessed while harmonising.
+    /// Everything unusual, repaired or guessed while harmonising.
     pub findings: Vec<Finding>,
 }
 
-/// What the segmentation net saw, on the harmonised grid.
+/// Output of the segmentation net on the harmonised grid.
 #[derive(Debug, Clone)]
 pub struct VesselMap {
     /// Probability that a voxel belongs to an artery or an aneurysm, 0 to 1.
@@ -79,7 +79,7 @@ pub struct VesselMap {
     /// Probability that a voxel belongs to an aneurysm, 0 to 1.
     pub aneurysm: Image<f32>,
     /// Most probable site of each voxel as [`crate::Site::mask_value`], 0 where background is the
-    /// most probable.
+    /// most probable class.
     pub site: Image<u8>,
     /// The volume it was computed from.
     pub source: Arc<HarmonisedVolume>,

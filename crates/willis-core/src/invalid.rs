@@ -1,27 +1,27 @@
-//! A configuration value that breaks a rule, named so that a user can find and mend it.
+//! The error for an invalid configuration value.
 
 use std::fmt::Display;
 
-/// Field, value and the rule it breaks; reads as one sentence:
+/// A field, its value and the rule that it violates. The message reads as one sentence:
 /// `train.segment.net.heads = 3 does not divide embed_dims[2] = 64`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{field} = {value} {rule}")]
 pub struct InvalidValue {
     /// Path of the field in the configuration file.
     pub field: String,
-    /// What it was set to.
+    /// Its value.
     pub value: String,
-    /// The rule, as a predicate: `must lie between 0 and 1`.
+    /// The rule, as a predicate: `must be between 0 and 1`.
     pub rule: String,
 }
 
 impl InvalidValue {
-    /// A field of the table that is being validated.
+    /// An invalid value of a field of the table that is being validated.
     pub fn new(field: impl Into<String>, value: impl Display, rule: impl Into<String>) -> Self {
         Self { field: field.into(), value: value.to_string(), rule: rule.into() }
     }
 
-    /// The same value, seen from the table that holds this one.
+    /// The same error with the field's path prefixed by the table that contains it.
     pub fn within(self, table: &str) -> Self {
         Self { field: format!("{table}.{}", self.field), ..self }
     }

@@ -1,4 +1,4 @@
-//! Truth about a lesion, of a phantom or of an annotated series.
+//! Ground truth of a lesion, from a phantom or an annotated series.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +10,7 @@ use crate::space::Point;
 pub struct Lesion {
     /// Centre of the sac, LPS mm.
     pub centre: Point,
-    /// Largest diameter of the sac, mm; `None` where the annotation is only a point.
+    /// Largest diameter of the sac, mm; `None` if the annotation is only a point.
     pub diameter_mm: Option<f64>,
     /// Site.
     pub site: Site,

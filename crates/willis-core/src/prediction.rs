@@ -1,19 +1,18 @@
-//! The fourteen probabilities of one series, as written to `prediction.json`.
+//! The fourteen probabilities of a series, as written to `prediction.json`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::anatomy::{ANEURYSM_PRESENT, SITE_COUNT, Site};
-use crate::provenance::ModelRef;
 use crate::series::{Finding, Modality};
 
-/// What a reader of the prediction must know of the series.
+/// The series that a prediction is about.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SeriesSummary {
     /// Series instance UID.
     pub uid: String,
-    /// Kind of series.
+    /// Modality.
     pub modality: Option<Modality>,
     /// Shape as read, `[z, y, x]`.
     pub shape_zyx: [usize; 3],
@@ -21,29 +20,37 @@ pub struct SeriesSummary {
     pub spacing_zyx_mm: [f64; 3],
 }
 
-/// Prediction for one series.
+/// A weights file that was used, by name and content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRef {
+    /// Name of the model.
+    pub name: String,
+    /// SHA-256 of the weights file, hexadecimal.
+    pub sha256: String,
+}
+
+/// Prediction for a series.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Prediction {
-    /// Version of this layout.
+    /// Schema version.
     pub schema: u32,
     /// The series.
     pub series: SeriesSummary,
-    /// Probability by column name; all fourteen.
+    /// Probability of each of the fourteen columns, by column name.
     pub probabilities: BTreeMap<String, f64>,
-    /// Why the series should not be read by willis, if so.
+    /// Why willis cannot be used for the series, if so.
     pub abstain: Option<String>,
-    /// Everything odd, repaired or guessed.
+    /// Everything unusual, repaired or guessed.
     pub findings: Vec<Finding>,
-    /// Weights that took part.
+    /// Weights files that were used.
     pub models: Vec<ModelRef>,
 }
 
 impl Prediction {
-    /// Version of the layout that this code writes.
+    /// Schema version written by this program.
     pub const SCHEMA: u32 = 1;
 
-    /// Probability map from the site probabilities in column order and the probability of any
-    /// aneurysm.
+    /// Probabilities by column name from those of the sites, in column order, and of any aneurysm.
     pub fn probability_map(sites: [f64; SITE_COUNT], present: f64) -> BTreeMap<String, f64> {
         let names = Site::ALL.into_iter().map(|s| s.name().to_string());
         names.zip(sites).chain([(ANEURYSM_PRESENT.to_string(), present)]).collect()

@@ -1,8 +1,8 @@
-//! What is known of a series, and what was odd about it.
+//! Metadata of a series, and findings about it.
 
 use serde::{Deserialize, Serialize};
 
-/// The four kinds of series of the challenge.
+/// The four modalities of the challenge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Modality {
     /// CT angiography.
@@ -33,8 +33,8 @@ impl Modality {
         }
     }
 
-    /// Modality with a name as in `train.csv`; letter case and the blank do not matter (`t1post`,
-    /// `MRI_T2`, `cta`).
+    /// Modality with a name as in `train.csv`. Letter case, separators and the prefix `MRI` are
+    /// ignored: `t1post`, `MRI_T2`, `cta`.
     pub fn from_name(name: &str) -> Option<Modality> {
         let key = |s: &str| s.to_ascii_lowercase().replace("mri", "").replace([' ', '_', '-'], "");
         Self::ALL.into_iter().find(|m| key(m.name()) == key(name))
@@ -52,14 +52,15 @@ pub enum Sex {
     Male,
 }
 
-/// What the header, the user, or a guess says of a series; missing is missing.
+/// Metadata of a series from its header, the user, or a guess; `None` where unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SeriesMeta {
-    /// Series instance UID, or a name made of the file's content hash for formats without one.
+    /// Series instance UID, or a name derived from the file's content hash for formats without
+    /// UIDs.
     pub uid: String,
-    /// Kind of series; guessed when the header does not say (then a finding says so).
+    /// Modality; guessed, with a finding, when the header does not say.
     pub modality: Option<Modality>,
-    /// Whether [`Self::modality`] is a guess from voxels alone, which the vessel net may correct.
+    /// Whether [`Self::modality`] was guessed from voxels alone; the vessel net may correct it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub modality_from_voxels: bool,
     /// Age in years.
@@ -68,34 +69,34 @@ pub struct SeriesMeta {
     pub sex: Option<Sex>,
 }
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Worth knowing.
+    /// For information.
     Info,
-    /// The result may suffer.
+    /// The result may be affected.
     Warning,
 }
 
-/// Something odd, repaired or guessed. Never names a patient.
+/// Something unusual, repaired or guessed. Never names a patient.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Finding {
-    /// Stable name of the kind of finding, in kebab case (`missing-slice`).
+    /// Stable identifier in kebab case (`missing-slice`).
     pub code: String,
-    /// How much it matters.
+    /// Severity.
     pub severity: Severity,
-    /// One sentence for a person.
+    /// One sentence for the user.
     pub message: String,
 }
 
 impl Finding {
-    /// A finding worth knowing.
+    /// A finding for information.
     pub fn info(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), severity: Severity::Info, message: message.into() }
     }
 
-    /// A finding from which the result may suffer.
+    /// A finding that may affect the result.
     pub fn warning(code: &str, message: impl Into<String>) -> Self {
         Self { code: code.into(), severity: Severity::Warning, message: message.into() }
     }
@@ -106,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn modality_names_are_forgiving() {
+    fn modality_names_ignore_case_and_separators() {
         for (name, expected) in [
             ("CTA", Some(Modality::Cta)),
             ("mra", Some(Modality::Mra)),

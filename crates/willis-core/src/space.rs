@@ -1,7 +1,7 @@
-//! Where things are: shapes, spacings, voxel indices, world points and the affine between them.
+//! Shapes, spacings, voxel indices, world points and affines.
 //!
-//! Index, point and spacing are separate types with named fields, so `[x, y, z]` can never pass for
-//! `[z, y, x]`.
+//! Index, point and spacing are separate types with named fields, so that `[x, y, z]` cannot be
+//! confused with `[z, y, x]`.
 
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +60,12 @@ pub struct Point {
     pub z: f64,
 }
 
-/// Map from voxel coordinates in the order `(x, y, z)` to LPS millimetres: three rows of a 4x4
-/// matrix whose last row is `0 0 0 1`.
+/// Affine map from voxel coordinates in the order `(x, y, z)` to LPS millimetres: three rows of a
+/// 4x4 matrix whose last row is `0 0 0 1`.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Affine(pub [[f64; 4]; 3]);
 
-/// A shape with a place in the patient.
+/// A shape and its position in the patient.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
     /// Voxels per axis.
@@ -75,7 +75,7 @@ pub struct Grid {
 }
 
 impl Shape {
-    /// A shape from its three extents.
+    /// A shape from its three sizes.
     pub const fn new(z: usize, y: usize, x: usize) -> Self {
         Self { z, y, x }
     }
@@ -85,7 +85,7 @@ impl Shape {
         self.z * self.y * self.x
     }
 
-    /// Whether any axis has no voxel.
+    /// Whether the shape has no voxels.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -106,13 +106,13 @@ impl Shape {
         [self.z, self.y, self.x]
     }
 
-    /// Whether a position lies within half a voxel of the grid.
+    /// Whether a position is inside the grid or within half a voxel of its outermost voxel centres.
     pub fn contains(&self, p: VoxelPoint) -> bool {
         let inside = |v: f64, n: usize| v >= -0.5 && v <= n as f64 - 0.5;
         inside(p.z, self.z) && inside(p.y, self.y) && inside(p.x, self.x)
     }
 
-    /// Nearest voxel to a position, moved onto the grid when outside.
+    /// The voxel nearest to a position, which may be outside the grid.
     pub fn nearest(&self, p: VoxelPoint) -> Index {
         let clamp = |v: f64, n: usize| v.round().clamp(0.0, n.saturating_sub(1) as f64) as usize;
         Index { z: clamp(p.z, self.z), y: clamp(p.y, self.y), x: clamp(p.x, self.x) }
@@ -140,7 +140,7 @@ impl Spacing {
         self.z * self.y * self.x
     }
 
-    /// Smallest of the three, mm.
+    /// Smallest of the three distances, mm.
     pub fn min(&self) -> f64 {
         self.z.min(self.y).min(self.x)
     }
@@ -184,8 +184,8 @@ impl Point {
 }
 
 impl Affine {
-    /// Axis-aligned map: columns run to the left, rows to posterior, slices to superior, first
-    /// voxel centre at `origin`.
+    /// An axis-aligned map: x runs to the left, y to posterior, z to superior, and the first voxel
+    /// centre is at `origin`.
     pub const fn axis_aligned(spacing: Spacing, origin: Point) -> Self {
         Self([[spacing.x, 0.0, 0.0, origin.x], [0.0, spacing.y, 0.0, origin.y], [0.0, 0.0, spacing.z, origin.z]])
     }
@@ -201,7 +201,7 @@ impl Affine {
         Some(self.inverse()?.apply(p))
     }
 
-    /// The map from world to voxel, to be kept when many points are mapped; `None` when singular.
+    /// The inverse map, from world to voxel; `None` when singular. Compute it once for many points.
     pub fn inverse(&self) -> Option<WorldToVoxel> {
         let [a, b, c] = self.0;
         let det = self.determinant();
@@ -210,7 +210,7 @@ impl Affine {
             return None;
         }
         let minor = |r: [f64; 4], s: [f64; 4], i: usize, j: usize| r[i] * s[j] - r[j] * s[i];
-        // Rows of the inverse are the cofactors of the columns over the determinant.
+        // The inverse is the transposed cofactor matrix divided by the determinant.
         let rows = [
             [minor(b, c, 1, 2), -minor(a, c, 1, 2), minor(a, b, 1, 2)],
             [-minor(b, c, 0, 2), minor(a, c, 0, 2), -minor(a, b, 0, 2)],
@@ -226,16 +226,15 @@ impl Affine {
         a[0] * (b[1] * c[2] - b[2] * c[1]) - a[1] * (b[0] * c[2] - b[2] * c[0]) + a[2] * (b[0] * c[1] - b[1] * c[0])
     }
 
-    /// Length of one voxel step along each axis, mm.
+    /// Distance between neighbouring voxels along each axis, mm.
     pub fn spacing(&self) -> Spacing {
         let m = &self.0;
         let length = |j: usize| (m[0][j].powi(2) + m[1][j].powi(2) + m[2][j].powi(2)).sqrt();
         Spacing { z: length(2), y: length(1), x: length(0) }
     }
 
-    /// The map of a grid whose voxel `(0, 0, 0)` is this grid's position `start` and whose steps
-    /// are `step` times this grid's (crop, flip with a negative step, resample with a fractional
-    /// one).
+    /// The affine of a grid whose first voxel is at position `start` of this grid and whose steps
+    /// are `step` times this grid's. A negative step flips, a fractional one resamples.
     pub fn sub_grid(&self, start: VoxelPoint, step: VoxelPoint) -> Self {
         let origin = self.to_world(start).xyz();
         let steps = [step.x, step.y, step.z];
@@ -249,7 +248,7 @@ impl Affine {
         Self(m)
     }
 
-    /// The whole 4x4 matrix, row by row.
+    /// The 4x4 matrix, row by row.
     pub fn to_4x4(&self) -> [[f64; 4]; 4] {
         [self.0[0], self.0[1], self.0[2], [0.0, 0.0, 0.0, 1.0]]
     }
@@ -282,7 +281,7 @@ impl Grid {
         self.affine.spacing()
     }
 
-    /// World position of the middle of the grid.
+    /// World position of the centre of the grid.
     pub fn centre(&self) -> Point {
         let middle = |n: usize| (n as f64 - 1.0) / 2.0;
         self.affine.to_world(VoxelPoint::new(middle(self.shape.z), middle(self.shape.y), middle(self.shape.x)))
@@ -338,7 +337,7 @@ mod tests {
         }
 
         #[test]
-        fn sub_grid_keeps_places(start in prop::array::uniform3(-9.0..9.0f64), k in prop::array::uniform3(0.0..9.0f64)) {
+        fn sub_grid_keeps_world_positions(start in prop::array::uniform3(-9.0..9.0f64), k in prop::array::uniform3(0.0..9.0f64)) {
             let affine = Affine([[0.5, 0.1, 0.0, 3.0], [-0.1, 0.5, 0.2, -7.0], [0.0, -0.1, 0.9, 11.0]]);
             let step = VoxelPoint::new(-1.0, 2.0, 0.5);
             let start = VoxelPoint::new(start[0], start[1], start[2]);

@@ -1,13 +1,13 @@
-//! On or off, for parts that an ablation removes.
+//! On or off, for parts that can be ablated.
 
 use serde::{Deserialize, Serialize};
 
-/// Whether a part is used; `"on"` or `"off"` in a configuration file.
+/// Whether a part is enabled: `"on"` or `"off"` in a configuration file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Switch {
-    /// It is.
+    /// Enabled.
     On,
-    /// It is not.
+    /// Disabled.
     Off,
 }

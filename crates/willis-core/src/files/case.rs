@@ -1,8 +1,7 @@
-//! Training cases: one folder each, one safetensors file in it.
+//! Training cases: one folder per case, which contains one safetensors file.
 //!
-//! `case.safetensors` holds `image` (16-bit reals), `sites` and `aneurysm` (bytes), all
-//! `[z, y, x]`; its metadata key `case` is JSON with the layout's version, grid, lesions and
-//! series.
+//! `case.safetensors` holds `image` (F16), `sites` and `aneurysm` (U8), all `[z, y, x]`. Its
+//! metadata key `case` is JSON with the schema version, grid, lesions and series.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,23 +16,23 @@ use crate::lesion::Lesion;
 use crate::series::SeriesMeta;
 use crate::space::Grid;
 
-/// Name of the file in a case's folder.
+/// Name of the file in the folder of a case.
 pub const FILE_NAME: &str = "case.safetensors";
 
 const SCHEMA: u32 = 1;
 const FORMAT: &str = "training case";
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Description {
+struct CaseHeader {
     schema: u32,
     grid: Grid,
     lesions: Vec<Lesion>,
     meta: SeriesMeta,
 }
 
-/// Save a case into a folder, which is made when missing.
+/// Writes a case into a folder, which is created if it is missing.
 ///
-/// Intensities are rounded to 16-bit reals (about three digits).
+/// Intensities are rounded to 16-bit floating point (about three decimal digits).
 ///
 /// # Errors
 /// [`FileError::Write`] when the folder or the file cannot be written.
@@ -43,7 +42,7 @@ struct Description {
 pub fn save(folder: &Path, case: &TrainingCase) -> Result<(), FileError> {
     std::fs::create_dir_all(folder).map_err(|source| FileError::Write { path: folder.to_path_buf(), source })?;
     let grid = case.image.grid;
-    let description = Description { schema: SCHEMA, grid, lesions: case.lesions.clone(), meta: case.meta.clone() };
+    let description = CaseHeader { schema: SCHEMA, grid, lesions: case.lesions.clone(), meta: case.meta.clone() };
     let shape = grid.shape.zyx();
     let path = folder.join(FILE_NAME);
     let text = serde_json::to_string(&description)
@@ -57,11 +56,11 @@ pub fn save(folder: &Path, case: &TrainingCase) -> Result<(), FileError> {
     write_refs(&path, &tensors, &BTreeMap::from([("case".to_string(), text)]))
 }
 
-/// The case in a folder.
+/// Reads the case in a folder.
 ///
 /// # Errors
-/// [`FileError::Read`] when there is none, [`FileError::Malformed`] when it is damaged or of
-/// another version.
+/// [`FileError::Read`] when there is none, [`FileError::Malformed`] when it is damaged or has
+/// another schema version.
 pub fn load(folder: &Path) -> Result<TrainingCase, FileError> {
     let path = folder.join(FILE_NAME);
     decode(&read_bytes(&path)?).map_err(|error| error.at(&path))
@@ -70,11 +69,13 @@ pub fn load(folder: &Path) -> Result<TrainingCase, FileError> {
 fn decode(bytes: &[u8]) -> Result<TrainingCase, Malformed> {
     let file = TensorFile::parse(bytes)?;
     let text = file.metadata.get("case").ok_or_else(|| Malformed::new(FORMAT, "its description is missing"))?;
-    let description: Description =
+    let description: CaseHeader =
         serde_json::from_str(text).map_err(|error| Malformed::new(FORMAT, error.to_string()))?;
     if description.schema != SCHEMA {
-        let reason =
-            format!("its layout is version {}, this program reads {SCHEMA}; make it again", description.schema);
+        let reason = format!(
+            "its schema version is {}, this program reads {SCHEMA}; prepare the training data again",
+            description.schema
+        );
         return Err(Malformed::new(FORMAT, reason));
     }
     let grid = description.grid;
@@ -156,7 +157,7 @@ mod tests {
             [&text[..at], to, &text[at + from.len()..]].concat()
         };
         let message = decode(&replace(b"\\\"schema\\\":1", b"\\\"schema\\\":7")).unwrap_err().reason;
-        assert!(message.contains("version 7"), "{message}");
+        assert!(message.contains("version is 7"), "{message}");
         let message = decode(&replace(b"\\\"y\\\":3", b"\\\"y\\\":4")).unwrap_err().reason;
         assert!(message.contains("expected"), "{message}");
         assert!(load(&folder.path().join("none")).is_err());

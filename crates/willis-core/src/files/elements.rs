@@ -1,4 +1,4 @@
-//! Numbers in binary files: their types, byte order and scale, shared by the array formats.
+//! Types, byte order and scale of numbers in binary files, for all array formats.
 
 use std::io::{self, Read};
 
@@ -20,14 +20,14 @@ pub(super) enum Element {
     F64,
 }
 
-/// Order of the bytes of a number in a file.
+/// Byte order of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ByteOrder {
     Little,
     Big,
 }
 
-/// Stored value to meaning: `stored * slope + intercept`.
+/// Linear map of stored values: `stored * slope + intercept`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Scale {
     pub slope: f64,
@@ -50,7 +50,8 @@ impl Element {
     }
 }
 
-/// A shape from sizes in a header, `[x, y, z]`; empty and absurd ones are refused with a reason.
+/// A shape from sizes in a header, `[x, y, z]`, or the reason why it is rejected: no voxels, or
+/// more than [`MAX_ELEMENTS`].
 pub(super) fn checked_shape(xyz: [u64; 3]) -> Result<Shape, String> {
     let count = xyz.iter().try_fold(1u64, |product, &n| product.checked_mul(n));
     match count {
@@ -60,7 +61,9 @@ pub(super) fn checked_shape(xyz: [u64; 3]) -> Result<Shape, String> {
     }
 }
 
-/// Read `count` numbers as `f32`; memory grows with the data that is there, in pieces.
+/// Reads `count` numbers as `f32`.
+///
+/// Memory is reserved but not touched before data arrives, so a false `count` costs no memory.
 pub(super) fn read_f32(
     reader: &mut dyn Read,
     count: usize,
@@ -85,7 +88,7 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrde
     macro_rules! decode {
         ($type:ty) => {{
             let number = |b: &[u8]| {
-                let b = b.try_into().expect("chunks_exact gives the size of the type");
+                let b = b.try_into().expect("chunks_exact yields chunks of the size of the type");
                 match order {
                     ByteOrder::Little => <$type>::from_le_bytes(b),
                     ByteOrder::Big => <$type>::from_be_bytes(b),
@@ -113,7 +116,7 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrde
     }
 }
 
-/// Write `f32` numbers, little-endian.
+/// Writes `f32` numbers in little-endian order.
 pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(1 << 16);
     for piece in values.chunks(1 << 14) {
@@ -145,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn absurd_sizes_are_refused() {
+    fn impossible_sizes_are_rejected() {
         assert_eq!(checked_shape([5, 3, 2]), Ok(Shape::new(2, 3, 5)));
         assert!(checked_shape([0, 3, 2]).is_err());
         assert!(checked_shape([u64::MAX, u64::MAX, 0]).is_err());

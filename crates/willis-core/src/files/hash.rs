@@ -1,4 +1,4 @@
-//! Content hashes.
+//! SHA-256 of bytes and files.
 
 use std::io::Read;
 use std::path::Path;
@@ -7,12 +7,12 @@ use sha2::{Digest, Sha256};
 
 use super::{FileError, open};
 
-/// SHA-256 of bytes, as 64 lower-case hexadecimal digits.
+/// SHA-256 of bytes as 64 lower-case hexadecimal digits.
 pub fn sha256_hex(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// SHA-256 of a file's content, read in pieces.
+/// SHA-256 of a file, read in chunks.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be read.

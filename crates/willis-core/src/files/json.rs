@@ -1,4 +1,4 @@
-//! JSON files, indented for people.
+//! Indented JSON files.
 
 use std::path::Path;
 
@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 use super::atomic::write_atomically;
 use super::{FileError, Malformed, read_bytes};
 
-/// A value from a JSON file.
+/// Reads a value from a JSON file.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be read, [`FileError::Malformed`] with line and column
-/// when it is no such value.
+/// when the content is not such a value.
 pub fn read<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     serde_json::from_slice(&read_bytes(path)?).map_err(|error| Malformed::new("JSON", error.to_string()).at(path))
 }
 
-/// Write a value as an indented JSON file, whole or not at all.
+/// Writes a value as an indented JSON file, atomically.
 ///
 /// # Errors
-/// [`FileError::Write`] when the file cannot be written or the value has no JSON form.
+/// [`FileError::Write`] when the file cannot be written or the value has no JSON representation.
 pub fn write<T: Serialize + ?Sized>(path: &Path, value: &T) -> Result<(), FileError> {
     write_atomically(path, |writer| {
         serde_json::to_writer_pretty(&mut *writer, value)?;
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn round_trip_and_errors_name_the_place() {
+    fn values_round_trip_and_errors_name_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.json");
         write(&path, &vec![1.5, 2.0]).unwrap();

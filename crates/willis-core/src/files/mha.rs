@@ -1,8 +1,7 @@
-//! MetaImage (`.mha`): text header and voxels in one file, as ITK writes it.
+//! MetaImage (`.mha`): text header and voxels in one file, as written by ITK. Read only.
 //!
-//! World coordinates are LPS mm already. Each triple of `TransformMatrix` is the direction of one
-//! voxel axis. Not read: voxels in another file (`.mhd` + `.raw`), voxels as text, several
-//! channels.
+//! World coordinates are LPS mm. Each triple of `TransformMatrix` is the direction of one voxel
+//! axis. Not supported: voxels in another file (`.mhd` + `.raw`), voxels as text, several channels.
 //!
 //! # Source
 //! MetaIO documentation, itk.org/Wiki/MetaIO.
@@ -20,19 +19,19 @@ use crate::series::Finding;
 use crate::space::{Affine, Grid};
 
 const FORMAT: &str = "MetaImage";
-/// Longest text header that is read, in bytes.
+/// Maximum size of the text header, bytes.
 const MAX_HEADER: u64 = 1 << 16;
 
-/// An image from a MetaImage file, on a grid in LPS mm.
+/// Reads a MetaImage file into an image on a grid in LPS mm.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is
-/// damaged or of a kind that is not read.
+/// damaged or not supported.
 pub fn read(path: &Path) -> Result<Image<f32>, FileError> {
     read_with_notes(path).map(|(image, _)| image)
 }
 
-/// As [`read`], with everything that was odd, repaired or left out.
+/// As [`read`], with findings about everything unusual, repaired or ignored.
 ///
 /// # Errors
 /// As [`read`].
@@ -40,20 +39,18 @@ pub fn read_with_notes(path: &Path) -> Result<(Image<f32>, Vec<Finding>), FileEr
     decode(open(path)?).map_err(|error| error.at(path))
 }
 
-/// An image and its oddities from the bytes of a MetaImage file.
+/// As [`read_with_notes`], from the bytes of a file.
 ///
 /// # Errors
-/// [`Malformed`] when the content is damaged or of a kind that is not read.
+/// [`Malformed`] when the content is damaged or not supported.
 pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed> {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
-    let header = Header::read(&mut reader)?;
+    let header = MhaHeader::read(&mut reader)?;
     let mut findings = Vec::new();
     let grid = header.grid(&mut findings)?;
     let element = header.element()?;
-    let order = match header.flag(&["BinaryDataByteOrderMSB", "ElementByteOrderMSB"]) {
-        true => ByteOrder::Big,
-        false => ByteOrder::Little,
-    };
+    let is_big_endian = header.flag(&["BinaryDataByteOrderMSB", "ElementByteOrderMSB"]);
+    let order = if is_big_endian { ByteOrder::Big } else { ByteOrder::Little };
     let mut inflated;
     let source: &mut dyn Read = if header.flag(&["CompressedData"]) {
         inflated = ZlibDecoder::new(reader);
@@ -65,10 +62,10 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
     Ok((Image::new(grid, voxels), findings))
 }
 
-/// The `Key = Value` lines.
-struct Header(HashMap<String, String>);
+/// The `Key = Value` lines of the header.
+struct MhaHeader(HashMap<String, String>);
 
-impl Header {
+impl MhaHeader {
     fn read(reader: &mut impl BufRead) -> Result<Self, Malformed> {
         let mut reader = reader.take(MAX_HEADER);
         let mut fields = HashMap::new();
@@ -131,7 +128,7 @@ impl Header {
     }
 
     fn grid(&self, findings: &mut Vec<Finding>) -> Result<Grid, Malformed> {
-        let wrong = |what: &str| Malformed::new(FORMAT, format!("its {what} is missing or senseless"));
+        let wrong = |what: &str| Malformed::new(FORMAT, format!("its {what} is missing or invalid"));
         let sides = self.numbers(&["DimSize"], 1).ok_or_else(|| wrong("DimSize"))?;
         let rank = self.numbers(&["NDims"], 1).map_or(sides.len(), |n| n[0] as usize).min(sides.len());
         if !(2..=4).contains(&rank) {
@@ -144,7 +141,7 @@ impl Header {
             findings.push(Finding::warning("first-volume-only", message));
         }
         let spacing = self.numbers(&["ElementSpacing", "ElementSize"], rank).unwrap_or_else(|| {
-            findings.push(Finding::warning("mha-voxel-size", "the file does not say its voxel size; taken as 1 mm"));
+            findings.push(Finding::warning("mha-voxel-size", "the file has no voxel size; assumed 1 mm"));
             vec![1.0; rank]
         });
         let offset = self.numbers(&["Offset", "Position", "Origin"], rank).unwrap_or(vec![0.0; rank]);
@@ -217,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn real_crop() {
+    fn a_topcow_crop_has_its_shape_and_spacing() {
         let path =
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/04_topcow_crops/topcow_mra.mha");
         if !path.exists() {

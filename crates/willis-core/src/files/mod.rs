@@ -1,8 +1,8 @@
-//! Files: one module per format.
+//! File formats, one module each.
 //!
-//! What holds for all of them: a file is written whole or not at all ([`atomic`]); sizes in a
-//! header are never trusted; errors name the path and what to do; NIfTI's RAS and the program's LPS
-//! meet in [`nifti`] and nowhere else.
+//! In all of them, files are written atomically ([`atomic`]), sizes in a header are never trusted,
+//! and errors name the path and the cure. NIfTI's RAS coordinates are converted to LPS in [`nifti`]
+//! and nowhere else.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ pub mod nifti;
 pub mod npy;
 pub mod tensors;
 
-/// Most voxels (or numbers) that one array in a file may have: 2 GiB as `f32`.
+/// Maximum number of voxels (or numbers) of an array in a file: 2 GiB as `f32`.
 pub const MAX_ELEMENTS: usize = 1 << 29;
 
 /// Why a file could not be read or written.
@@ -29,39 +29,40 @@ pub enum FileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The operating system refused to write, or the writer failed; nothing was left at `path`.
+    /// The operating system refused to write, or the writer failed. An old file at `path` is
+    /// unchanged.
     #[error("cannot write {path}: {source}")]
     Write {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The cause.
         source: io::Error,
     },
-    /// The content is not what it should be.
+    /// The content is damaged or not supported.
     #[error("{path}: {source}")]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the content.
         source: Malformed,
     },
 }
 
-/// Content that is not what its format demands, or that willis does not read.
+/// Content that violates its format, or that willis does not support.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("not a readable {format} file: {reason}")]
 pub struct Malformed {
     /// Name of the format.
     pub format: &'static str,
-    /// What is wrong, and what to do about it.
+    /// What is wrong and how to fix it.
     pub reason: String,
 }
 
 impl Malformed {
-    /// A complaint about content.
+    /// An error about content in a format.
     pub fn new(format: &'static str, reason: impl Into<String>) -> Self {
         Self { format, reason: reason.into() }
     }

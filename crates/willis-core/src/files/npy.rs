@@ -1,11 +1,11 @@
-//! NumPy's `.npy`: arrays of real numbers, written as version 1.0.
+//! NumPy's `.npy`: arrays of numbers. Written as version 1.0.
 //!
-//! Read: versions 1 to 3, integers and reals of both byte orders, C and Fortran order (given back
-//! in C order).
+//! Reads versions 1 to 3, integers and floating-point numbers of both byte orders, C and Fortran
+//! order (returned in C order). `ndarray-npy` is not used because it allocates the size that the
+//! header declares.
 //!
 //! # Source
-//! numpy.lib.format of the NumPy manual. The reader is ours because `ndarray-npy` trusts the size
-//! in the header.
+//! `numpy.lib.format` in the NumPy manual.
 
 use std::io::Read;
 use std::path::Path;
@@ -17,11 +17,11 @@ use super::{FileError, MAX_ELEMENTS, Malformed, open};
 const FORMAT: &str = "npy";
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
-/// Shape and C-order values of an array, as `f32`.
+/// Reads an array: shape and C-order values, converted to `f32`.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when it is damaged
-/// or holds anything but integers or reals.
+/// or holds neither integers nor floating-point numbers.
 pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>), FileError> {
     decode(open(path)?, |reader, count, element, order| {
         elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)
@@ -29,7 +29,7 @@ pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>), FileError> {
     .map_err(|error| error.at(path))
 }
 
-/// Shape and C-order values of an array of `float64`.
+/// Reads an array of `float64`: shape and C-order values.
 ///
 /// # Errors
 /// As [`read_f32`]; [`FileError::Malformed`] also when the values are of another type.
@@ -37,7 +37,7 @@ pub fn read_f64(path: &Path) -> Result<(Vec<usize>, Vec<f64>), FileError> {
     decode(open(path)?, read_doubles).map_err(|error| error.at(path))
 }
 
-/// Write a C-order array of `float32`.
+/// Writes a C-order array of `float32`.
 ///
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
@@ -52,7 +52,7 @@ pub fn write_f32(path: &Path, shape: &[usize], values: &[f32]) -> Result<(), Fil
     })
 }
 
-/// Write a C-order array of `float64`.
+/// Writes a C-order array of `float64`.
 ///
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
@@ -68,11 +68,11 @@ pub fn write_f64(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), Fil
 }
 
 fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
-    // A tuple of one number needs its comma.
+    // A tuple of one number ends in a comma.
     let sides: String = shape.iter().map(|n| format!("{n}, ")).collect();
     let sides = if shape.len() > 1 { sides.trim_end_matches(", ") } else { sides.trim_end() };
     let mut text = format!("{{'descr': '{kind}', 'fortran_order': False, 'shape': ({sides}), }}");
-    // Magic, version and length take 10 bytes; the values start at a multiple of 64.
+    // Magic, version and length take 10 bytes; the values start at a multiple of 64 bytes.
     let padded = (10 + text.len() + 1).next_multiple_of(64) - 10;
     text.extend(std::iter::repeat_n(' ', padded - 1 - text.len()));
     text.push('\n');
@@ -111,7 +111,7 @@ fn header_text(reader: &mut impl Read) -> Result<String, Malformed> {
     }
     let mut text = vec![0; length];
     reader.read_exact(&mut text).map_err(damaged)?;
-    String::from_utf8(text).map_err(|_| Malformed::new(FORMAT, "its header is no text"))
+    String::from_utf8(text).map_err(|_| Malformed::new(FORMAT, "its header is not text"))
 }
 
 fn quoted_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn header_is_numpys() {
+    fn the_header_equals_numpys() {
         // np.save of np.zeros((2, 11)) with NumPy 2.
         let expected = format!("{:<117}\n", "{'descr': '<f8', 'fortran_order': False, 'shape': (2, 11), }");
         assert_eq!(header("<f8", &[2, 11])[10..], *expected.as_bytes());

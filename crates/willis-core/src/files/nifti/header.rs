@@ -1,23 +1,25 @@
-//! The two NIfTI headers, field by field.
+//! The headers of NIfTI-1 and NIfTI-2.
 
 use std::io::Read;
 
 use super::FORMAT;
-use super::place::{self, Place};
+use super::place::{self, NiftiPlacement};
 use crate::files::Malformed;
 use crate::files::elements::{ByteOrder, Element, Scale, checked_shape};
 use crate::series::Finding;
 use crate::space::{Grid, Shape};
 
+/// Size of a NIfTI-1 header, bytes.
 const LENGTH_1: usize = 348;
+/// Size of a NIfTI-2 header, bytes.
 const LENGTH_2: usize = 540;
-/// Most bytes between header and voxels (extensions) that are believed.
+/// Maximum offset of the first voxel, bytes. Header extensions precede the voxels.
 const MAX_VOXEL_OFFSET: f64 = (1u32 << 28) as f64;
 
-/// What is needed of a header to read the voxels.
+/// The fields of a header that are needed to read the voxels.
 #[derive(Debug)]
-pub(super) struct Header {
-    /// Bytes of the header that have been read.
+pub(super) struct NiftiHeader {
+    /// Size of the header, bytes.
     pub length: u64,
     /// Offset of the first voxel in the file, at least `length`.
     pub voxel_offset: u64,
@@ -27,8 +29,8 @@ pub(super) struct Header {
     pub scale: Scale,
 }
 
-/// Bytes of a header and where its fields are.
-struct Fields {
+/// A header with access to its fields by offset.
+struct NiftiFields {
     bytes: Vec<u8>,
     order: ByteOrder,
 }
@@ -46,7 +48,7 @@ macro_rules! getter {
     };
 }
 
-impl Fields {
+impl NiftiFields {
     getter!(i16, i16);
     getter!(i32, i32);
     getter!(i64, i64);
@@ -74,11 +76,11 @@ impl Fields {
         Scale { slope, intercept }
     }
 
-    fn place(&self) -> Place {
+    fn place(&self) -> NiftiPlacement {
         let two = self.is_nifti_2();
         let [quaternion, offset] = [self.reals(256, 352), self.reals(268, 376)];
         let sizes: [f64; 4] = self.reals(76, 104);
-        Place {
+        NiftiPlacement {
             sform: (if two { self.i32(348) } else { self.i16(254).into() } > 0)
                 .then(|| [self.reals(280, 400), self.reals(296, 432), self.reals(312, 464)]),
             qform: (if two { self.i32(344) } else { self.i16(252).into() } > 0).then_some((quaternion, offset)),
@@ -88,14 +90,14 @@ impl Fields {
         }
     }
 
-    /// Consecutive reals: `f32` at the first offset in NIfTI-1, `f64` at the second in NIfTI-2.
+    /// Consecutive numbers: `f32` at the first offset in NIfTI-1, `f64` at the second in NIfTI-2.
     fn reals<const N: usize>(&self, one: usize, two: usize) -> [f64; N] {
         std::array::from_fn(|i| if self.is_nifti_2() { self.f64(two + 8 * i) } else { self.f32(one + 4 * i).into() })
     }
 }
 
-impl Header {
-    /// Read and check a header; oddities that do no harm become findings.
+impl NiftiHeader {
+    /// Reads and checks a header. Harmless irregularities become findings.
     pub fn read(reader: &mut dyn Read) -> Result<(Self, Vec<Finding>), Malformed> {
         let fields = read_fields(reader)?;
         let mut findings = Vec::new();
@@ -105,7 +107,7 @@ impl Header {
         let voxel_offset = match fields.voxel_offset() {
             offset if offset >= length as f64 && offset <= MAX_VOXEL_OFFSET => offset as u64,
             offset => {
-                let message = format!("the voxels cannot start at byte {offset}; taken to follow the header");
+                let message = format!("the voxels cannot start at byte {offset}; assumed to follow the header");
                 findings.push(Finding::warning("nifti-voxel-offset", message));
                 length + 4
             }
@@ -114,11 +116,11 @@ impl Header {
             Scale { slope, intercept } if slope.is_finite() && intercept.is_finite() && slope != 0.0 => {
                 Scale { slope, intercept }
             }
-            // A slope of 0 says in the standard that there is no scale.
+            // In the standard, a slope of 0 means that there is no scale.
             Scale { slope: 0.0, .. } => Scale::NONE,
             _ => {
                 findings
-                    .push(Finding::warning("nifti-scale", "slope or intercept is not a number; values left unscaled"));
+                    .push(Finding::warning("nifti-scale", "slope or intercept is not a number; values are not scaled"));
                 Scale::NONE
             }
         };
@@ -126,7 +128,7 @@ impl Header {
         Ok((Self { length, voxel_offset, grid, element, order: fields.order, scale }, findings))
     }
 
-    /// Header bytes up to the first voxel, little-endian, for a grid in LPS.
+    /// The little-endian bytes of a file before the first voxel, for a grid in LPS.
     pub fn encode(grid: &Grid, element: Element) -> Vec<u8> {
         let xyz = [grid.shape.x, grid.shape.y, grid.shape.z];
         let two = xyz.iter().any(|&n| n > i16::MAX as usize);
@@ -145,7 +147,7 @@ impl Header {
                 if two { put(at_two + 8 * i, &v.to_le_bytes()) } else { put(one + 4 * i, &(v as f32).to_le_bytes()) }
             }
         };
-        let place = Place::from_lps(&grid.affine);
+        let place = NiftiPlacement::from_lps(&grid.affine);
         put_reals(112, 176, &[1.0, 0.0]);
         put_reals(76, 104, &[place.handedness, place.sizes[0], place.sizes[1], place.sizes[2]]);
         for (i, row) in place.sform.iter().flatten().enumerate() {
@@ -155,7 +157,7 @@ impl Header {
             put_reals(256, 352, &quaternion);
             put_reals(268, 376, &offset);
         }
-        // Form code 1: scanner coordinates; unit code 2: mm.
+        // Form code 1 is scanner coordinates, unit code 2 is mm.
         let [sform, qform] = [place.sform.is_some() as u8, place.qform.is_some() as u8];
         if two {
             put(168, &(length as i64 + 4).to_le_bytes());
@@ -168,7 +170,7 @@ impl Header {
     }
 }
 
-fn read_fields(reader: &mut dyn Read) -> Result<Fields, Malformed> {
+fn read_fields(reader: &mut dyn Read) -> Result<NiftiFields, Malformed> {
     let mut bytes = vec![0; LENGTH_1];
     reader.read_exact(&mut bytes).map_err(|error| Malformed::from_io(FORMAT, &error))?;
     let first: [u8; 4] = bytes[..4].try_into().expect("four bytes");
@@ -191,13 +193,13 @@ fn read_fields(reader: &mut dyn Read) -> Result<Fields, Malformed> {
         bytes.resize(LENGTH_2, 0);
         reader.read_exact(&mut bytes[LENGTH_1..]).map_err(|error| Malformed::from_io(FORMAT, &error))?;
     }
-    Ok(Fields { bytes, order })
+    Ok(NiftiFields { bytes, order })
 }
 
 fn shape(dims: [i64; 8], findings: &mut Vec<Finding>) -> Result<Shape, Malformed> {
     let rank = match dims[0] {
         rank @ 1..=7 => rank as usize,
-        rank => return Err(Malformed::new(FORMAT, format!("it says that it has {rank} dimensions"))),
+        rank => return Err(Malformed::new(FORMAT, format!("it declares {rank} dimensions"))),
     };
     let side = |axis: usize| if axis <= rank { u64::try_from(dims[axis]).unwrap_or(0) } else { 1 };
     let shape = checked_shape([side(1), side(2), side(3)]).map_err(|reason| Malformed::new(FORMAT, reason))?;

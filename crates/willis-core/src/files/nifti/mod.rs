@@ -1,11 +1,11 @@
-//! NIfTI-1 and NIfTI-2 in one file, plain or gzipped. The only place where RAS and LPS meet.
+//! NIfTI-1 and NIfTI-2 in one file, plain or gzipped. The only module that converts RAS to LPS.
 //!
-//! Read: both byte orders, all integer and real types, `scl_slope`, sform before qform before pixel
-//! sizes, the first volume of a series of volumes. Not read: header and image in two files
-//! (`.hdr`/`.img`), complex and colour voxels. Not-a-number voxels are kept.
+//! Reads both byte orders, all integer and floating-point types, `scl_slope`, the sform or else the
+//! qform or else the voxel sizes, and the first volume of several. Not supported: header and image
+//! in two files (`.hdr`/`.img`), complex and colour voxels. NaN voxels are preserved.
 //!
 //! # Source
-//! nifti1.h and nifti2.h of nifti.nimh.nih.gov.
+//! `nifti1.h` and `nifti2.h` from nifti.nimh.nih.gov.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -24,20 +24,20 @@ use crate::space::Grid;
 mod header;
 mod place;
 
-use header::Header;
+use header::NiftiHeader;
 
 const FORMAT: &str = "NIfTI";
 
-/// An image from a NIfTI file, scaled as the header says, on a grid in LPS mm.
+/// Reads a NIfTI file into an image on a grid in LPS mm, scaled by slope and intercept.
 ///
 /// # Errors
 /// [`FileError::Read`] when the file cannot be opened, [`FileError::Malformed`] when its content is
-/// damaged or of a kind that is not read.
+/// damaged or not supported.
 pub fn read(path: &Path) -> Result<Image<f32>, FileError> {
     read_with_notes(path).map(|(image, _)| image)
 }
 
-/// As [`read`], with everything that was odd, repaired or left out.
+/// As [`read`], with findings about everything unusual, repaired or ignored.
 ///
 /// # Errors
 /// As [`read`].
@@ -45,7 +45,7 @@ pub fn read_with_notes(path: &Path) -> Result<(Image<f32>, Vec<Finding>), FileEr
     decode(open(path)?).map_err(|error| error.at(path))
 }
 
-/// As [`read`], for a map of labels.
+/// As [`read`], for a label map.
 ///
 /// # Errors
 /// As [`read`]; [`FileError::Malformed`] also when a voxel is not a whole number from 0 to 255.
@@ -53,10 +53,10 @@ pub fn read_labels(path: &Path) -> Result<Image<u8>, FileError> {
     labels(read(path)?).map_err(|error| error.at(path))
 }
 
-/// An image and its oddities from the bytes of a NIfTI file, plain or gzipped.
+/// As [`read_with_notes`], from the bytes of a file, plain or gzipped.
 ///
 /// # Errors
-/// [`Malformed`] when the content is damaged or of a kind that is not read.
+/// [`Malformed`] when the content is damaged or not supported.
 pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed> {
     let mut reader = BufReader::with_capacity(1 << 16, reader);
     let start = reader.fill_buf().map_err(|error| Malformed::from_io(FORMAT, &error))?;
@@ -67,10 +67,10 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
     }
 }
 
-/// Write an image; gzipped when the name ends in `.gz`. NIfTI-2 when a side is above 32767 voxels,
-/// else NIfTI-1.
+/// Writes an image, gzipped if the name ends in `.gz`.
 ///
-/// The place is stored in single precision by NIfTI-1.
+/// The format is NIfTI-1, which stores the affine in single precision, or NIfTI-2 if an axis has
+/// more than 32767 voxels.
 ///
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
@@ -78,7 +78,7 @@ pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
     write_voxels(path, &image.grid, Element::F32, |writer| elements::write_f32(writer, &image.voxels))
 }
 
-/// As [`write()`], for a map of labels.
+/// As [`write()`], for a label map.
 ///
 /// # Errors
 /// As [`write()`].
@@ -92,7 +92,7 @@ fn write_voxels(
     element: Element,
     voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
-    let header = Header::encode(grid, element);
+    let header = NiftiHeader::encode(grid, element);
     write_atomically(path, |writer| {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
             let mut encoder = GzEncoder::new(writer, Compression::new(3));
@@ -107,7 +107,7 @@ fn write_voxels(
 }
 
 fn decode_plain(reader: &mut dyn Read) -> Result<(Image<f32>, Vec<Finding>), Malformed> {
-    let (header, findings) = Header::read(reader)?;
+    let (header, findings) = NiftiHeader::read(reader)?;
     let gap = header.voxel_offset - header.length;
     let skipped = std::io::copy(&mut reader.take(gap), &mut std::io::sink());
     let skipped = skipped.map_err(|error| Malformed::from_io(FORMAT, &error))?;
@@ -122,7 +122,10 @@ fn decode_plain(reader: &mut dyn Read) -> Result<(Image<f32>, Vec<Finding>), Mal
 fn labels(image: Image<f32>) -> Result<Image<u8>, Malformed> {
     let label = |&value: &f32| match value as u8 {
         label if f32::from(label) == value => Ok(label),
-        _ => Err(Malformed::new(FORMAT, format!("voxel value {value} is no label; labels are whole numbers 0 to 255"))),
+        _ => Err(Malformed::new(
+            FORMAT,
+            format!("voxel value {value} is not a label; labels are whole numbers from 0 to 255"),
+        )),
     };
     let voxels = image.voxels.iter().map(label).collect::<Result<_, _>>()?;
     Ok(Image::new(image.grid, voxels))

@@ -1,26 +1,26 @@
-//! The place of a NIfTI image: three ways to say it, in RAS, turned into one affine in LPS.
+//! The affine of a NIfTI image: from sform, qform or voxel sizes in RAS to LPS, and back.
 
 use crate::series::Finding;
 use crate::space::{Affine, Spacing};
 
-/// What a header says of the place, in RAS.
+/// The position and orientation fields of a header, in RAS.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Place {
-    /// Rows of the affine.
+pub(super) struct NiftiPlacement {
+    /// Rows of the affine, if its form code is positive.
     pub sform: Option<[[f64; 4]; 3]>,
-    /// Last three parts of a unit quaternion, and the first voxel's place.
+    /// Last three components of a unit quaternion, and the position of the first voxel.
     pub qform: Option<([f64; 3], [f64; 3])>,
-    /// -1 when the third axis of the qform is turned round.
+    /// −1 if the third axis of the qform is reversed, else 1 (`qfac`).
     pub handedness: f64,
     /// Voxel sizes along x, y, z.
     pub sizes: [f64; 3],
-    /// 1 metre, 2 millimetre, 3 micrometre, 0 unknown.
+    /// Unit code: 1 metre, 2 millimetre, 3 micrometre, 0 unknown.
     pub units: i32,
 }
 
-/// The affine in LPS mm: sform, else qform, else the voxel sizes alone; what is senseless is passed
-/// over with a finding.
-pub(super) fn to_lps(place: &Place, findings: &mut Vec<Finding>) -> Affine {
+/// The affine in LPS mm from the sform, else the qform, else the voxel sizes alone. An invalid
+/// field is skipped with a finding.
+pub(super) fn to_lps(place: &NiftiPlacement, findings: &mut Vec<Finding>) -> Affine {
     let sizes = checked_sizes(place.sizes, findings);
     let sform = place.sform.filter(is_usable);
     if place.sform.is_some() && sform.is_none() {
@@ -31,7 +31,7 @@ pub(super) fn to_lps(place: &Place, findings: &mut Vec<Finding>) -> Affine {
         findings.push(Finding::warning("nifti-qform", "the qform is singular and was not used"));
     }
     let rows = sform.or(qform).unwrap_or_else(|| {
-        let message = "the file has no place in the patient; axes taken as right to left, posterior to anterior, up";
+        let message = "the file has no position in the patient; axes are assumed to run right to left, posterior to anterior, inferior to superior";
         findings.push(Finding::warning("nifti-no-place", message));
         Affine::axis_aligned(Spacing::new(sizes[2], sizes[1], sizes[0]), crate::space::Point::new(0.0, 0.0, 0.0)).0
     });
@@ -42,8 +42,8 @@ pub(super) fn to_lps(place: &Place, findings: &mut Vec<Finding>) -> Affine {
     Affine(swap_ras_lps(rows.map(|row| row.map(|v| v * factor))))
 }
 
-impl Place {
-    /// What to write for an affine in LPS mm; no qform when the axes are not at right angles.
+impl NiftiPlacement {
+    /// The fields for an affine in LPS mm; without a qform if the axes are not orthogonal.
     pub fn from_lps(affine: &Affine) -> Self {
         let rows = swap_ras_lps(affine.0);
         let spacing = affine.spacing();
@@ -59,12 +59,13 @@ impl Place {
 
 /// RAS and LPS differ in the sign of x and y.
 fn swap_ras_lps(rows: [[f64; 4]; 3]) -> [[f64; 4]; 3] {
-    // Adding zero turns a negative zero into zero.
+    // `0.0 - v` instead of `-v`, so that zero stays positive.
     [rows[0].map(|v| 0.0 - v), rows[1].map(|v| 0.0 - v), rows[2]]
 }
 
 fn is_usable(rows: &[[f64; 4]; 3]) -> bool {
-    // Limits in any unit: no voxel is below a tenth of a micrometre or above a kilometre.
+    // Limits for any unit: a voxel measures more than a tenth of a micrometre and less than a
+    // kilometre.
     let sane = |v: f64| (1e-7..1e6).contains(&v);
     let affine = Affine(*rows);
     rows.iter().flatten().all(|v| v.is_finite())
@@ -75,13 +76,12 @@ fn is_usable(rows: &[[f64; 4]; 3]) -> bool {
 fn checked_sizes(sizes: [f64; 3], findings: &mut Vec<Finding>) -> [f64; 3] {
     let checked = sizes.map(|size| if (1e-7..1e6).contains(&size.abs()) { size.abs() } else { 1.0 });
     if checked.iter().zip(sizes).any(|(c, s)| *c != s.abs()) {
-        findings
-            .push(Finding::warning("nifti-voxel-size", format!("voxel size {sizes:?} is senseless; taken as 1 mm")));
+        findings.push(Finding::warning("nifti-voxel-size", format!("voxel size {sizes:?} is invalid; assumed 1 mm")));
     }
     checked
 }
 
-/// Factor to mm: the declared unit, unless the voxels would then be of an impossible size.
+/// Factor from the declared unit to mm; 1 if the voxel size would be impossible.
 fn unit_factor(units: i32, affine: &Affine) -> f64 {
     let factor = match units {
         1 => 1000.0,
@@ -94,7 +94,7 @@ fn unit_factor(units: i32, affine: &Affine) -> f64 {
 
 fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], sizes: [f64; 3], handedness: f64) -> [[f64; 4]; 3] {
     let length2 = b * b + c * c + d * d;
-    // Rounding may push a half turn just past unit length.
+    // Rounding may make the vector part of a half turn slightly longer than 1.
     let shrink = if length2 > 1.0 { length2.sqrt().recip() } else { 1.0 };
     let [b, c, d] = [b * shrink, c * shrink, d * shrink];
     let a = (1.0 - length2).max(0.0).sqrt();
@@ -107,16 +107,17 @@ fn from_quaternion([b, c, d]: [f64; 3], offset: [f64; 3], sizes: [f64; 3], hande
     std::array::from_fn(|i| std::array::from_fn(|j| if j < 3 { rotation[i][j] * steps[j] } else { offset[i] }))
 }
 
-/// Last three parts of the unit quaternion of a rotation, first part not negative.
+/// Last three components of the unit quaternion of a rotation whose first component is not
+/// negative.
 fn to_quaternion(r: &[[f64; 3]; 3]) -> [f64; 3] {
-    // Four times each squared part; the largest is the safest to divide by.
+    // Four times the square of each component; division by the largest is the most accurate.
     let squares = [
         1.0 + r[0][0] + r[1][1] + r[2][2],
         1.0 + r[0][0] - r[1][1] - r[2][2],
         1.0 - r[0][0] + r[1][1] - r[2][2],
         1.0 - r[0][0] - r[1][1] + r[2][2],
     ];
-    let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j])).expect("four parts");
+    let largest = (0..4).max_by(|&i, &j| squares[i].total_cmp(&squares[j])).expect("four components");
     let s = 2.0 * squares[largest].sqrt();
     let [x, y, z] = [r[2][1] - r[1][2], r[0][2] - r[2][0], r[1][0] - r[0][1]];
     let [xy, xz, yz] = [r[0][1] + r[1][0], r[0][2] + r[2][0], r[1][2] + r[2][1]];
@@ -140,10 +141,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn place_is_sform_then_qform_then_sizes() {
+    fn sform_precedes_qform_precedes_sizes() {
         let sform = [[2.0, 0.0, 0.0, 10.0], [0.0, 2.0, 0.0, 20.0], [0.0, 0.0, 2.0, 30.0]];
         let half_turn_about_z = ([0.0, 0.0, 1.0], [1.0, 2.0, 3.0]);
-        let mut place = Place {
+        let mut place = NiftiPlacement {
             sform: Some(sform),
             qform: Some(half_turn_about_z),
             handedness: 1.0,
@@ -165,9 +166,9 @@ mod tests {
     }
 
     #[test]
-    fn units_count_only_when_they_make_sense() {
-        let place = |units, size| Place { sform: None, qform: None, handedness: 1.0, sizes: [size; 3], units };
-        let spacing = |p: Place| to_lps(&p, &mut Vec::new()).spacing().x;
+    fn units_are_ignored_when_the_voxel_size_would_be_impossible() {
+        let place = |units, size| NiftiPlacement { sform: None, qform: None, handedness: 1.0, sizes: [size; 3], units };
+        let spacing = |p: NiftiPlacement| to_lps(&p, &mut Vec::new()).spacing().x;
         assert!((spacing(place(3, 600.0)) - 0.6).abs() < 1e-12);
         assert!((spacing(place(1, 0.0006)) - 0.6).abs() < 1e-12);
         assert_eq!(spacing(place(1, 0.6)), 0.6);
@@ -176,13 +177,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn quaternion_of_a_rotation_gives_it_back(q in prop::array::uniform4(-1.0..1.0f64), left: bool) {
+        fn quaternions_round_trip(q in prop::array::uniform4(-1.0..1.0f64), left: bool) {
             let length = q.iter().map(|v| v * v).sum::<f64>().sqrt();
             prop_assume!(length > 0.1);
             let sign = if q[0] < 0.0 { -1.0 } else { 1.0 };
             let [b, c, d] = [q[1], q[2], q[3]].map(|v| v * sign / length);
             let rows = from_quaternion([b, c, d], [1.0, 2.0, 3.0], [0.5, 0.7, 0.9], if left { -1.0 } else { 1.0 });
-            let place = Place::from_lps(&Affine(swap_ras_lps(rows)));
+            let place = NiftiPlacement::from_lps(&Affine(swap_ras_lps(rows)));
             let (quaternion, offset) = place.qform.unwrap();
             let back = from_quaternion(quaternion, offset, place.sizes, place.handedness);
             for (r, s) in rows.iter().flatten().zip(back.iter().flatten()) {

@@ -11,7 +11,7 @@ fn oblique() -> Grid {
 }
 
 fn encoded(grid: &Grid, voxels: &[f32]) -> Vec<u8> {
-    let mut bytes = Header::encode(grid, Element::F32);
+    let mut bytes = NiftiHeader::encode(grid, Element::F32);
     elements::write_f32(&mut bytes, voxels).unwrap();
     bytes
 }
@@ -42,14 +42,14 @@ fn images_and_labels_round_trip_plain_and_gzipped() {
 }
 
 #[test]
-fn long_sides_are_written_as_nifti_2_in_full_precision() {
+fn long_axes_are_written_as_nifti_2_in_double_precision() {
     let grid = Grid { shape: Shape::new(1, 1, 40_000), ..oblique() };
     let (back, _) = decode(&encoded(&grid, &vec![1.0; 40_000])[..]).unwrap();
     assert_eq!(back.grid, grid);
 }
 
 #[test]
-fn values_that_are_no_labels_are_refused() {
+fn values_that_are_not_labels_are_rejected() {
     for value in [1.5, -1.0, 256.0, f32::NAN] {
         let error = labels(Image::filled(oblique(), value)).unwrap_err();
         assert!(error.reason.contains("whole numbers"), "{error}");
@@ -79,7 +79,7 @@ fn big_endian() -> Vec<u8> {
 }
 
 #[test]
-fn big_endian_scale_qform_and_first_volume() {
+fn big_endian_files_are_scaled_and_only_the_first_volume_is_read() {
     let (image, findings) = decode(&big_endian()[..]).unwrap();
     assert_eq!(image.voxels, [-950.0, -1100.0]);
     assert_eq!(image.grid.affine.0[0], [-1.0, 0.0, 0.0, -7.0]);
@@ -112,7 +112,7 @@ fn damage_is_named() {
 }
 
 #[test]
-fn one_head_in_48_orientations_has_one_place() {
+fn a_head_in_48_orientations_has_the_same_world_coordinates() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/47_nifti_orientations");
     let Ok(entries) = std::fs::read_dir(&folder) else {
         return println!("skipped: no {}", folder.display());

@@ -5,4 +5,6 @@ pub mod detect;
 pub mod harmonise;
 pub mod ingest;
 pub mod resample;
+#[cfg(test)]
+mod shared_data;
 pub mod trace;

@@ -1,46 +1,42 @@
-//! Tracing and the two baselines on real arterial trees (IntrA, Yang et al., CVPR 2020), where the
-//! data is present.
+//! Tracing and the two detectors without learning on real arterial trees (IntrA, Yang et al., CVPR
+//! 2020), where the data is present.
 
-use std::path::{Path, PathBuf};
+#[path = "../src/shared_data.rs"]
+mod shared_data;
+
+use std::path::Path;
 
 use willis_core::{Candidates, Image, NodeKind, Point, files};
 use willis_imaging::detect::{blob, excess};
 use willis_imaging::trace::{TraceConfig, graph_from_mask};
 
-/// A true aneurysm of a case.
-struct Truth {
+use shared_data::shared_data;
+
+/// An aneurysm labelled by an expert.
+struct LabelledAneurysm {
     centre: Point,
     diameter_mm: f64,
 }
 
-fn folder() -> Option<PathBuf> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/10_intra");
-    if !folder.is_dir() {
-        println!("skipped: no real data at {}", folder.display());
-        return None;
-    }
-    Some(folder)
-}
-
-fn truths(folder: &Path, case: &str) -> Vec<Truth> {
+fn labelled(folder: &Path, case: &str) -> Vec<LabelledAneurysm> {
     let table = std::fs::read_to_string(folder.join("ground_truth.csv")).expect("the data set has its table");
     let of_case = table.lines().map(|line| line.split(',').collect::<Vec<_>>()).filter(|row| row[1] == case);
     let parse = |row: Vec<&str>| {
         let c: Vec<f64> = row[3].split(' ').map(|v| v.parse().expect("a coordinate")).collect();
-        Truth { centre: Point::new(c[0], c[1], c[2]), diameter_mm: row[5].parse().expect("a diameter") }
+        LabelledAneurysm { centre: Point::new(c[0], c[1], c[2]), diameter_mm: row[5].parse().expect("a diameter") }
     };
     of_case.map(parse).collect()
 }
 
 /// Rank of the first candidate within the sac, or within 3 mm of its centre.
-fn rank_of(truth: &Truth, found: &Candidates) -> Option<usize> {
+fn rank_of(truth: &LabelledAneurysm, found: &Candidates) -> Option<usize> {
     let reach = (truth.diameter_mm / 2.0).max(3.0);
     found.iter().find(|c| c.centre.distance_mm(truth.centre) <= reach).map(|c| c.rank)
 }
 
 #[test]
 fn aneurysms_of_real_trees_are_among_the_candidates() {
-    let Some(folder) = folder() else { return };
+    let Some(folder) = shared_data("10_intra") else { return };
     let cases = std::env::var("WILLIS_INTRA_CASES").unwrap_or("AN149".into());
     let (mut n, mut by_excess, mut by_blob) = (0, 0, 0);
     for case in cases.split(' ') {
@@ -53,7 +49,7 @@ fn aneurysms_of_real_trees_are_among_the_candidates() {
         let [tips, junctions] =
             [NodeKind::Tip, NodeKind::Junction].map(|kind| graph.nodes.iter().filter(|n| n.kind == kind).count());
         println!(
-            "{case}: {tips} tips, {junctions} junctions, {:.0} mm, {:.1}% covered, {traced:.1?}",
+            "{case}: {tips} tips, {junctions} junctions, {:.0} mm, {:.1} % covered, {traced:.1?}",
             graph.length_mm(),
             100.0 * covered(&mask, &graph),
         );
@@ -61,7 +57,7 @@ fn aneurysms_of_real_trees_are_among_the_candidates() {
         let start = std::time::Instant::now();
         let blobs = blob::candidates(&image, Some(&mask), &blob::BlobConfig::default());
         println!("  blobs {:.1?}", start.elapsed());
-        for truth in truths(&folder, case) {
+        for truth in labelled(&folder, case) {
             let (e, b) = (rank_of(&truth, &widest), rank_of(&truth, &blobs));
             println!("  {:.1} mm: rank {e:?} by excess, {b:?} by blobs", truth.diameter_mm);
             n += 1;
@@ -70,10 +66,11 @@ fn aneurysms_of_real_trees_are_among_the_candidates() {
         }
     }
     println!("{n} aneurysms: {by_excess} among 15 by excess, {by_blob} by blobs");
+    assert!(n > 0, "the table lists no aneurysm of {cases}");
     assert!(2 * by_blob.max(by_excess) >= n, "{by_excess} and {by_blob} of {n}");
 }
 
-/// Share of the mask's voxels within twice the radius (and 1 mm) of a centreline point.
+/// Fraction of the voxels of the mask within twice the radius plus 1 mm of a centreline point.
 fn covered(mask: &Image<u8>, graph: &willis_core::VesselGraph) -> f64 {
     let mut near = vec![false; mask.voxels.len()];
     let (shape, spacing) = (mask.grid.shape, mask.grid.spacing());

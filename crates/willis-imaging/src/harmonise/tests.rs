@@ -1,10 +1,11 @@
-use std::path::PathBuf;
+use std::path::Path;
 
 use proptest::prelude::*;
 use willis_core::files::{mha, nifti};
 use willis_core::{Affine, Grid, Index, Point, SeriesMeta, Shape, VoxelPoint};
 
 use super::*;
+use crate::shared_data::shared_data;
 
 fn volume(image: Image<f32>, modality: Option<Modality>) -> Arc<Volume> {
     let meta = SeriesMeta { modality, ..SeriesMeta::default() };
@@ -168,68 +169,64 @@ proptest! {
     }
 }
 
-fn shared(name: &str) -> Option<PathBuf> {
-    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if !path.exists() {
-        println!("skipped: no {}", path.display());
-    }
-    path.exists().then_some(path)
-}
-
 #[test]
 fn real_angiography_is_kept_whole_with_bright_vessels() {
-    let Some(path) = shared("02_chris_mra/chris_MRA.nii.gz") else { return };
+    let Some(path) = shared_data("02_chris_mra/chris_MRA.nii.gz") else { return };
     let result = harmonise(&volume(nifti::read(&path).unwrap(), Some(Modality::Mra)), &Default::default()).unwrap();
-    println!("{:?} {:?}", result.image.grid, result.findings);
     let bright = result.image.voxels.iter().filter(|v| **v > 1.0).count() as f64 / result.image.voxels.len() as f64;
     assert!((0.001..0.05).contains(&bright), "{bright} of the voxels are bright");
 }
 
 #[test]
 fn a_real_crop_without_air_is_normalised_on_its_tissue() {
-    let Some(path) = shared("04_topcow_crops/topcow_mra.mha") else { return };
+    let Some(path) = shared_data("04_topcow_crops/topcow_mra.mha") else { return };
     let image = mha::read(&path).unwrap();
     let extent = region::scan_box(&image.grid);
     let result = harmonise(&volume(image, Some(Modality::Mra)), &Default::default()).unwrap();
-    println!("{:?} {:?}", result.image.grid, result.findings);
     let kept = region::scan_box(&result.image.grid);
     assert!(kept.low.distance_mm(extent.low) < 1.1 && kept.high.distance_mm(extent.high) < 1.1);
     let bright = result.image.voxels.iter().filter(|v| **v > 0.8).count() as f64 / result.image.voxels.len() as f64;
     assert!((0.005..0.08).contains(&bright), "{bright} of the voxels are bright");
 }
 
+/// Harmonises a head made from FreeSurfer labels and checks that the box contains the brain stem
+/// (label 16) and the circle of Willis, which is 20 to 30 mm anterior and 10 to 25 mm superior to
+/// the centre of the brain stem.
+fn assert_box_contains_brain_stem(labels: &Image<f32>) {
+    let stem = centre_of_bright(&labels.map(|&v| f32::from(u8::from(v == 16.0))), 0.5);
+    let head = labels.map(|&v| if v > 0.0 { 100.0 } else { 0.0 });
+    let result = harmonise(&volume(head, Some(Modality::T2)), &coarse_config()).unwrap();
+    let kept = region::scan_box(&result.image.grid);
+    let inside = |p: Point, margin: f64| {
+        let within = |low: f64, v: f64, high: f64| v - low > margin && high - v > margin;
+        within(kept.low.x, p.x, kept.high.x)
+            && within(kept.low.y, p.y, kept.high.y)
+            && within(kept.low.z, p.z, kept.high.z)
+    };
+    assert!(inside(Point::new(stem.x, stem.y - 25.0, stem.z + 15.0), 25.0), "{stem:?} {kept:?}");
+    assert!(inside(stem, 10.0), "{stem:?} {kept:?}");
+}
+
+#[test]
+fn a_coarse_whole_head_keeps_brain_stem_and_circle_of_willis() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/synthseg_09_head_4mm.nii.gz");
+    assert_box_contains_brain_stem(&nifti::read(&path).unwrap());
+}
+
 #[test]
 fn whole_heads_keep_brain_stem_and_circle_of_willis() {
-    // FreeSurfer label 16 is the brain stem.
     for name in ["05", "09"] {
-        let Some(path) = shared(&format!("20_synthseg_labels/training_seg_{name}.nii.gz")) else { return };
-        let labels = nifti::read(&path).unwrap();
-        let stem = centre_of_bright(&labels.map(|&v| f32::from(u8::from(v == 16.0))), 0.5);
-        let head = labels.map(|&v| if v > 0.0 { 100.0 } else { 0.0 });
-        let result = harmonise(&volume(head, Some(Modality::T2)), &coarse_config()).unwrap();
-        let kept = region::scan_box(&result.image.grid);
-        println!("{name}: stem {stem:?} kept {kept:?} {:?}", result.findings);
-        let inside = |p: Point, margin: f64| {
-            let within = |low: f64, v: f64, high: f64| v - low > margin && high - v > margin;
-            within(kept.low.x, p.x, kept.high.x)
-                && within(kept.low.y, p.y, kept.high.y)
-                && within(kept.low.z, p.z, kept.high.z)
-        };
-        // The circle of Willis is 20 to 30 mm anterior and 10 to 25 mm superior to the centre of the
-        // brain stem.
-        assert!(inside(Point::new(stem.x, stem.y - 25.0, stem.z + 15.0), 25.0), "{name}: {stem:?} {kept:?}");
-        assert!(inside(stem, 10.0), "{name}: {stem:?} {kept:?}");
+        let Some(path) = shared_data(&format!("20_synthseg_labels/training_seg_{name}.nii.gz")) else { return };
+        assert_box_contains_brain_stem(&nifti::read(&path).unwrap());
     }
 }
 
 #[test]
 fn a_real_whole_head_gets_a_box() {
-    let Some(path) = shared("21_whole_head_t1/chris_t1.nii.gz") else { return };
+    let Some(path) = shared_data("21_whole_head_t1/chris_t1.nii.gz") else { return };
     let image = nifti::read(&path).unwrap();
-    println!("{:?}", region::scan_box(&image.grid));
     let result = harmonise(&volume(image, Some(Modality::T1Post)), &Default::default()).unwrap();
     let kept = region::scan_box(&result.image.grid);
-    println!("{kept:?} {:?}", result.findings);
     assert!((kept.high.z - kept.low.z - 110.0).abs() < 1.0);
     let tissue = result.image.voxels.iter().filter(|v| **v > -0.7).count() as f64 / result.image.voxels.len() as f64;
     assert!(tissue > 0.8, "only {tissue} of the box is tissue");

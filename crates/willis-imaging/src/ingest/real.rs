@@ -1,8 +1,8 @@
-//! Real files of many scanners. They are not part of the repository; without them each test says so
-//! and passes.
+//! Real files of many scanners. They are not part of the repository; without them each test prints
+//! that it was skipped.
 
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use willis_core::files::nifti;
 use willis_core::{Image, Modality, Shape, Volume};
@@ -11,15 +11,7 @@ use super::decode::decode_frame;
 use super::header::Instance;
 use super::structure::DicomStructure;
 use super::{IngestConfig, ingest};
-
-fn data(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data").join(name);
-    if !path.exists() {
-        eprintln!("skipped: no real data at {}", path.display());
-        return None;
-    }
-    Some(path)
-}
+use crate::shared_data::shared_data;
 
 /// Unpacks the regular files of a `.tar.gz`.
 fn unpack(archive: &Path) -> tempfile::TempDir {
@@ -53,8 +45,8 @@ fn first_frame(path: &Path) -> Result<Vec<f32>, String> {
     Ok(out)
 }
 
-/// Largest difference of values over the voxels of `reference`, times `scale`, each looked up in
-/// the volume at its world point.
+/// Largest difference between the volume and `scale` times the reference, over the voxels of the
+/// reference. Both must have their voxels at the same world positions.
 fn largest_difference(volume: &Volume, reference: &Image<f32>, scale: f32) -> f32 {
     let (ours, theirs) = (volume.image.grid, reference.grid);
     assert_eq!(ours.shape.len(), theirs.shape.len(), "{:?} {:?}", ours.shape, theirs.shape);
@@ -64,15 +56,15 @@ fn largest_difference(volume: &Volume, reference: &Image<f32>, scale: f32) -> f3
         let p = inverse.apply(theirs.affine.to_world(theirs.shape.index(offset).into()));
         let nearest = ours.shape.nearest(p);
         let off = ours.affine.to_world(nearest.into()).distance_mm(ours.affine.to_world(p));
-        assert!(off < 2e-3, "voxel {offset} lies {off} mm from ours at {p:?}");
+        assert!(off < 2e-3, "voxel {offset} is {off} mm from ours at {p:?}");
         largest = largest.max((volume.image.at(nearest) - value * scale).abs());
     }
     largest
 }
 
 #[test]
-fn head_of_120_slices() {
-    let Some(path) = data("06_vsseg001_t1gd_dicom/VS-SEG-001_t1_gd_120.tar.gz") else { return };
+fn a_whole_head_of_120_slices_is_read() {
+    let Some(path) = shared_data("06_vsseg001_t1gd_dicom/VS-SEG-001_t1_gd_120.tar.gz") else { return };
     let folder = unpack(&path);
     let volume = ingest(folder.path(), &IngestConfig::default()).unwrap();
     assert_eq!(volume.meta.modality, Some(Modality::T1Post));
@@ -82,8 +74,8 @@ fn head_of_120_slices() {
 }
 
 #[test]
-fn one_slice_in_many_transfer_syntaxes() {
-    let Some(folder) = data("41_dicom_ct_transfer_syntaxes") else { return };
+fn transfer_syntaxes_give_the_same_slice() {
+    let Some(folder) = shared_data("41_dicom_ct_transfer_syntaxes") else { return };
     let expected = first_frame(&folder.join("CTImage.dcm")).unwrap();
     for (file, tolerance) in [
         ("BigEndianExplicitTransferSyntax_1.2.840.10008.1.2.2", 0.0),
@@ -111,8 +103,8 @@ fn one_slice_in_many_transfer_syntaxes() {
 }
 
 #[test]
-fn files_of_pydicom_never_panic() {
-    let Some(folder) = data("40_dicom_pydicom") else { return };
+fn test_files_of_pydicom_never_panic() {
+    let Some(folder) = shared_data("40_dicom_pydicom") else { return };
     let verdicts = std::fs::read_to_string(folder.join("pydicom_verdicts.tsv")).unwrap();
     let mut both = 0;
     for line in verdicts.lines() {
@@ -122,13 +114,14 @@ fn files_of_pydicom_never_panic() {
         let _ = ingest(&path, &config);
         both += usize::from(first_frame(&path).is_ok() && verdict.starts_with("OK"));
     }
-    // Of pydicom's 131: the rest are JPEG-LS, 12-bit JPEG, 1-bit masks, palette colour and 4:2:2.
+    // pydicom decodes 131. The others are JPEG-LS, 12-bit JPEG, 1-bit masks, palette colour and
+    // 4:2:2 subsampled.
     assert!(both >= 113, "{both}");
 }
 
 #[test]
 fn series_of_six_vendors_match_their_reference() {
-    let Some(path) = data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
+    let Some(path) = shared_data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
     let folder = unpack(&path);
     for series in [
         "failing/slicecount/001",
@@ -151,16 +144,16 @@ fn series_of_six_vendors_match_their_reference() {
         let volume = ingest(&folder.path().join(series), &IngestConfig::default()).unwrap();
         let reference = nifti::read(&folder.path().join(format!("{series}_ground_truth.nii.gz"))).unwrap();
         let difference = largest_difference(&volume, &reference, 1.0);
-        // Enhanced Philips files carry a fractional slope; the reference rounds to f32 at another
-        // place.
+        // Enhanced Philips files have a fractional slope, and the reference rounds to f32 at another
+        // step.
         assert!(difference <= 5e-4, "{series}: {difference}");
         assert!(volume.findings.iter().all(|f| f.code == "modality-guessed"), "{series}: {:?}", volume.findings);
     }
 }
 
 #[test]
-fn odd_series_are_repaired_or_refused() {
-    let Some(path) = data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
+fn irregular_series_are_repaired_or_refused() {
+    let Some(path) = shared_data("43_dicom2nifti/dicom2nifti_tests_subset.tar.gz") else { return };
     let folder = unpack(&path);
     for (series, expected) in [
         ("failing/gantrytilting/001", "gantry-tilt"),
@@ -184,9 +177,9 @@ fn odd_series_are_repaired_or_refused() {
 
 #[test]
 fn enhanced_files_match_their_reference() {
-    let Some(folder) = data("48_dicom_enhanced") else { return };
-    // Philips: ours is the display value (rescale slope 1.27985), the reference the precise value
-    // (1 / 8.44864e-6).
+    let Some(folder) = shared_data("48_dicom_enhanced") else { return };
+    // For Philips we read the display value (rescale slope 1.27985); the reference has the precise
+    // value (scale slope 8.44864e-6).
     for (input, reference, scale) in [
         ("In/Siemens/XA10", "Ref/Siemens_REST1_w_SMS_PF7-8_6.nii", 1.0),
         ("In/Philips/IM_0027_fMAP.dcm", "Ref/Philips_WIP_B0_NS_801_e1.nii", 1.27985 * 8.44864e-6),

@@ -1,18 +1,18 @@
-//! Axes in the patient's order, without interpolation.
+//! Axes permuted and reversed into patient order, without interpolation.
 
 use rayon::prelude::*;
 use willis_core::{Affine, Grid, Image, Shape, VoxelPoint};
 
-/// The same voxels with axes swapped and turned so that x runs nearest to Left, y to Posterior, z
-/// to Superior.
+/// The same voxels with axes permuted and reversed so that x is closest to Left, y to Posterior and
+/// z to Superior.
 ///
-/// Every voxel keeps its value and its exact place; an oblique image stays oblique.
+/// Every voxel keeps its value and its exact position; an oblique image stays oblique.
 pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
     let source = source_axes(&image.grid.affine);
     let shape = image.grid.shape;
     let (sides, strides) = ([shape.x, shape.y, shape.z], [1, shape.x, shape.x * shape.y]);
     let grid = canonical_grid(&image.grid, source);
-    // Where each axis of the result starts in the array, and its step there.
+    // Offset in the source array of the start of each axis of the result, and its stride there.
     let axis = |a: usize| {
         let SourceAxis { axis, reversed } = source[a];
         let stride = strides[axis] as isize;
@@ -32,7 +32,7 @@ pub fn canonical<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
     Image::new(grid, voxels)
 }
 
-/// The image axis (0 for x) that becomes one axis of the result, and whether it is turned round.
+/// The image axis (0 for x) that becomes an axis of the result, and whether it is reversed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct SourceAxis {
     axis: usize,
@@ -47,7 +47,7 @@ fn source_axes(affine: &Affine) -> [SourceAxis; 3] {
     let spacing = affine.spacing();
     let lengths = [spacing.x, spacing.y, spacing.z];
     let fit = |order: &[usize; 3]| (0..3).map(|a| m[a][order[a]].abs() / lengths[order[a]]).sum::<f64>();
-    // The first of equals, so that a tie does not depend on rounding order.
+    // The margin makes the first of equals win, whatever the rounding.
     let best = ORDERS.iter().fold(ORDERS[0], |best, order| if fit(order) > fit(&best) + 1e-9 { *order } else { best });
     std::array::from_fn(|a| SourceAxis { axis: best[a], reversed: m[a][best[a]] < 0.0 })
 }
@@ -69,29 +69,29 @@ fn canonical_grid(grid: &Grid, source: [SourceAxis; 3]) -> Grid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
+    use crate::shared_data::shared_data;
     use willis_core::files::nifti;
 
     #[test]
-    fn a_sagittal_image_is_turned_upright() {
-        // Columns run to Anterior, rows to Inferior, slices to Right.
+    fn a_sagittal_image_becomes_axial() {
+        // x points to Anterior, y to Inferior, z to Right.
         let affine = Affine([[0.0, 0.0, -3.0, 100.0], [-1.0, 0.0, 0.0, 50.0], [0.0, -2.0, 0.0, 70.0]]);
         let image = Image::new(Grid::new(Shape::new(2, 3, 4), affine), (0..24).collect::<Vec<u8>>());
         let upright = canonical(&image);
         assert_eq!(upright.grid.shape, Shape::new(3, 4, 2));
         let expected = [[3.0, 0.0, 0.0, 97.0], [0.0, 1.0, 0.0, 47.0], [0.0, 0.0, 2.0, 66.0]];
         assert_eq!(upright.grid.affine, Affine(expected));
-        // First voxel: last column, last row, last slice; the second is one slice back.
+        // The first voxel was in the last column, row and slice; the second in the slice before.
         assert_eq!(upright.voxels[..3], [23, 11, 22]);
     }
 
     #[test]
-    fn one_head_in_48_orientations_is_one_image() {
-        let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/47_nifti_orientations");
-        let Ok(entries) = std::fs::read_dir(&folder) else {
-            return println!("skipped: no {}", folder.display());
-        };
-        let paths = entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "gz"));
+    fn a_head_stored_in_48_orientations_gives_one_image() {
+        let Some(folder) = shared_data("47_nifti_orientations") else { return };
+        let paths = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|e| e == "gz"));
         let images: Vec<_> = paths.map(|p| canonical(&nifti::read(&p).unwrap())).collect();
         assert_eq!(images.len(), 48);
         for image in &images[1..] {

@@ -1,7 +1,7 @@
-//! From stored bytes to one brightness per voxel.
+//! From pixel data to one grey value per voxel.
 //!
-//! Native pixels are read here, RLE next door; JPEG and JPEG 2000 streams go through dicom-rs, one
-//! frame at a time, behind a panic guard because those decoders panic on damaged streams.
+//! Native pixels are read here and RLE in `rle`. JPEG and JPEG 2000 streams are decoded by dicom-rs,
+//! one frame at a time and behind a panic barrier, because its decoders panic on damaged streams.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -32,7 +32,10 @@ pub(super) enum DecodeError {
     Short { frame: usize, expected: u64, got: u64 },
 }
 
-/// Decodes one frame into `out` (rows x columns values, after slope and intercept).
+/// Decodes one frame into `out`: rows x columns values after slope and intercept.
+///
+/// # Errors
+/// [`DecodeError`] when the frame is damaged, too short or in an unsupported format.
 pub(super) fn decode_frame(
     structure: &DicomStructure,
     format: &PixelFormat,
@@ -57,6 +60,7 @@ struct FrameSamples<'a> {
     colour: Colour,
 }
 
+/// The uncompressed samples of one frame.
 fn frame_bytes<'a>(
     structure: &'a DicomStructure,
     format: &PixelFormat,
@@ -81,7 +85,7 @@ fn frame_bytes<'a>(
         Pixels::Native { range, words } => {
             let mut data = native(range);
             let big_endian = structure.encoding.big_endian;
-            // Bytes written as big-endian words lie swapped in pairs.
+            // Bytes written as big-endian words are swapped in pairs.
             if big_endian && *words && format.bits_allocated == 8 {
                 data.to_mut().chunks_exact_mut(2).for_each(|pair| pair.swap(0, 1));
             }
@@ -116,7 +120,7 @@ fn frame_stream<'a>(
         let to = offsets.get(frame + 1).map_or(usize::MAX, |&o| o as usize);
         fragments.iter().filter(|f| (from..to).contains(&(f.start - origin))).collect()
     } else {
-        return Err(damaged("frames cannot be told apart without an offset table"));
+        return Err(damaged("its frames cannot be separated without an offset table"));
     };
     if own.is_empty() {
         return Err(damaged("a frame is missing"));
@@ -124,6 +128,7 @@ fn frame_stream<'a>(
     Ok(Cow::Owned(own.into_iter().flat_map(|r| &data[r.clone()]).copied().collect()))
 }
 
+/// Decompresses one frame of encapsulated pixel data.
 fn encapsulated<'a>(
     syntax: &str,
     stream: Cow<'a, [u8]>,
@@ -131,7 +136,7 @@ fn encapsulated<'a>(
 ) -> Result<FrameSamples<'a>, DecodeError> {
     if syntax == uids::RLE_LOSSLESS {
         let data = rle::decode(&stream, format).map_err(|reason| DecodeError::Damaged { reason: reason.into() })?;
-        // RLE stores the planes one after the other.
+        // RLE stores one plane after the other.
         return Ok(FrameSamples {
             data: data.into(),
             big_endian: false,
@@ -152,7 +157,7 @@ fn encapsulated<'a>(
                 .map_err(|error| DecodeError::Damaged { reason: innermost(&error) })?;
             Ok(FrameSamples { data: data.into(), big_endian: false, planar: false, float: false, colour })
         }
-        // Encapsulated uncompressed.
+        // Encapsulated, but uncompressed.
         Codec::None => {
             let (planar, colour) = (format.planar, format.colour);
             Ok(FrameSamples { data: stream, big_endian: false, planar, float: false, colour })
@@ -161,15 +166,17 @@ fn encapsulated<'a>(
     }
 }
 
+/// Name and UID of a transfer syntax.
 fn syntax_name(uid: &str) -> String {
     TransferSyntaxRegistry.get(uid).map_or_else(|| format!("{uid:.64}"), |ts| format!("{} ({uid})", ts.name()))
 }
 
+/// Message of the root cause of an error.
 fn innermost(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), innermost)
 }
 
-/// One compressed frame, as dicom-rs decoders want to see it.
+/// One compressed frame as input of the dicom-rs decoders.
 struct OneFrame<'a> {
     syntax: &'a str,
     stream: &'a [u8],
@@ -220,7 +227,7 @@ impl PixelDataObject for OneFrame<'_> {
     }
 }
 
-/// Turns samples into values.
+/// Converts samples to grey values after slope and intercept.
 fn write_values(
     samples: &FrameSamples,
     format: &PixelFormat,
@@ -231,7 +238,7 @@ fn write_values(
         return Err(DecodeError::UnsupportedPixels { what: "palette colour".into() });
     }
     let bits = format.bits_stored.min(format.bits_allocated) as u32;
-    // A signed value may be stored without the copies of its sign bit above `bits`.
+    // A signed value may be stored without sign extension above `bits`.
     let wrap =
         |v: i64| if format.signed && bits < 63 && v >= 1 << (bits - 1) && v < 1 << bits { v - (1 << bits) } else { v };
     let order = SampleOrder { big_endian: samples.big_endian, planar: samples.planar, samples: format.samples };
@@ -242,7 +249,7 @@ fn write_values(
             let read = |b: [u8; N]| {
                 $value(if order.big_endian { <$kind>::from_be_bytes(b) } else { <$kind>::from_le_bytes(b) })
             };
-            order.each::<N>(data, samples.colour, out, read);
+            order.convert::<N>(data, samples.colour, out, read);
         }};
     }
     match (samples.float, format.bits_allocated, format.signed) {
@@ -276,9 +283,9 @@ struct SampleOrder {
 }
 
 impl SampleOrder {
-    /// Brightness of every pixel: the sample itself, luminance of RGB (ITU-R BT.601), or the Y of
-    /// YBR.
-    fn each<const N: usize>(&self, data: &[u8], colour: Colour, out: &mut [f32], read: impl Fn([u8; N]) -> f64) {
+    /// Grey value of every pixel: the sample itself, the luminance of RGB (ITU-R BT.601), or the Y
+    /// of YBR.
+    fn convert<const N: usize>(&self, data: &[u8], colour: Colour, out: &mut [f32], read: impl Fn([u8; N]) -> f64) {
         let (values, _) = data.as_chunks::<N>();
         if self.samples == 1 {
             out.iter_mut().zip(values).for_each(|(o, &b)| *o = read(b) as f32);
@@ -332,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn monochrome1_is_inverted_and_rgb_is_luminance() {
+    fn monochrome1_is_inverted_and_rgb_becomes_luminance() {
         let inverted = PixelFormat { colour: Colour::Monochrome1, ..format(8, 1) };
         assert_eq!(values(&[0, 200], &inverted, 1.0, 0.0), [255.0, 55.0]);
         assert_eq!(values(&[100, 100, 100, 0, 200, 0], &format(8, 3), 1.0, 0.0), [100.0, 117.4]);

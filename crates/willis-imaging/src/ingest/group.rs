@@ -1,5 +1,5 @@
-//! Which slices belong together: series, configuration within a series, time point within a
-//! configuration.
+//! Selection of the slices that form one volume: series, then geometry within the series, then time
+//! point within the geometry.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use super::error::IngestError;
 use super::geometry::{dot, normal_of};
 use super::header::{Instance, Slice};
 
-/// A slice and the file it comes from.
+/// A slice and the file it is from.
 #[derive(Debug, Clone)]
 pub(super) struct SeriesSlice {
     /// Index of the instance.
@@ -23,8 +23,7 @@ pub(super) fn by_series(instances: &[Instance]) -> BTreeMap<&str, Vec<usize>> {
     for (index, instance) in instances.iter().enumerate() {
         series.entry(&instance.series_uid).or_default().push(index);
     }
-    // By SOP instance UID, so that nothing depends on the order of files; what has none sorts by
-    // its slices.
+    // A canonical order, so that nothing depends on the order of files.
     for members in series.values_mut() {
         members.sort_by(|&a, &b| canonical_order(&instances[a], &instances[b]));
         members.dedup_by(|b, a| is_copy(&instances[*a], &instances[*b]));
@@ -37,16 +36,17 @@ fn is_copy(a: &Instance, b: &Instance) -> bool {
     !a.sop_uid.is_empty() && a.sop_uid == b.sop_uid && a.slices == b.slices
 }
 
+/// Order by instance number, then SOP instance UID, then position.
 fn canonical_order(a: &Instance, b: &Instance) -> std::cmp::Ordering {
     let number = |i: &Instance| i.slices.first().and_then(|s| s.instance_number);
     number(a).cmp(&number(b)).then_with(|| a.sop_uid.cmp(&b.sop_uid)).then_with(|| {
-        let height = |i: &Instance| i.slices.first().and_then(|s| s.position).map_or(0.0, |p| p[0] + p[1] + p[2]);
-        height(a).total_cmp(&height(b))
+        let position_sum = |i: &Instance| i.slices.first().and_then(|s| s.position).map_or(0.0, |p| p[0] + p[1] + p[2]);
+        position_sum(a).total_cmp(&position_sum(b))
     })
 }
 
-/// The series asked for, else the one with the most slices of a scanner (CT or MR before anything
-/// else).
+/// Instances of the requested series, or else of the one with the most slices; CT and MR come before
+/// other modalities.
 pub(super) fn choose_series(
     instances: &[Instance],
     wanted: Option<&str>,
@@ -62,14 +62,14 @@ pub(super) fn choose_series(
         (scanner, members.iter().map(|&i| instances[i].slices.len()).sum::<usize>())
     };
     let others = series.len().saturating_sub(1);
-    // BTreeMap order and a strict comparison: the first UID wins among equals.
+    // Among equals the strict comparison keeps the first UID in the order of the map.
     let chosen = series
         .into_values()
         .reduce(|best, next| if rank(&next) > rank(&best) { next } else { best })
         .unwrap_or_default();
     if others > 0 {
         let message = format!(
-            "the input holds {others} other series; the one with the most slices was taken, name another by its UID"
+            "the input holds {others} other series; the one with the most slices was read, select another by its UID"
         );
         findings.push(Finding::warning("several-series", message));
     }
@@ -84,17 +84,17 @@ pub(super) fn members(instances: &[Instance], chosen: &[usize]) -> Vec<SeriesSli
     chosen.iter().flat_map(slices).collect()
 }
 
-/// The slices of the most frequent configuration: size, spacing and orientation.
+/// The slices of the most frequent geometry: size, spacing and orientation.
 pub(super) fn majority(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -> Vec<SeriesSlice> {
     let total = members.len();
     let mut groups: Vec<Vec<SeriesSlice>> = Vec::new();
     for member in members {
-        match groups.iter_mut().find(|g| same_configuration(&g[0].slice, &member.slice)) {
+        match groups.iter_mut().find(|g| same_geometry(&g[0].slice, &member.slice)) {
             Some(group) => group.push(member),
             None => groups.push(vec![member]),
         }
     }
-    // Of equals the first, in canonical order.
+    // The first of equals, in canonical order.
     let largest = groups.into_iter().rev().max_by_key(Vec::len).unwrap_or_default();
     if largest.len() < total {
         let message = format!(
@@ -106,7 +106,7 @@ pub(super) fn majority(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -
     largest
 }
 
-fn same_configuration(a: &Slice, b: &Slice) -> bool {
+fn same_geometry(a: &Slice, b: &Slice) -> bool {
     let close = |x: Option<&[f64]>, y: Option<&[f64]>, tolerance: f64| match (x, y) {
         (Some(x), Some(y)) => x.iter().zip(y).all(|(p, q)| (p - q).abs() <= tolerance),
         (None, None) => true,
@@ -120,18 +120,18 @@ fn same_configuration(a: &Slice, b: &Slice) -> bool {
         && close(orientation(a).as_ref().map(|v| &v[..]), orientation(b).as_ref().map(|v| &v[..]), 5e-3)
 }
 
-/// One time point (or echo, or image component) of a 4-D series: the most complete, the first among
-/// equals.
+/// One volume (time point, echo or image component) of a 4-D series: the most complete one, or the
+/// first of equals.
 ///
-/// A series is 4-D when its places hold two slices or more on average. Members are told apart by
-/// image type, echo time, temporal position, stack and acquisition number, in this order; a key
-/// that would leave places empty is not used. Magnitude images come before phase, real, imaginary
-/// and field maps. What is still double after that is resolved by taking the first slice of each
-/// place.
+/// A series is 4-D when it has at least 1.5 slices per position. Its volumes are distinguished by
+/// image type, echo time, temporal position, stack and acquisition number, in this order; a key that
+/// would leave more than a tenth of the positions empty is ignored. Magnitude images come before
+/// phase, real and imaginary images and field maps. If several slices at a position remain, the
+/// first is taken.
 pub(super) fn one_time_point(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -> Vec<SeriesSlice> {
     let total = members.len();
-    let places = distinct_places(&members);
-    if places < 2 || total < places * 2 - places / 2 {
+    let positions = distinct_positions(&members);
+    if positions < 2 || total < positions * 2 - positions / 2 {
         return members;
     }
     let keys: [fn(&Slice) -> String; 5] = [
@@ -143,56 +143,56 @@ pub(super) fn one_time_point(members: Vec<SeriesSlice>, findings: &mut Vec<Findi
     ];
     let mut kept = members;
     for key in keys {
-        if kept.len() <= places {
+        if kept.len() <= positions {
             break;
         }
         let mut groups: BTreeMap<String, Vec<SeriesSlice>> = BTreeMap::new();
         for member in &kept {
             groups.entry(key(&member.slice)).or_default().push(member.clone());
         }
-        let complete = |group: &[SeriesSlice]| distinct_places(group);
+        let complete = |group: &[SeriesSlice]| distinct_positions(group);
         let best =
             groups.into_values().reduce(|best, next| if complete(&next) > complete(&best) { next } else { best });
-        if let Some(best) = best.filter(|best| distinct_places(best) * 10 >= places * 9) {
+        if let Some(best) = best.filter(|best| distinct_positions(best) * 10 >= positions * 9) {
             kept = best;
         }
     }
-    let kept = first_of_each_place(kept);
+    let kept = first_of_each_position(kept);
     let message = format!(
-        "the series holds {total} slices at {places} places (time points, echoes or components); one slice of each place was taken"
+        "the series holds {total} slices at {positions} positions (time points, echoes or components); one slice of each position was read"
     );
     findings.push(Finding::warning("time-points", message));
     kept
 }
 
-/// Whether an image type names a phase, real or imaginary image or a map rather than magnitude.
+/// Whether an image type is that of a phase, real or imaginary image or of a map.
 fn is_secondary_component(image_type: &str) -> bool {
     image_type.split('\\').any(|value| {
         matches!(value, "P" | "R" | "I" | "REAL" | "IMAGINARY") || value.contains("PHASE") || value.contains("MAP")
     })
 }
 
-/// A number as text that sorts like the number.
+/// A string that sorts like the number.
 fn ordered(value: Option<i64>) -> String {
     value.map_or_else(String::new, |v| format!("{:020}", v.saturating_add(1 << 40)))
 }
 
-/// Place along the normal in hundredths of a millimetre; `None` without a position.
-fn place_of(slice: &Slice) -> Option<i64> {
+/// Position along the normal in hundredths of a millimetre; `None` without a position.
+fn position_mm100(slice: &Slice) -> Option<i64> {
     slice.position.map(|p| (dot(p, normal_of(slice)) * 100.0).round() as i64)
 }
 
-fn distinct_places(members: &[SeriesSlice]) -> usize {
-    let mut places: Vec<_> = members.iter().filter_map(|m| place_of(&m.slice)).collect();
-    places.sort_unstable();
-    // Rounding may put one place on two neighbouring hundredths.
-    places.dedup_by(|b, a| *b - *a <= 1);
-    places.len()
+fn distinct_positions(members: &[SeriesSlice]) -> usize {
+    let mut positions: Vec<_> = members.iter().filter_map(|m| position_mm100(&m.slice)).collect();
+    positions.sort_unstable();
+    // Rounding may put one position on two adjacent hundredths.
+    positions.dedup_by(|b, a| *b - *a <= 1);
+    positions.len()
 }
 
-fn first_of_each_place(mut members: Vec<SeriesSlice>) -> Vec<SeriesSlice> {
-    members.sort_by_key(|m| place_of(&m.slice));
-    members.dedup_by(|b, a| match (place_of(&a.slice), place_of(&b.slice)) {
+fn first_of_each_position(mut members: Vec<SeriesSlice>) -> Vec<SeriesSlice> {
+    members.sort_by_key(|m| position_mm100(&m.slice));
+    members.dedup_by(|b, a| match (position_mm100(&a.slice), position_mm100(&b.slice)) {
         (Some(a), Some(b)) => b - a <= 1,
         _ => false,
     });
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_single_duplicate_is_no_time_series() {
+    fn a_single_duplicate_is_not_a_time_series() {
         let mut findings = Vec::new();
         let all: Vec<_> = [0.0, 1.0, 1.0, 2.0, 3.0].map(|z| member(z, 1)).into();
         assert_eq!(one_time_point(all, &mut findings).len(), 5);

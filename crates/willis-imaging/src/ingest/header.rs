@@ -1,7 +1,7 @@
-//! What one DICOM file says of itself: pixel layout, and per frame its place, scaling and time.
+//! Attributes of one DICOM file: pixel format, and position, rescaling and time of each frame.
 //!
-//! Classic files give one frame; enhanced files give many, through the shared and per-frame
-//! functional groups (PS3.3 C.7.6.16). Nothing is decided here: a missing value stays `None`.
+//! Classic files have one frame; enhanced files have many, described by the shared and per-frame
+//! functional groups (PS3.3 C.7.6.16). No value is guessed here: a missing one stays `None`.
 
 use dicom_core::{DicomValue, Tag};
 use dicom_dictionary_std::tags;
@@ -36,7 +36,7 @@ pub(super) struct PixelFormat {
     pub colour: Colour,
 }
 
-/// Photometric interpretation, as far as it matters for one brightness per voxel.
+/// Photometric interpretation, reduced to the cases that differ in conversion to grey.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Colour {
     Monochrome1,
@@ -46,16 +46,16 @@ pub(super) enum Colour {
     Unsupported,
 }
 
-/// Place, scaling and time of one frame.
+/// Position, rescaling and time of one frame.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Slice {
-    /// Frame within the file, from 0.
+    /// Index of the frame in its file, from 0.
     pub frame: usize,
     pub rows: usize,
     pub columns: usize,
     /// Centre of the first voxel, LPS mm.
     pub position: Option<[f64; 3]>,
-    /// Direction along a row, then along a column.
+    /// Unit vector along a row, then along a column.
     pub orientation: Option<[f64; 6]>,
     /// Distance between rows, then between columns, mm.
     pub pixel_spacing: Option<[f64; 2]>,
@@ -67,23 +67,23 @@ pub(super) struct Slice {
     pub time: TimeKeys,
 }
 
-/// Values that tell the members of a 4-D series apart, most telling first; hundredths where the tag
-/// is a decimal.
+/// Attributes that distinguish the volumes of a 4-D series, most significant first.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TimeKeys {
     pub image_type: String,
+    /// Hundredths of a millisecond.
     pub echo_time: Option<i64>,
     pub temporal_position: Option<i64>,
     pub stack: String,
     pub acquisition: Option<i64>,
 }
 
-/// Attributes for guessing the kind of series. Free text stays inside this module's callers and
-/// never enters a message.
+/// Attributes of the series and the patient. Free text serves only to guess the modality and never
+/// enters a message.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Hints {
     pub modality: String,
-    /// Description, protocol and sequence name, in lower case.
+    /// Series description, protocol name, sequence name and acquisition contrast, in lower case.
     pub text: String,
     pub scanning_sequence: String,
     pub contrast: bool,
@@ -95,14 +95,14 @@ pub(super) struct Hints {
     pub sex: Option<Sex>,
 }
 
-/// Why a file gives no instance.
+/// Why a file has no usable image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeaderError {
     #[error("its header cannot be parsed ({reason}); export the file again")]
     Parse { reason: String },
     #[error("it has no pixel data")]
     NoPixels,
-    #[error("its header lacks {name} or holds a senseless value")]
+    #[error("its header lacks {name} or has an invalid value of it")]
     Attribute { name: &'static str },
     #[error(
         "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
@@ -114,6 +114,9 @@ pub(super) enum HeaderError {
 
 impl Instance {
     /// Reads the header of a file.
+    ///
+    /// # Errors
+    /// [`HeaderError`] when it cannot be parsed, or does not describe usable pixel data.
     pub fn of(structure: &DicomStructure) -> Result<Self, HeaderError> {
         if structure.pixels == Pixels::Absent {
             return Err(HeaderError::NoPixels);
@@ -140,12 +143,13 @@ impl Instance {
 }
 
 impl PixelFormat {
-    /// Bytes of one uncompressed frame.
+    /// Size of an uncompressed frame, bytes.
     pub fn frame_bytes(&self) -> u64 {
         (self.rows * self.columns) as u64 * self.samples as u64 * self.bits_allocated as u64 / 8
     }
 }
 
+/// Parses a header.
 fn parse(header: &[u8], encoding: DataSetEncoding) -> Result<InMemDicomObject, HeaderError> {
     let syntax = match (encoding.explicit, encoding.big_endian) {
         (false, _) => entries::IMPLICIT_VR_LITTLE_ENDIAN.erased(),
@@ -157,6 +161,7 @@ fn parse(header: &[u8], encoding: DataSetEncoding) -> Result<InMemDicomObject, H
         .map_err(|e| HeaderError::Parse { reason: e.to_string() })
 }
 
+/// Pixel format from the header; floating-point pixel data determines its own depth.
 fn pixel_format(obj: &InMemDicomObject, pixels: &Pixels) -> Result<PixelFormat, HeaderError> {
     let count = |tag: Tag, name: &'static str, most: i64| {
         integer(obj, tag).filter(|&n| n > 0 && n <= most).map(|n| n as usize).ok_or(HeaderError::Attribute { name })
@@ -191,7 +196,7 @@ fn pixel_format(obj: &InMemDicomObject, pixels: &Pixels) -> Result<PixelFormat, 
     })
 }
 
-/// Frames, from the tag when the data can hold so many, else from the length of the data.
+/// Number of frames: from the header if the pixel data is large enough, else from its size.
 fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) -> Result<usize, HeaderError> {
     let declared = integer(obj, tags::NUMBER_OF_FRAMES).filter(|&n| n > 0).map(|n| n as u64);
     let (available, frame_bytes) = match pixels {
@@ -203,7 +208,7 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
     match declared {
         Some(n) if n <= held => Ok(n as usize),
         // Without a frame count, a compressed stream is one frame in any number of fragments,
-        // unless the header lists more.
+        // unless the header describes more frames.
         None if matches!(pixels, Pixels::Encapsulated { .. }) && held >= 1 => {
             let listed =
                 obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
@@ -217,7 +222,7 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
     }
 }
 
-/// The three places where an attribute of a frame may be, nearest first.
+/// The three data sets in which an attribute of a frame may be, most specific first.
 struct FunctionalGroups<'a> {
     own: Option<&'a InMemDicomObject>,
     shared: Option<&'a InMemDicomObject>,
@@ -225,12 +230,14 @@ struct FunctionalGroups<'a> {
 }
 
 impl FunctionalGroups<'_> {
+    /// The attribute from the functional group, or else from the top level.
     fn find<T>(&self, group: Tag, get: impl Fn(&InMemDicomObject) -> Option<T>) -> Option<T> {
         let inside = |set: Option<&InMemDicomObject>| set.and_then(|s| item(s, group)).and_then(&get);
         inside(self.own).or_else(|| inside(self.shared)).or_else(|| get(self.top))
     }
 }
 
+/// Position, rescaling and time of one frame.
 fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelFormat) -> Slice {
     let transformation = |tag| groups.find(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |s| number(s, tag));
     let content = |tag| groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| integer(s, tag));
@@ -248,8 +255,7 @@ fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelF
             Some(frame_type + "\\" + &text(s, tags::COMPLEX_IMAGE_COMPONENT).unwrap_or_default())
         })
         .or_else(|| text(groups.top, tags::IMAGE_TYPE));
-    // Multi-frame files without functional groups carry one position for all frames, which places
-    // only the first.
+    // A multi-frame file without functional groups has one position, that of its first frame.
     let position = match (groups.own, frames) {
         (None, 2..) => None,
         _ => groups.find(tags::PLANE_POSITION_SEQUENCE, |s| numbers::<3>(s, tags::IMAGE_POSITION_PATIENT)),
@@ -283,7 +289,7 @@ fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelF
     }
 }
 
-/// Two unit vectors at a right angle, or `None`; small rounding in the header is repaired.
+/// The two vectors normalised, or `None` unless they are nearly orthogonal unit vectors.
 fn orthonormal(v: [f64; 6]) -> Option<[f64; 6]> {
     let unit = |a: [f64; 3]| {
         let length = a.iter().map(|x| x * x).sum::<f64>().sqrt();
@@ -295,6 +301,7 @@ fn orthonormal(v: [f64; 6]) -> Option<[f64; 6]> {
     (cosine.abs() < 0.05).then(|| [row[0], row[1], row[2], column[0], column[1], column[2]])
 }
 
+/// Attributes of the series and the patient.
 fn hints(obj: &InMemDicomObject) -> Hints {
     let texts = [tags::SERIES_DESCRIPTION, tags::PROTOCOL_NAME, tags::SEQUENCE_NAME, tags::ACQUISITION_CONTRAST];
     let texts: Vec<String> = texts.iter().filter_map(|&tag| text(obj, tag)).collect();
@@ -316,7 +323,8 @@ fn hints(obj: &InMemDicomObject) -> Hints {
     }
 }
 
-/// Years of an age string such as `045Y`, `18M`, `003W` or `010D`; a bare number is years.
+/// Age in years from a string such as `045Y`, `18M`, `003W` or `010D`; a number without a unit is in
+/// years.
 pub(super) fn parse_age(age: &str) -> Option<f32> {
     let age = age.trim();
     let digits = age.trim_end_matches(|c: char| c.is_ascii_alphabetic());
@@ -331,10 +339,12 @@ pub(super) fn parse_age(age: &str) -> Option<f32> {
     (years <= 130.0).then_some(years)
 }
 
+/// First item of a sequence.
 fn item(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
     obj.get(tag)?.items()?.first()
 }
 
+/// An element that is not a sequence.
 fn primitive(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemElement> {
     obj.get(tag).filter(|e| matches!(e.value(), DicomValue::Primitive(_)))
 }
@@ -371,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn orientation_must_be_two_right_angled_unit_vectors() {
+    fn orientation_must_be_two_orthogonal_unit_vectors() {
         assert!(orthonormal([1.0, 0.0, 0.0, 0.0, 1.0, 0.0]).is_some());
         assert!(orthonormal([1.0, 0.0, 0.0, 1.0, 0.0, 0.0]).is_none());
         assert!(orthonormal([0.0; 6]).is_none());

@@ -1,40 +1,39 @@
-//! Which of the four kinds of series it is: from the header, else from the brightness of the
-//! voxels.
+//! Modality of a series: from the header, or else guessed from the brightness of the voxels.
 
 use willis_core::{Finding, Modality};
 
 use super::header::Hints;
 
-/// What a kind of series rests on.
+/// What a modality was determined from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Basis {
-    /// The user's or the header's word.
+    /// The configuration, or an unambiguous header.
     Stated,
-    /// Something that makes it likely.
+    /// A feature that makes it likely.
     Sign(&'static str),
-    /// How bright the voxels are.
+    /// The brightness of the voxels.
     Brightness,
 }
 
 impl Basis {
-    /// Says that the kind is a guess, when it is one.
+    /// The finding that the modality is a guess, if it is one.
     pub fn finding(self, modality: Modality) -> Option<Finding> {
         let basis = match self {
             Self::Stated => return None,
             Self::Sign(basis) => basis,
-            Self::Brightness => "the brightness of the voxels, which is unreliable; state it with --modality",
+            Self::Brightness => "the brightness of the voxels, which is unreliable; set it with --modality",
         };
         Some(Finding::warning("modality-guessed", format!("taken for {} from {basis}", modality.name())))
     }
 }
 
-/// Kind of series and what it rests on.
+/// Modality, and what it was determined from.
 pub(super) fn modality(hints: Option<&Hints>, voxels: &[f32]) -> (Modality, Basis) {
     hints.and_then(from_header).unwrap_or_else(|| from_voxels(voxels))
 }
 
-/// Kind by header: CT is CTA; MR by its words, then by contrast agent, then by echo and repetition
-/// time.
+/// Modality from the header: CT is CTA; MR is classified by the words of its description, then by
+/// contrast agent, then by echo and repetition time. `None` when these are missing.
 fn from_header(hints: &Hints) -> Option<(Modality, Basis)> {
     let stated = |modality| Some((modality, Basis::Stated));
     if hints.modality == "CT" {
@@ -73,11 +72,13 @@ fn from_header(hints: &Hints) -> Option<(Modality, Basis)> {
     })
 }
 
-/// Kind by brightness. CT has air near -1000. Where nearly everything has the lowest value, only
-/// bright arteries were left in. In a time-of-flight angiogram few voxels (arteries) are far
-/// brighter than all others; in T2 many (fluid, about 5 %) are brighter and none far more so; after
-/// contrast in T1 the bright tail is short. The limits are ours, set on synthetic series and two
-/// real angiograms.
+/// Modality guessed from the histogram.
+///
+/// CT has air near -1000. If nearly all voxels have the lowest value, the background was removed
+/// from an angiogram. In a time-of-flight angiogram a few voxels (arteries) are far brighter than
+/// all others. In T2 many voxels (fluid, about 5 %) are brighter, but none far brighter. In T1 after
+/// contrast the bright tail is short. The limits were set on synthetic series and two real
+/// angiograms.
 fn from_voxels(voxels: &[f32]) -> (Modality, Basis) {
     let stride = (voxels.len() / 200_000).max(1);
     let mut sample: Vec<f32> = voxels.iter().copied().step_by(stride).collect();
@@ -91,7 +92,7 @@ fn from_voxels(voxels: &[f32]) -> (Modality, Basis) {
     let (lowest, highest) = (quantile(&sample, 0.0), quantile(&sample, 1.0));
     let empty = sample.partition_point(|&v| v <= lowest);
     if highest > lowest && empty > sample.len() / 10 * 9 {
-        return (Modality::Mra, Basis::Sign("its background, which was taken out"));
+        return (Modality::Mra, Basis::Sign("its background, which was removed"));
     }
     let mean = sample.iter().map(|&v| f64::from(v)).sum::<f64>() / sample.len().max(1) as f64;
     let head = &sample[sample.partition_point(|&v| f64::from(v) <= mean)..];
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn header_words_decide() {
+    fn words_of_the_header_decide() {
         let mr = |text: &str| Hints { modality: "MR".into(), text: text.into(), ..Hints::default() };
         for (hints, expected) in [
             (Hints { modality: "CT".into(), ..Hints::default() }, Some(Modality::Cta)),
@@ -129,22 +130,21 @@ mod tests {
     }
 
     #[test]
-    fn voxels_decide_when_the_header_is_silent() {
-        let kind = |voxels: &[f32]| from_voxels(voxels).0;
+    fn voxels_decide_without_a_header() {
+        let guess = |voxels: &[f32]| from_voxels(voxels).0;
         let air = |n: usize, low: f32| vec![low; n];
         let ct = [air(500, -1000.0), vec![40.0; 500]].concat();
-        assert_eq!(kind(&ct), Modality::Cta);
+        assert_eq!(guess(&ct), Modality::Cta);
         let tof = [air(5000, 0.0), vec![100.0; 4980], vec![400.0; 20]].concat();
-        assert_eq!(kind(&tof), Modality::Mra);
+        assert_eq!(guess(&tof), Modality::Mra);
         let t2 = [air(5000, 0.0), vec![100.0; 4500], vec![300.0; 500]].concat();
-        assert_eq!(kind(&t2), Modality::T2);
-        // A crop at the circle of Willis: so many arteries that the brightest twentieth is made of
-        // them.
+        assert_eq!(guess(&t2), Modality::T2);
+        // In a crop around the circle of Willis the brightest 5 % are arteries.
         let tissue = (0..9750).map(|i| 60.0 + 0.009 * i as f32);
         let crop: Vec<f32> = tissue.chain((0..250).map(|i| 200.0 + 2.6 * i as f32)).collect();
-        assert_eq!(kind(&crop), Modality::Mra);
+        assert_eq!(guess(&crop), Modality::Mra);
         let background_removed = [air(9900, 0.0), (0..100).map(|i| 90.0 + i as f32).collect()].concat();
-        assert_eq!(kind(&background_removed), Modality::Mra);
-        assert_eq!(kind(&[]), Modality::T1Post);
+        assert_eq!(guess(&background_removed), Modality::Mra);
+        assert_eq!(guess(&[]), Modality::T1Post);
     }
 }

@@ -1,10 +1,14 @@
-//! RLE compressed frames (PS3.5 annex G). The decoder of dicom-rs panics on damaged streams and
-//! stops at 16 bits.
+//! Decoder of RLE compressed frames (PS3.5 annex G). The decoder of dicom-rs panics on damaged
+//! streams and supports at most 16 bits.
 
 use super::header::PixelFormat;
 
-/// Decodes the PackBits segments of one RLE frame (PS3.5 annex G): one segment per byte of a
-/// sample, highest first. The result holds plane after plane, little endian.
+/// Decodes one RLE frame into plane after plane of little-endian samples.
+///
+/// A frame has one PackBits segment per byte of a sample, most significant byte first.
+///
+/// # Errors
+/// The reason when the stream is damaged or does not match the pixel format.
 pub(super) fn decode(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, &'static str> {
     let pixels = format.rows * format.columns;
     let width = format.bits_allocated / 8;
@@ -16,7 +20,7 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, &'s
     if count != width * format.samples || count > 15 || width == 0 {
         return Err("RLE segments do not match the bit depth");
     }
-    // Two bytes stand for at most 128: what cannot be true is not allocated.
+    // Two bytes expand to at most 128, so an impossible size is refused before it is allocated.
     if stream.len().saturating_mul(64) < pixels * count {
         return Err("RLE frame is short");
     }
@@ -24,7 +28,7 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, &'s
     for segment in 0..count {
         let start = word(1 + segment)?;
         let end = if segment + 1 < count { word(2 + segment)? } else { stream.len() };
-        let packed = stream.get(start..end).ok_or("RLE segment lies outside the frame")?;
+        let packed = stream.get(start..end).ok_or("RLE segment is outside the frame")?;
         let (plane, byte) = (segment / width, width - 1 - segment % width);
         let targets = out[plane * pixels * width..(plane + 1) * pixels * width].iter_mut().skip(byte).step_by(width);
         if unpack_bits(packed, targets) < pixels {
@@ -34,7 +38,7 @@ pub(super) fn decode(stream: &[u8], format: &PixelFormat) -> Result<Vec<u8>, &'s
     Ok(out)
 }
 
-/// Writes unpacked bytes to the targets; returns how many were written.
+/// Writes unpacked bytes to the targets; returns the number written.
 fn unpack_bits<'a>(packed: &[u8], mut targets: impl Iterator<Item = &'a mut u8>) -> usize {
     let (mut at, mut written) = (0, 0);
     let mut put = |byte: u8| match targets.next() {
@@ -48,7 +52,7 @@ fn unpack_bits<'a>(packed: &[u8], mut targets: impl Iterator<Item = &'a mut u8>)
     while let Some(&control) = packed.get(at) {
         let control = control as usize;
         at += 1;
-        let going = match control {
+        let has_room = match control {
             0..=127 => {
                 let literal = &packed[at.min(packed.len())..(at + control + 1).min(packed.len())];
                 at += control + 1;
@@ -61,7 +65,7 @@ fn unpack_bits<'a>(packed: &[u8], mut targets: impl Iterator<Item = &'a mut u8>)
                 (0..257 - control).all(|_| put(byte))
             }
         };
-        if !going {
+        if !has_room {
             break;
         }
     }
@@ -74,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sixteen_bits() {
+    fn two_segments_make_sixteen_bits() {
         let format = PixelFormat {
             rows: 1,
             columns: 2,
@@ -85,7 +89,7 @@ mod tests {
             planar: false,
             colour: Colour::Monochrome2,
         };
-        // Two segments: high bytes 1 1, low bytes 2 3.
+        // High bytes 1 1, low bytes 2 3.
         let mut stream = vec![0u8; 64];
         stream[0] = 2;
         stream[4] = 64;

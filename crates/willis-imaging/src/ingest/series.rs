@@ -1,5 +1,5 @@
-//! From located files to a volume: headers in parallel, slices decoded in parallel straight into
-//! their place.
+//! From files to a volume: headers are read in parallel, and slices are decoded in parallel directly
+//! into the voxels of the volume.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,39 +10,42 @@ use willis_core::{Finding, Grid, Image, SeriesMeta, Shape, Volume};
 use super::config::IngestConfig;
 use super::decode::decode_frame;
 use super::error::IngestError;
-use super::geometry::{StackGeometry, place};
+use super::geometry::{StackGeometry, stack};
 use super::group::{SeriesSlice, choose_series, majority, members, one_time_point};
 use super::header::{Colour, Hints, Instance};
 use super::modality::{Basis, modality};
 use super::source::InputFile;
 use super::structure::DicomStructure;
 
-/// Reads all headers; sources that hold no image are dropped, with a finding. Sources and instances
-/// correspond.
+/// Reads all headers. Files without an image are left out, with a finding; the returned files and
+/// instances correspond.
+///
+/// # Errors
+/// `NoImages` when no file has an image.
 pub(super) fn read_headers(
     path: &Path,
-    sources: Vec<InputFile>,
+    inputs: Vec<InputFile>,
     config: &IngestConfig,
     findings: &mut Vec<Finding>,
 ) -> Result<(Vec<InputFile>, Vec<Instance>), IngestError> {
-    let files = sources.len();
-    let read: Vec<(InputFile, Result<Instance, String>)> = sources
+    let files = inputs.len();
+    let read: Vec<(InputFile, Result<Instance, String>)> = inputs
         .into_par_iter()
-        .map(|source| {
-            let instance = read_header(&source, config);
-            (source, instance)
+        .map(|input| {
+            let instance = read_header(&input, config);
+            (input, instance)
         })
         .collect();
     let mut first_failure = None;
     let mut usable = (Vec::new(), Vec::new());
-    for (source, result) in read {
+    for (input, result) in read {
         match result {
             Ok(instance) => {
-                usable.0.push(source);
+                usable.0.push(input);
                 usable.1.push(instance);
             }
             Err(reason) => {
-                first_failure.get_or_insert((source.name(), reason));
+                first_failure.get_or_insert((input.name(), reason));
             }
         }
     }
@@ -58,15 +61,18 @@ pub(super) fn read_headers(
     Ok(usable)
 }
 
-fn read_header(source: &InputFile, config: &IngestConfig) -> Result<Instance, String> {
-    let bytes = source.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
+fn read_header(input: &InputFile, config: &IngestConfig) -> Result<Instance, String> {
+    let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
     let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
     Instance::of(&structure).map_err(|e| e.to_string())
 }
 
-/// Picks a series, places its slices and decodes them.
+/// Selects a series, stacks its slices and decodes them.
+///
+/// # Errors
+/// when fewer than two slices remain, or the volume exceeds a limit.
 pub(super) fn read_volume(
-    sources: &[InputFile],
+    inputs: &[InputFile],
     instances: &[Instance],
     config: &IngestConfig,
     mut findings: Vec<Finding>,
@@ -74,42 +80,43 @@ pub(super) fn read_volume(
     let chosen = choose_series(instances, config.series_uid.as_deref(), &mut findings)?;
     let mut slices = majority(members(instances, &chosen), &mut findings);
     slices = one_time_point(slices, &mut findings);
-    let (mut image, placement) = loop {
+    let (mut image, geometry) = loop {
         if slices.len() < 2 {
             return Err(IngestError::TooFewSlices { usable: slices.len() });
         }
-        let geometry: Vec<_> = slices.iter().map(|m| m.slice.clone()).collect();
-        let placement = place(&geometry);
-        if placement.order.len() < 2 {
-            return Err(IngestError::TooFewSlices { usable: placement.order.len() });
+        let slices_only: Vec<_> = slices.iter().map(|m| m.slice.clone()).collect();
+        let geometry = stack(&slices_only);
+        if geometry.order.len() < 2 {
+            return Err(IngestError::TooFewSlices { usable: geometry.order.len() });
         }
-        check_size(&slices[0], &placement, config)?;
-        let ordered: Vec<&SeriesSlice> = placement.order.iter().map(|&i| &slices[i]).collect();
+        check_size(&slices[0], &geometry, config)?;
+        let ordered: Vec<&SeriesSlice> = geometry.order.iter().map(|&i| &slices[i]).collect();
         let mut voxels = vec![0f32; ordered.len() * ordered[0].slice.rows * ordered[0].slice.columns];
-        let failures = decode(sources, instances, &ordered, config, &mut voxels);
+        let failures = decode(inputs, instances, &ordered, config, &mut voxels);
         let Some((_, first)) = failures.iter().next() else {
-            break (volume_of(&slices[0], &placement, voxels), placement);
+            break (volume_of(&slices[0], &geometry, voxels), geometry);
         };
-        // A file that does not decode is a missing slice: place the others anew.
+        // A file that cannot be decoded is a missing slice: stack the others again.
         let message = format!("{} files could not be decoded and were left out; the first, {first}", failures.len());
         findings.push(Finding::warning("undecodable-files", message));
         let remaining: Vec<SeriesSlice> =
             slices.iter().filter(|m| !failures.contains_key(&m.instance)).cloned().collect();
         if remaining.len() < 2 {
             let (instance, reason) = failures.into_iter().next().expect("there is a failure");
-            return Err(all_failed(sources, instance, reason, slices.len()));
+            return Err(all_failed(inputs, instance, reason, slices.len()));
         }
         slices = remaining;
     };
-    findings.extend(placement.findings);
+    findings.extend(geometry.findings);
     let instance = &instances[slices[0].instance];
     repair_already_hu(&mut image.voxels, instance, &slices, &mut findings);
     report_colour(instance, &mut findings);
     Ok(finish(image, instance.series_uid.clone(), Some(&instance.hints), config, findings))
 }
 
-fn all_failed(sources: &[InputFile], instance: usize, reason: String, files: usize) -> IngestError {
-    let path = match &sources[instance] {
+/// The error when no slice could be decoded.
+fn all_failed(inputs: &[InputFile], instance: usize, reason: String, files: usize) -> IngestError {
+    let path = match &inputs[instance] {
         InputFile::OnDisk(path) => path.parent().map_or_else(Default::default, Path::to_path_buf),
         InputFile::Unpacked { .. } => "the archive".into(),
     };
@@ -120,8 +127,9 @@ fn all_failed(sources: &[InputFile], instance: usize, reason: String, files: usi
     IngestError::NoImages { path, files, first, reason }
 }
 
-fn check_size(member: &SeriesSlice, placement: &StackGeometry, config: &IngestConfig) -> Result<(), IngestError> {
-    let depth = placement.resample.as_ref().map_or(0, Vec::len).max(placement.order.len()) as u64;
+/// Checks the size of the volume before it is allocated.
+fn check_size(member: &SeriesSlice, geometry: &StackGeometry, config: &IngestConfig) -> Result<(), IngestError> {
+    let depth = geometry.resample.as_ref().map_or(0, Vec::len).max(geometry.order.len()) as u64;
     let voxels = (member.slice.rows as u64 * member.slice.columns as u64).saturating_mul(depth);
     if voxels > config.max_voxels {
         return Err(IngestError::TooManyVoxels { voxels, limit: config.max_voxels });
@@ -129,10 +137,10 @@ fn check_size(member: &SeriesSlice, placement: &StackGeometry, config: &IngestCo
     Ok(())
 }
 
-/// Decodes slices into consecutive planes of `voxels`; gives the first failure of each failing
-/// instance.
+/// Decodes slices into consecutive planes of `voxels`; returns the first failure of each instance
+/// that failed.
 fn decode(
-    sources: &[InputFile],
+    inputs: &[InputFile],
     instances: &[Instance],
     ordered: &[&SeriesSlice],
     config: &IngestConfig,
@@ -147,19 +155,20 @@ fn decode(
     by_file
         .into_par_iter()
         .filter_map(|(index, targets)| {
-            let failure = decode_file(&sources[index], &instances[index], targets, config).err()?;
-            Some((index, format!("{}: {failure}", sources[index].name())))
+            let failure = decode_file(&inputs[index], &instances[index], targets, config).err()?;
+            Some((index, format!("{}: {failure}", inputs[index].name())))
         })
         .collect()
 }
 
+/// Decodes slices of one file.
 fn decode_file(
-    source: &InputFile,
+    input: &InputFile,
     instance: &Instance,
     targets: Vec<(&SeriesSlice, &mut [f32])>,
     config: &IngestConfig,
 ) -> Result<(), String> {
-    let bytes = source.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
+    let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
     let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
     let frames = instance.slices.len();
     targets
@@ -171,23 +180,23 @@ fn decode_file(
         .map(|_| ())
 }
 
-/// The image on its grid, with missing slices interpolated.
-fn volume_of(member: &SeriesSlice, placement: &StackGeometry, voxels: Vec<f32>) -> Image<f32> {
+/// The volume on its grid, with missing slices interpolated.
+fn volume_of(member: &SeriesSlice, geometry: &StackGeometry, voxels: Vec<f32>) -> Image<f32> {
     let (rows, columns) = (member.slice.rows, member.slice.columns);
-    let voxels = match &placement.resample {
+    let voxels = match &geometry.resample {
         None => voxels,
-        Some(places) => interpolate(&voxels, rows * columns, places),
+        Some(positions) => interpolate(&voxels, rows * columns, positions),
     };
     let shape = Shape::new(voxels.len() / (rows * columns), rows, columns);
-    Image::new(Grid::new(shape, placement.affine), voxels)
+    Image::new(Grid::new(shape, geometry.affine), voxels)
 }
 
-/// Planes at fractional places between the given planes.
-fn interpolate(voxels: &[f32], plane: usize, places: &[f64]) -> Vec<f32> {
-    let mut out = vec![0f32; plane * places.len()];
-    out.par_chunks_exact_mut(plane).zip(places).for_each(|(target, &place)| {
-        let low = place.floor() as usize;
-        let weight = (place - low as f64) as f32;
+/// Planes at fractional indices, interpolated linearly between the given planes.
+fn interpolate(voxels: &[f32], plane: usize, positions: &[f64]) -> Vec<f32> {
+    let mut out = vec![0f32; plane * positions.len()];
+    out.par_chunks_exact_mut(plane).zip(positions).for_each(|(target, &position)| {
+        let low = position.floor() as usize;
+        let weight = (position - low as f64) as f32;
         let below = &voxels[low * plane..(low + 1) * plane];
         if weight == 0.0 {
             target.copy_from_slice(below);
@@ -201,8 +210,8 @@ fn interpolate(voxels: &[f32], plane: usize, places: &[f64]) -> Vec<f32> {
     out
 }
 
-/// Repairs values and fills in what is known: the user's word, else the header's, else (for the
-/// kind of series) a guess.
+/// Repairs values and adds the metadata: from the configuration, or else from the header, or else
+/// (for the modality) a guess.
 pub(super) fn finish(
     mut image: Image<f32>,
     uid: String,
@@ -226,7 +235,7 @@ pub(super) fn finish(
     Volume { image, meta, findings }
 }
 
-/// Replaces NaN and infinite voxels by the smallest finite one.
+/// Replaces NaN and infinite voxels by the lowest finite value.
 fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
     let bad = voxels.iter().filter(|v| !v.is_finite()).count();
     if bad == 0 {
@@ -236,14 +245,14 @@ fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
     voxels.iter_mut().filter(|v| !v.is_finite()).for_each(|v| *v = least);
     findings.push(Finding::warning(
         "not-finite",
-        format!("{bad} voxels were NaN or infinite and became the minimum {least}"),
+        format!("{bad} voxels were NaN or infinite and were set to the minimum {least}"),
     ));
 }
 
-/// Takes a wrong rescale intercept back when the stored values are surely HU already.
+/// Undoes the rescale intercept when the stored values are certainly HU already.
 ///
-/// Sure means: soft tissue (-100..150) holds at least 5 % of the stored values but less than a
-/// fifth of that after the intercept, and at least 5 % of the stored values are those of air.
+/// They are if more than 5 % of them are soft tissue (-100 to 150 HU), more than 5 % are air (-1100
+/// to -850 HU), and after the intercept less than a fifth as many are soft tissue.
 fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[SeriesSlice], findings: &mut Vec<Finding>) {
     let intercept = slices[0].slice.intercept;
     let uniform = slices.iter().all(|m| (m.slice.slope, m.slice.intercept) == (1.0, intercept));
@@ -265,13 +274,14 @@ fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[SeriesSl
     }
 }
 
+/// Reports the conversion of colour and inverted slices.
 fn report_colour(instance: &Instance, findings: &mut Vec<Finding>) {
     match instance.pixels.colour {
         Colour::Rgb | Colour::Ybr => {
             findings.push(Finding::warning("colour", "slices are in colour and were reduced to luminance"));
         }
         Colour::Monochrome1 => {
-            findings.push(Finding::info("inverted", "slices are stored inverted (MONOCHROME1) and were turned back"))
+            findings.push(Finding::info("inverted", "slices are stored inverted (MONOCHROME1) and were inverted back"))
         }
         Colour::Monochrome2 | Colour::Unsupported => {}
     }

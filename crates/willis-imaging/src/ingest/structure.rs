@@ -1,8 +1,9 @@
-//! Where the parts of one DICOM file lie: a walk over its elements that trusts no length.
+//! Structure of a DICOM file: a walk over its elements that locates the header and the pixel data,
+//! and trusts no length.
 //!
-//! The DICOM parser allocates whatever length a file declares and recurses as deep as its sequences
-//! go, so every file passes this walk first. Nothing is interpreted here except lengths; the pixel
-//! bytes are located, not decoded.
+//! The parser of dicom-rs allocates whatever length a file declares and recurses as deep as its
+//! sequences are nested, so every file is walked here first. Only lengths are interpreted; the pixel
+//! data is located, not decoded.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -12,14 +13,14 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{StandardDataDictionary, uids};
 
-/// Deepest nesting of sequences that is read; enhanced files use four levels.
+/// Maximum nesting depth of sequences; enhanced files use four levels.
 const MAX_DEPTH: usize = 24;
-/// Transfer syntax of explicit big endian: retired, but still found in archives.
+/// Explicit VR big endian: a retired transfer syntax that archives still contain.
 const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
-/// Value of an undefined length.
+/// Length field of an element of undefined length.
 const UNDEFINED: u32 = u32::MAX;
 
-/// Why a file cannot be walked.
+/// Why a file has no valid structure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StructureError {
@@ -40,36 +41,37 @@ pub enum StructureError {
         /// Bytes left.
         available: usize,
     },
-    /// Bytes that are no element.
+    /// Bytes that are not an element.
     #[error("no valid element at byte {offset}; the file is damaged")]
     Damaged {
         /// Offset in the data set.
         offset: usize,
     },
-    /// Sequences nested beyond reason.
+    /// Sequences nested too deeply.
     #[error("sequences are nested deeper than {MAX_DEPTH} levels; the file is damaged or hostile")]
     TooDeep,
-    /// A deflated data set that does not inflate, or to more than the limit.
+    /// A deflated data set that does not inflate, or inflates beyond the limit.
     #[error("the deflated data set is damaged or inflates beyond {limit} bytes")]
     Deflate {
-        /// Largest size accepted.
+        /// Maximum size, bytes.
         limit: u64,
     },
 }
 
-/// Byte order and whether elements carry their value representation.
+/// Encoding of the elements of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct DataSetEncoding {
+    /// Whether elements carry their value representation (VR).
     pub explicit: bool,
     pub big_endian: bool,
 }
 
-/// Where the pixel values are, as ranges of [`DicomStructure::dataset`].
+/// Location of the pixel data, as byte ranges of [`DicomStructure::dataset`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pixels {
     Absent,
-    /// Integers of the declared bit depth, in the data set's byte order; `words` tells whether they
-    /// were written as 16-bit units.
+    /// Integers of the declared bit depth, in the byte order of the data set. `words` is whether they
+    /// were written as 16-bit units (OW).
     Native {
         range: Range<usize>,
         words: bool,
@@ -79,28 +81,31 @@ pub(super) enum Pixels {
         range: Range<usize>,
         bytes: usize,
     },
-    /// Fragments of a compressed stream and the basic offset table.
+    /// Fragments of a compressed stream, and the basic offset table.
     Encapsulated {
         offsets: Vec<u32>,
         fragments: Vec<Range<usize>>,
     },
 }
 
-/// One file, taken apart.
+/// The parts of one file.
 #[derive(Debug)]
 pub(super) struct DicomStructure<'a> {
     /// Transfer syntax UID; empty when the file has no meta group.
     pub syntax: String,
     pub encoding: DataSetEncoding,
-    /// The data set without the meta group, inflated when it was deflated.
+    /// The data set without the meta group, after inflation.
     pub dataset: Cow<'a, [u8]>,
-    /// Bytes of the data set before the pixel data.
+    /// Size of the data set before the pixel data, bytes.
     pub header_len: usize,
     pub pixels: Pixels,
 }
 
 impl<'a> DicomStructure<'a> {
-    /// Takes a file apart. `inflate_limit` bounds the size of an inflated data set.
+    /// Walks a file. `inflate_limit` is the maximum size of an inflated data set, bytes.
+    ///
+    /// # Errors
+    /// [`StructureError`] when the file is not DICOM, truncated or damaged.
     pub fn of(file: &'a [u8], inflate_limit: u64) -> Result<Self, StructureError> {
         let start = meta_start(file).ok_or(StructureError::NotDicom)?;
         let (syntax, dataset_start) = meta_group(file, start)?;
@@ -118,7 +123,7 @@ impl<'a> DicomStructure<'a> {
             },
             big_endian: syntax == BIG_ENDIAN,
         };
-        // Some writers declare one representation and write the other; the walk finds out.
+        // Some writers declare explicit VR and write implicit, or the reverse: try both.
         let other = DataSetEncoding { explicit: !declared.explicit, big_endian: false };
         let (encoding, (header_len, pixels)) = match find_pixels(&dataset, declared) {
             Ok(found) => (declared, found),
@@ -130,19 +135,19 @@ impl<'a> DicomStructure<'a> {
         Ok(Self { syntax, encoding, dataset, header_len, pixels })
     }
 
-    /// The data set up to its pixel data.
+    /// The data set before its pixel data.
     pub fn header(&self) -> &[u8] {
         &self.dataset[..self.header_len]
     }
 }
 
-/// Whether the beginning of a file is that of a DICOM file, with or without its preamble.
+/// Whether the first bytes of a file are those of a DICOM file, with or without a preamble.
 pub(super) fn looks_like_dicom(head: &[u8]) -> bool {
     meta_start(head).is_some()
 }
 
-/// Offset of the first element: after the preamble, or zero when the file starts with a group 2 or
-/// group 8 element.
+/// Offset of the first element: after the preamble, or zero when the file starts with an element of
+/// group 2 or group 8. `None` for other files.
 fn meta_start(file: &[u8]) -> Option<usize> {
     if file.get(128..132) == Some(b"DICM") {
         return Some(132);
@@ -158,8 +163,8 @@ fn looks_explicit(dataset: &[u8]) -> bool {
     dataset.get(4..6).is_some_and(|vr| vr.iter().all(u8::is_ascii_uppercase))
 }
 
-/// Transfer syntax of the meta group (explicit, little endian) and the offset of the data set
-/// behind it.
+/// Transfer syntax from the meta group (always explicit little endian), and the offset of the data
+/// set after it.
 fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), StructureError> {
     let encoding = DataSetEncoding { explicit: true, big_endian: false };
     let (mut at, mut syntax) = (start, String::new());
@@ -178,6 +183,7 @@ fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), StructureErr
     Ok((syntax, at))
 }
 
+/// Inflates a deflated data set up to `limit` bytes.
 fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
     let mut dataset = Vec::new();
     let read = flate2::read::DeflateDecoder::new(body).take(limit + 1).read_to_end(&mut dataset);
@@ -187,7 +193,7 @@ fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
     }
 }
 
-/// Walks the top level up to the pixel data.
+/// Walks the top level up to the pixel data; returns the size of the header and the pixel data.
 fn find_pixels(data: &[u8], encoding: DataSetEncoding) -> Result<(usize, Pixels), StructureError> {
     let mut at = 0;
     while at + 8 <= data.len() {
@@ -199,7 +205,7 @@ fn find_pixels(data: &[u8], encoding: DataSetEncoding) -> Result<(usize, Pixels)
             Tag(0x7FE0, 0x0010) => {
                 Pixels::Native { range: element.value..element.end(data.len())?, words: element.vr != Some(*b"OB") }
             }
-            // Zeros that pad the file.
+            // Trailing zero padding.
             Tag(0, 0) if data[at..].iter().all(|&b| b == 0) => break,
             _ => {
                 at = skip(data, &element, data.len(), encoding, 0)?;
@@ -211,7 +217,7 @@ fn find_pixels(data: &[u8], encoding: DataSetEncoding) -> Result<(usize, Pixels)
     Ok((at.min(data.len()), Pixels::Absent))
 }
 
-/// Offset table and fragments of an encapsulated stream that starts at `at`.
+/// Basic offset table and fragments of an encapsulated stream that starts at `at`.
 fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding) -> Result<Pixels, StructureError> {
     let (mut at, mut items) = (at, Vec::new());
     while at + 8 <= data.len() {
@@ -230,7 +236,7 @@ fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding) -> Result<Pixels
     Ok(Pixels::Encapsulated { offsets, fragments: items })
 }
 
-/// Header of one element.
+/// Tag, value representation and length of an element, and where its value starts.
 struct ElementHeader {
     tag: Tag,
     vr: Option<[u8; 2]>,
@@ -269,7 +275,7 @@ impl ElementHeader {
         Ok(Self { tag, vr: Some(vr), length, offset: at, value })
     }
 
-    /// End of a value of defined length, checked against the bytes there are.
+    /// End of a value of defined length, checked against `limit`.
     fn end(&self, limit: usize) -> Result<usize, StructureError> {
         let available = limit.saturating_sub(self.value);
         if self.length as usize > available {
@@ -287,7 +293,7 @@ impl ElementHeader {
     }
 }
 
-/// Offset behind an element, after walking the sequences in it.
+/// Offset after an element; sequences in it are walked.
 fn skip(
     data: &[u8],
     element: &ElementHeader,
@@ -301,7 +307,7 @@ fn skip(
     if element.length != UNDEFINED && !element.is_sequence() {
         return element.end(end);
     }
-    // An undefined length outside SQ is a sequence of implicit elements (PS3.5 6.2.2).
+    // UN with undefined length is a sequence of implicit elements (PS3.5 6.2.2).
     let encoding = if element.vr == Some(*b"UN") { DataSetEncoding { explicit: false, ..encoding } } else { encoding };
     let limit = if element.length == UNDEFINED { end } else { element.end(end)? };
     let mut at = element.value;
@@ -316,6 +322,7 @@ fn skip(
     if element.length == UNDEFINED { Err(StructureError::Damaged { offset: element.offset }) } else { Ok(limit) }
 }
 
+/// Offset after a sequence item.
 fn skip_item(
     data: &[u8],
     item: &ElementHeader,
@@ -339,7 +346,7 @@ fn skip_item(
 mod tests {
     use super::*;
 
-    /// A file with a meta group for `syntax` and the given data set.
+    /// A file with the given transfer syntax and data set.
     fn file(syntax: &str, dataset: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0; 128];
         bytes.extend(b"DICM\x02\x00\x10\x00UI");
@@ -359,14 +366,14 @@ mod tests {
     }
 
     #[test]
-    fn declared_length_beyond_the_file_is_truncation() {
+    fn a_length_beyond_the_end_of_the_file_is_truncation() {
         let bytes = file("1.2.840.10008.1.2.1", b"\x10\x00\x10\x00UT\0\0\xff\xff\xff\x7fabc");
         let error = DicomStructure::of(&bytes, 100).unwrap_err();
         assert!(matches!(error, StructureError::Truncated { declared: 0x7fff_ffff, available: 3, .. }), "{error:?}");
     }
 
     #[test]
-    fn endless_nesting_is_refused() {
+    fn deep_nesting_is_refused() {
         let level = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff".repeat(2000);
         assert_eq!(DicomStructure::of(&file("1.2.840.10008.1.2.1", &level), 100).unwrap_err(), StructureError::TooDeep);
     }

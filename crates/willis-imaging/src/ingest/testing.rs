@@ -1,4 +1,4 @@
-//! Tiny DICOM files for tests.
+//! Small DICOM files for tests.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 
-/// Attributes of one single-frame CT slice of 3 rows and 4 columns; change what a test is about.
+/// Attributes of a single-frame CT slice of 3 rows and 4 columns.
 #[derive(Debug, Clone)]
 pub struct TestSlice {
     pub series: String,
@@ -22,7 +22,7 @@ pub struct TestSlice {
 }
 
 impl TestSlice {
-    /// Axial slice at a height; every voxel is `10 * number + column` before the intercept of 0.
+    /// An axial slice at height `z` whose voxels are `10 * number + column`.
     pub fn axial(number: i32, z: f64) -> Self {
         let values = (0..12).map(|i| (10 * number + i % 4) as i16).collect();
         Self {
@@ -39,7 +39,7 @@ impl TestSlice {
         }
     }
 
-    /// The data set, signed 16-bit.
+    /// The data set, with signed 16-bit pixels.
     pub fn object(&self) -> InMemDicomObject {
         let mut obj = InMemDicomObject::new_empty();
         put_text(&mut obj, tags::SOP_CLASS_UID, VR::UI, uids::CT_IMAGE_STORAGE);
@@ -79,17 +79,17 @@ impl TestSlice {
     }
 }
 
-/// Puts a text attribute.
+/// Adds a text attribute.
 pub fn put_text(obj: &mut InMemDicomObject, tag: Tag, vr: VR, text: &str) {
     obj.put(DataElement::new(tag, vr, PrimitiveValue::from(text)));
 }
 
-/// Puts an unsigned short.
+/// Adds an unsigned short.
 pub fn put_short(obj: &mut InMemDicomObject, tag: Tag, value: u16) {
     obj.put(DataElement::new(tag, VR::US, dicom_value!(U16, [value])));
 }
 
-/// Puts decimals, or nothing.
+/// Adds decimals, if there are any.
 pub fn put_decimals(obj: &mut InMemDicomObject, tag: Tag, values: Option<&[f64]>) {
     if let Some(values) = values {
         let text: Vec<String> = values.iter().map(f64::to_string).collect();
@@ -107,7 +107,7 @@ pub fn write_object(obj: InMemDicomObject, path: &Path) -> PathBuf {
     path.to_path_buf()
 }
 
-/// A folder with `n` axial slices 2 mm apart, file names in reverse order.
+/// A folder of `n` axial slices 2 mm apart, with file names in reverse order.
 pub fn axial_series(n: i32) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("temporary folder");
     for k in 0..n {

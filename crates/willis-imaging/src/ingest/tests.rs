@@ -1,4 +1,4 @@
-//! The stage as a whole: good series, odd series, bad input.
+//! The stage as a whole: valid series, irregular series, invalid input.
 
 use std::io::Write;
 use std::path::Path;
@@ -38,7 +38,7 @@ fn folder_becomes_a_volume() {
 }
 
 #[test]
-fn the_user_knows_better() {
+fn configured_values_override_the_header() {
     let config = IngestConfig {
         modality: Some(Modality::Mra),
         age_years: Some(50.0),
@@ -61,7 +61,7 @@ fn file_order_does_not_matter() {
     assert_eq!((a.image, a.findings), (b.image, b.findings));
 }
 
-/// The same anatomy, cut in other directions, must lie at the same points.
+/// The same anatomy, acquired in other orientations, is at the same world positions.
 #[test]
 fn oblique_sagittal_coronal_and_flipped_series_agree_in_space() {
     let brightness = |p: [f64; 3]| (p[0] + 2.0 * p[1] - p[2]).round();
@@ -76,7 +76,7 @@ fn oblique_sagittal_coronal_and_flipped_series_agree_in_space() {
     ];
     for o in orientations {
         let (row, column) = ([o[0], o[1], o[2]], [o[3], o[4], o[5]]);
-        // Steps along, against and askew to the normal.
+        // Steps along, against and oblique to the normal.
         for step in [[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, 0.2, 1.0]] {
             let folder = tempfile::tempdir().unwrap();
             let cross = [
@@ -171,7 +171,7 @@ fn only_other_files() {
 }
 
 #[test]
-fn content_beats_the_extension() {
+fn formats_are_recognised_by_content() {
     let folder = tempfile::tempdir().unwrap();
     let affine = Affine::axis_aligned(Spacing::isotropic(2.0), Point::new(0.0, 0.0, 0.0));
     let image = Image::new(Grid::new(Shape::new(2, 2, 2), affine), vec![1.0f32, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]);
@@ -197,7 +197,7 @@ fn content_beats_the_extension() {
 }
 
 #[test]
-fn truncated_file_is_left_out_and_its_slice_interpolated() {
+fn a_truncated_file_is_left_out_and_its_slice_interpolated() {
     let folder = axial_series(5);
     let file = folder.path().join("997");
     let bytes = std::fs::read(&file).unwrap();
@@ -226,7 +226,7 @@ fn two_series_in_one_folder() {
 }
 
 #[test]
-fn one_slice_is_no_volume() {
+fn one_slice_is_not_a_volume() {
     let folder = axial_series(1);
     for path in [folder.path().to_path_buf(), folder.path().join("999")] {
         let error = read(&path).unwrap_err();
@@ -255,7 +255,7 @@ fn colour_slices_become_luminance() {
 }
 
 #[test]
-fn not_a_number_voxels_become_the_minimum() {
+fn nan_voxels_become_the_minimum() {
     let folder = tempfile::tempdir().unwrap();
     for k in 0..3 {
         let mut obj = TestSlice::axial(k, f64::from(k)).object();
@@ -276,7 +276,7 @@ fn archive_names_are_never_paths() {
     let outside = tempfile::tempdir().unwrap();
     let inner = outside.path().join("inner");
     std::fs::create_dir(&inner).unwrap();
-    // No extension: content decides.
+    // Without an extension the format is recognised by content.
     let path = inner.join("series");
     let mut archive = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
     for entry in std::fs::read_dir(folder.path()).unwrap() {
@@ -296,7 +296,7 @@ fn archive_names_are_never_paths() {
 }
 
 #[test]
-fn limits_hold() {
+fn limits_are_enforced() {
     let folder = axial_series(4);
     let config = IngestConfig { max_voxels: 47, ..IngestConfig::default() };
     assert!(matches!(ingest(folder.path(), &config), Err(IngestError::TooManyVoxels { voxels: 48, limit: 47 })));
@@ -305,7 +305,7 @@ fn limits_hold() {
 }
 
 #[test]
-fn huge_declared_size_is_refused_without_allocating() {
+fn a_huge_declared_size_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     for k in 0..2 {
         let mut obj = TestSlice::axial(k, f64::from(k)).object();
@@ -330,8 +330,8 @@ fn stored_hounsfield_units_are_recognised() {
     assert_eq!(volume.image.voxels[..2], [-1000.0, 40.0]);
 }
 
-/// An enhanced file: one orientation and pixel measure for all frames, a position and a slope for
-/// each; two echoes.
+/// Writes an enhanced file of two echoes, with one orientation and pixel spacing for all frames, and
+/// a position and a slope for each.
 fn enhanced(path: &Path) {
     let mut obj = TestSlice::axial(1, 0.0).object();
     for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE]
@@ -378,20 +378,20 @@ fn enhanced(path: &Path) {
 }
 
 #[test]
-fn enhanced_multi_frame_file() {
+fn an_enhanced_multi_frame_file_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wrong-extension.nii");
     enhanced(&path);
     let volume = read(&path).unwrap();
     assert_eq!(codes(&volume), ["time-points"]);
-    // Normal of (P, -S) is -x: the slices run from the largest x down. First echo: frames 0, 2, 4.
+    // The normal of (P, -S) is -x, so slices are sorted by falling x. The first echo is frames 0, 2, 4.
     assert_eq!(volume.image.grid.affine.0, [[0.0, 0.0, -1.5, 3.0], [0.6, 0.0, 0.0, 3.0], [0.0, -0.7, 0.0, 4.0]]);
     let planes: Vec<f32> = volume.image.voxels.chunks(12).map(|p| p[5]).collect();
     assert_eq!(planes, [4.0 * 5.0 + 0.5, 2.0 * 3.0 + 0.5, 0.5]);
 }
 
 #[test]
-fn frame_count_from_the_length_of_the_data() {
+fn a_missing_frame_count_follows_from_the_size_of_the_data() {
     let folder = tempfile::tempdir().unwrap();
     let mut obj = TestSlice::axial(1, 0.0).object();
     let words: Vec<u16> = (0..36).map(|i| i / 12).collect();
@@ -403,7 +403,7 @@ fn frame_count_from_the_length_of_the_data() {
 }
 
 #[test]
-fn copies_of_files_change_nothing() {
+fn copies_of_files_are_ignored() {
     let folder = axial_series(4);
     let single = read(folder.path()).unwrap();
     std::fs::create_dir(folder.path().join("copy")).unwrap();
@@ -417,7 +417,7 @@ fn copies_of_files_change_nothing() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Damaged bytes give a volume or an error, nothing else.
+    /// Damaged bytes give a volume or an error, never a panic.
     #[test]
     fn damage_never_panics(changes in prop::collection::vec((0usize..4000, any::<u8>()), 1..6), keep in 0.0..2.0f64) {
         static GOOD: std::sync::OnceLock<Vec<u8>> = std::sync::OnceLock::new();
@@ -440,7 +440,7 @@ proptest! {
 }
 
 #[test]
-fn messages_name_no_patient() {
+fn messages_never_name_a_patient() {
     let folder = axial_series(5);
     std::fs::remove_file(folder.path().join("997")).unwrap();
     let volume = read(folder.path()).unwrap();

@@ -1,4 +1,4 @@
-//! Averages over blocks of voxels: what stands between a fine image and a coarse grid.
+//! Averages over blocks of voxels, computed before a fine image is resampled to a coarse grid.
 
 use rayon::prelude::*;
 use willis_core::{Grid, Image, Shape, VoxelPoint};
@@ -8,7 +8,7 @@ pub(super) fn mean(image: &Image<f32>, [bx, by, bz]: [usize; 3]) -> Image<f32> {
     let shape = image.grid.shape;
     let [bx, by, bz] = [bx.clamp(1, shape.x), by.clamp(1, shape.y), bz.clamp(1, shape.z)];
     let coarse = Shape::new(shape.z.div_ceil(bz), shape.y.div_ceil(by), shape.x.div_ceil(bx));
-    // A coarse voxel sits in the middle of its block.
+    // The centre of a coarse voxel is that of its block.
     let middle = |block: usize| (block as f64 - 1.0) / 2.0;
     let start = VoxelPoint::new(middle(bz), middle(by), middle(bx));
     let step = VoxelPoint::new(bz as f64, by as f64, bx as f64);
@@ -34,7 +34,7 @@ mod tests {
     use willis_core::{Affine, Point, Spacing};
 
     #[test]
-    fn blocks_by_hand() {
+    fn block_means() {
         let affine = Affine::axis_aligned(Spacing::new(3.0, 2.0, 1.0), Point::new(10.0, 20.0, 30.0));
         let image = Image::new(Grid::new(Shape::new(1, 2, 5), affine), (0..10).map(|v| v as f32).collect());
         let coarse = mean(&image, [2, 2, 4]);

@@ -1,8 +1,9 @@
-//! Images on other grids: interpolation through the patient's space, block averages, axis swaps.
+//! Resampling of images to other grids: interpolation in world space, block averages, permutation of
+//! axes.
 //!
-//! A position within half a voxel of an image is inside it and takes its border's value; everything
-//! else is outside, and so is everything for an image whose affine is singular. The bytes are the
-//! same at any number of threads.
+//! A position within half a voxel of an image is inside it and takes the value at the border; every
+//! other position is outside. Every position is outside an image whose affine is singular. Results
+//! do not depend on the number of threads.
 
 use std::borrow::Cow;
 
@@ -16,10 +17,9 @@ mod route;
 pub use canonical::canonical;
 use route::{AxisTaps, Route};
 
-/// Trilinear interpolation of an image at the voxels of a grid; `outside` where the image does not
-/// reach.
+/// Resamples an image to a grid by trilinear interpolation; voxels outside the image are `outside`.
 ///
-/// Detail finer than the grid aliases: see [`area`].
+/// Detail finer than the grid is aliased; see [`area`].
 pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     match Route::between(&image.grid, grid) {
         Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
@@ -49,8 +49,7 @@ pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     }
 }
 
-/// Value of the nearest voxel of an image at the voxels of a grid; `outside` where the image does
-/// not reach.
+/// Resamples an image to a grid by nearest neighbour; voxels outside the image are `outside`.
 pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
     match Route::between(&image.grid, grid) {
         Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
@@ -79,11 +78,11 @@ pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
     }
 }
 
-/// As [`linear`], with the image averaged over blocks of whole voxels first along every axis on
-/// which the grid is more than 1.5 times coarser.
+/// Resamples as [`linear`] does, after averaging the image over blocks of whole voxels along every
+/// axis on which the grid is more than 1.5 times coarser.
 pub fn area(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     let averaged = match route::steps(&image.grid, grid) {
-        // A step of more than a half up to the next whole number is averaged over that many voxels.
+        // The block is the step rounded to whole voxels.
         Some(steps) if steps.iter().any(|&s| s > 1.5) => {
             Cow::Owned(blocks::mean(image, steps.map(|s| s.round().max(1.0) as usize)))
         }
@@ -92,7 +91,7 @@ pub fn area(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     linear(&averaged, grid, outside)
 }
 
-/// An image computed row by row, slices in parallel; rows start out as `value`.
+/// Computes an image row by row, with slices in parallel; every voxel is initially `value`.
 fn fill<T: Copy + Send>(grid: &Grid, value: T, row: impl Fn(usize, usize, &mut [T]) + Sync) -> Image<T> {
     let mut image = Image::filled(*grid, value);
     let shape = grid.shape;
@@ -104,8 +103,8 @@ fn fill<T: Copy + Send>(grid: &Grid, value: T, row: impl Fn(usize, usize, &mut [
     image
 }
 
-/// One output row from four rows of the image, which start at `corners`: (z low, y low), (z low, y
-/// high), ...
+/// One output row from the four image rows that start at `corners`: (z low, y low), (z low, y high),
+/// (z high, y low), (z high, y high).
 fn aligned_row(voxels: &[f32], corners: [usize; 4], [wz, wy]: [f32; 2], x_taps: &AxisTaps, row: &mut [f32]) {
     for (value, x) in row[x_taps.start..].iter_mut().zip(&x_taps.taps) {
         let [a, b, c, d] = corners.map(|base| blend(voxels[base + x.low], voxels[base + x.high], x.weight));
@@ -113,7 +112,7 @@ fn aligned_row(voxels: &[f32], corners: [usize; 4], [wz, wy]: [f32; 2], x_taps: 
     }
 }
 
-/// `low` at weight 0, `high` at weight 1.
+/// Linear interpolation: `low` at weight 0, `high` at weight 1.
 fn blend(low: f32, high: f32, weight: f32) -> f32 {
     low + (high - low) * weight
 }

@@ -1,16 +1,16 @@
-//! The way from the voxels of one grid to those of another.
+//! The map from the voxels of a grid to positions in an image.
 
 use willis_core::{Affine, Grid, Point, VoxelPoint};
 
-/// Drift across the whole grid that still counts as aligned, in voxels of the image.
+/// Maximum drift across the whole grid of aligned axes, in voxels of the image.
 const ALIGNED_TOLERANCE: f64 = 1e-3;
-/// Positions this close to a voxel centre are on it, so that a grid's own voxels come back
-/// unchanged.
+/// Positions this close to a voxel centre are rounded to it, so that resampling an image to its own
+/// grid is the identity.
 const SNAP: f64 = 1e-5;
 
-/// How to visit an image from the voxels of another grid.
+/// How the voxels of a grid map to an image.
 pub(super) enum Route {
-    /// Every axis of the grid runs along one axis of the image: taps along z, y, x of the grid.
+    /// Every axis of the grid is parallel to one axis of the image: taps along z, y, x of the grid.
     Aligned([AxisTaps; 3]),
     /// Any other map.
     Oblique(VoxelMap),
@@ -21,11 +21,11 @@ pub(super) enum Route {
 pub(super) struct AxisTap {
     pub low: usize,
     pub high: usize,
-    /// Of `high`, from 0 up to but not including 1.
+    /// Weight of `high`, in [0, 1).
     pub weight: f32,
 }
 
-/// Taps along one axis of the grid: those inside the image, which are in one stretch.
+/// Taps along one axis of the grid. Those inside the image are contiguous.
 #[derive(Debug, PartialEq)]
 pub(super) struct AxisTaps {
     /// First grid position inside the image.
@@ -33,12 +33,13 @@ pub(super) struct AxisTaps {
     pub taps: Vec<AxisTap>,
 }
 
-/// Voxel `(x, y, z)` of a grid to voxel position `(x, y, z)` of an image.
+/// Affine map from a voxel `(x, y, z)` of a grid to a voxel position `(x, y, z)` of an image.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct VoxelMap([[f64; 4]; 3]);
 
 impl Route {
-    /// `None` when the image's affine is singular or either grid is empty.
+    /// The route from a grid to an image; `None` when the affine of the image is singular or either
+    /// grid is empty.
     pub fn between(image: &Grid, grid: &Grid) -> Option<Self> {
         if image.shape.is_empty() || grid.shape.is_empty() {
             return None;
@@ -58,15 +59,15 @@ impl Route {
     }
 }
 
-/// For each axis x, y, z of the image, the most voxels that one step on the grid moves along it;
-/// `None` when the image's affine is singular.
+/// For each axis x, y, z of the image, the largest number of voxels that one step on the grid moves
+/// along it; `None` when the affine of the image is singular.
 pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
     let VoxelMap(rows) = VoxelMap::between(image, grid)?;
     Some(rows.map(|row| row[..3].iter().fold(0.0, |most: f64, v| most.max(v.abs()))))
 }
 
-/// The voxels around a position on an axis with `side` voxels, `stride` apart in memory; `None`
-/// outside.
+/// The voxels around a position on an axis of `side` voxels, `stride` apart in memory; `None` outside
+/// the image.
 pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {
@@ -77,12 +78,12 @@ pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> 
     let low = position.floor();
     let weight = (position - low) as f32;
     let low = low as usize * stride;
-    // The voxel beyond is not touched when its weight is 0: it may be missing or not a number.
+    // At weight 0 `high` is `low`: the next voxel may be missing or NaN.
     Some(AxisTap { low, high: if weight > 0.0 { low + stride } else { low }, weight })
 }
 
 impl AxisTap {
-    /// Offset of the nearer voxel; of `high` when both are as near.
+    /// Offset of the nearer voxel, `high` on ties.
     pub fn nearest(&self) -> usize {
         if self.weight < 0.5 { self.low } else { self.high }
     }
@@ -111,7 +112,7 @@ impl VoxelMap {
         let Affine(m) = grid.affine;
         let origin = at(grid.affine.to_world(VoxelPoint::new(0.0, 0.0, 0.0)));
         let zero = at(Point::new(0.0, 0.0, 0.0));
-        // A step of the grid is a direction, so the image's origin drops out.
+        // A step is a direction, so the origin of the image is subtracted.
         let step = |j: usize| {
             let end = at(Point::new(m[0][j], m[1][j], m[2][j]));
             std::array::from_fn::<f64, 3, _>(|i| end[i] - zero[i])
@@ -126,7 +127,8 @@ impl VoxelMap {
         self.0.map(|r| r[0] * x as f64 + r[1] * y as f64 + r[2] * z as f64 + r[3])
     }
 
-    /// For each grid axis x, y, z the one image axis along which it runs, if all do.
+    /// For each grid axis x, y, z the image axis that it is parallel to; `None` unless all are parallel
+    /// to one.
     fn aligned_axes(&self, lengths: [usize; 3]) -> Option<[usize; 3]> {
         let drift = |i: usize, j: usize| (self.0[i][j] * lengths[j] as f64).abs();
         let main = |j: usize| (0..3).max_by(|&a, &b| drift(a, j).total_cmp(&drift(b, j))).expect("three axes");
@@ -142,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn taps_at_centres_between_and_beyond() {
+    fn taps_at_centres_between_them_and_outside() {
         let tap = |p| tap(p, 4, 10).map(|t| (t.low, t.high, t.weight));
         assert_eq!(tap(2.0), Some((20, 20, 0.0)));
         assert_eq!(tap(1.25), Some((10, 20, 0.25)));
@@ -154,8 +156,8 @@ mod tests {
     }
 
     #[test]
-    fn taps_against_the_axis() {
-        // Grid positions 0..5 lie at 4, 3, 2, 1, 0 of an axis with 4 voxels.
+    fn taps_along_a_reversed_axis() {
+        // Grid positions 0 to 4 map to 4, 3, 2, 1, 0 on an axis of 4 voxels.
         let taps = AxisTaps::new(-1.0, 4.0, 5, 4, 1);
         assert_eq!(taps.start, 1);
         assert_eq!(taps.taps.iter().map(AxisTap::nearest).collect::<Vec<_>>(), [3, 2, 1, 0]);

@@ -15,7 +15,7 @@ fn turned(grid: Grid, angle: f64) -> Grid {
     Grid { affine: Affine([mix(c, -s), mix(s, c), z]), ..grid }
 }
 
-/// An image whose value is a linear function of the place.
+/// An image whose value is a linear function of the position.
 fn ramp(grid: Grid) -> Image<f32> {
     let value = |i| {
         let p = grid.affine.to_world(VoxelPoint::from(grid.shape.index(i)));
@@ -25,7 +25,7 @@ fn ramp(grid: Grid) -> Image<f32> {
 }
 
 #[test]
-fn halfway_values_by_hand() {
+fn linear_and_nearest_values() {
     let image = Image::new(grid([1, 1, 3], 1.0), vec![0.0, 10.0, 30.0]);
     let affine = image.grid.affine.sub_grid(VoxelPoint::new(0.0, 0.0, -0.75), VoxelPoint::new(1.0, 1.0, 0.5));
     let fine = linear(&image, &Grid::new(Shape::new(1, 1, 8), affine), -1.0);
@@ -35,14 +35,14 @@ fn halfway_values_by_hand() {
 }
 
 #[test]
-fn averages_before_coarse_steps() {
+fn coarse_steps_are_averaged() {
     let image = Image::new(grid([1, 1, 6], 1.0), vec![0.0, 3.0, 6.0, 30.0, 33.0, 36.0]);
     let affine = image.grid.affine.sub_grid(VoxelPoint::new(0.0, 0.0, 1.0), VoxelPoint::new(1.0, 1.0, 3.0));
     assert_eq!(area(&image, &Grid::new(Shape::new(1, 1, 2), affine), 0.0).voxels, [3.0, 33.0]);
 }
 
 #[test]
-fn singular_images_are_outside_everything() {
+fn every_position_is_outside_a_singular_image() {
     let mut image = ramp(grid([2, 2, 2], 1.0));
     let target = image.grid;
     image.grid.affine = Affine([[0.0; 4]; 3]);
@@ -51,7 +51,7 @@ fn singular_images_are_outside_everything() {
 }
 
 #[test]
-fn a_missing_voxel_harms_only_those_that_use_it() {
+fn a_nan_voxel_affects_only_voxels_that_use_it() {
     let mut image = ramp(grid([3, 3, 3], 1.0));
     image.voxels[13] = f32::NAN;
     let same = linear(&image, &image.grid, 0.0);
@@ -83,13 +83,13 @@ proptest! {
         target.affine.0[1][3] = 9.0;
         let mut image = ramp(grid([9, 17, 19], 1.0));
         if swap {
-            // The same ramp, stored with other axes.
+            // The same ramp, stored with permuted axes.
             let affine = Affine([[0.0, 0.0, 1.0, -7.0], [0.0, -1.0, 0.0, 21.0], [1.0, 0.0, 0.0, 3.0]]);
             image = ramp(Grid::new(Shape::new(19, 17, 9), affine));
         }
         let expected = ramp(target);
-        // A grid turned so little that it counts as aligned is a thousandth of a voxel off, and the
-        // ramp rises by up to 5 a voxel.
+        // A grid that counts as aligned may be off by 0.001 voxels, and the ramp rises by up to 5 per
+        // voxel.
         let tolerance = if angle.abs() < 1e-3 { 5e-3 } else { 2e-4 };
         for (index, (a, b)) in linear(&image, &target, f32::NAN).voxels.iter().zip(&expected.voxels).enumerate() {
             prop_assert!((a - b).abs() < tolerance, "{:?}: {a} {b}", target.shape.index(index));
@@ -97,7 +97,7 @@ proptest! {
     }
 
     #[test]
-    fn canonical_keeps_every_place(
+    fn canonical_keeps_every_position(
         m in prop::array::uniform3(prop::array::uniform4(-2.0..2.0f64)),
         sides in prop::array::uniform3(1usize..6),
     ) {
@@ -117,7 +117,7 @@ proptest! {
     }
 
     #[test]
-    fn labels_are_taken_from_their_place(angle in -3.0..3.0f64, z in 0usize..3, y in 0usize..4, x in 0usize..5) {
+    fn labels_keep_their_position(angle in -3.0..3.0f64, z in 0usize..3, y in 0usize..4, x in 0usize..5) {
         let source = turned(grid([3, 4, 5], 1.0), angle);
         let mut labels = Image::filled(source, 0u8);
         let offset = source.shape.offset(Index::new(z, y, x));

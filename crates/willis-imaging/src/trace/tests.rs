@@ -10,7 +10,7 @@ fn torus(p: Point) -> bool {
 const CUBE: Shape = Shape::new(32, 32, 32);
 
 #[test]
-fn torus_with_tail_is_a_loop_and_a_branch() {
+fn a_torus_with_a_tail_is_a_loop_and_a_branch() {
     let tail = |p: Point| (p.y - 16.0).powi(2) + (p.z - 16.0).powi(2) <= 4.0 && p.x >= 25.0;
     let graph = graph_from_mask(&mask(CUBE, Spacing::isotropic(1.0), |p| torus(p) || tail(p)), &TraceConfig::default());
     let nodes: Vec<_> = graph.nodes.iter().map(|n| (n.at.point.xyz(), n.kind)).collect();
@@ -30,12 +30,12 @@ fn a_torus_is_a_ring() {
     );
     assert_eq!((graph.nodes.len(), graph.nodes[0].kind), (1, NodeKind::Ring));
     assert_eq!((graph.edges.len(), graph.edges[0].from, graph.edges[0].to), (1, 0, 0));
-    // 50 voxels, all steps within the slice: between a smooth circle of radius 9 and its staircase.
+    // Between a smooth circle of radius 4.5 mm and its staircase.
     assert!(graph.length_mm() > std::f64::consts::PI * 9.0 && graph.length_mm() < 36.0);
 }
 
 #[test]
-fn tubes_on_anisotropic_grids_have_their_radius_and_length() {
+fn tubes_on_anisotropic_grids_keep_radius_and_length() {
     for (spacing, radius) in [
         (Spacing::isotropic(0.5), 2.0),
         (Spacing::new(1.0, 0.4, 0.4), 2.0),
@@ -48,7 +48,7 @@ fn tubes_on_anisotropic_grids_have_their_radius_and_length() {
             graph_from_mask(&mask(shape, spacing, |p| from_segment(p, a, b) <= radius), &TraceConfig::default());
         assert_eq!((graph.nodes.len(), graph.edges.len()), (2, 1), "{spacing:?}");
         let edge = &graph.edges[0];
-        // Thinning takes about one radius, in voxels, off each end.
+        // Thinning shortens each end by about one radius, in voxels.
         let shortest = 30.0 + 2.0 * radius - 2.0 * (radius / spacing.x + 1.0) * spacing.z;
         assert!((shortest..30.0 + 2.0 * radius).contains(&edge.length_mm), "{spacing:?}: {}", edge.length_mm);
         let mut radii: Vec<f64> = edge.points.iter().map(|p| p.radius_mm).collect();
@@ -61,11 +61,11 @@ fn tubes_on_anisotropic_grids_have_their_radius_and_length() {
 }
 
 #[test]
-fn nothing_one_voxel_and_lost_blocks() {
+fn empty_masks_single_voxels_and_solid_blocks() {
     let config = TraceConfig { min_component_mm3: 0.0, ..TraceConfig::default() };
     let none = mask(CUBE, Spacing::isotropic(1.0), |_| false);
     assert_eq!(graph_from_mask(&none, &config), VesselGraph::default());
-    // A solid block of even size vanishes under thinning and comes back as a point.
+    // Thinning deletes a solid block of even size; it is restored as a point.
     for side in [1.0, 2.0, 4.0] {
         let block =
             mask(CUBE, Spacing::isotropic(1.0), |p| [p.x, p.y, p.z].iter().all(|v| (5.0..5.0 + side).contains(v)));
@@ -75,13 +75,13 @@ fn nothing_one_voxel_and_lost_blocks() {
     }
     let small = mask(CUBE, Spacing::isotropic(1.0), |p| p == Point::new(5.0, 5.0, 5.0));
     assert_eq!(graph_from_mask(&small, &TraceConfig::default()), VesselGraph::default());
-    // Foreground everywhere is bounded by the edge of the array.
+    // If every voxel is foreground, the border of the array bounds the radii.
     let full = graph_from_mask(&mask(Shape::new(5, 5, 9), Spacing::isotropic(1.0), |_| true), &config);
     assert!(full.points().all(|p| p.radius_mm.is_finite() && p.radius_mm > 0.0));
 }
 
 #[test]
-fn weak_voxels_need_a_sure_neighbour_and_nodes_get_sites() {
+fn weak_voxels_need_a_strong_voxel_and_nodes_get_sites() {
     let tube = |p: Point, y: f64| (p.y - y).powi(2) + (p.z - 8.0).powi(2) <= 4.0 && (4.0..=28.0).contains(&p.x);
     let shape = Shape::new(16, 32, 32);
     let spacing = Spacing::isotropic(1.0);
@@ -89,8 +89,8 @@ fn weak_voxels_need_a_sure_neighbour_and_nodes_get_sites() {
     let weak = mask(shape, spacing, |p| tube(p, 24.0));
     let mut vessel = strong.map(|&m| f32::from(m) * 0.4);
     vessel.voxels.iter_mut().zip(&weak.voxels).for_each(|(v, &m)| *v += f32::from(m) * 0.45);
-    let sure = shape.offset(Index::new(8, 8, 16));
-    vessel.voxels[sure] = 0.9;
+    let strong_voxel = shape.offset(Index::new(8, 8, 16));
+    vessel.voxels[strong_voxel] = 0.9;
     let site = strong.map(|&m| m * Site::LeftMca.mask_value());
     let map = map_of(vessel.clone(), vessel.map(|_| 0.0), site);
     let graph = trace(&map, &TraceConfig::default());
@@ -136,7 +136,7 @@ fn node_tables_describe_the_bulge() {
 }
 
 #[test]
-fn loops_and_parallel_branches_sample_to_a_simple_graph() {
+fn samples_of_loops_and_parallel_branches_form_a_simple_graph() {
     let at = |x: f64, y: f64| CentrelinePoint { point: Point::new(x, y, 0.0), radius_mm: 1.0 };
     let node = |x: f64| GraphNode { at: at(x, 0.0), kind: NodeKind::Junction, site: None };
     let edge = |from, to, points: Vec<CentrelinePoint>| GraphEdge { from, to, length_mm: length_mm(&points), points };
@@ -154,7 +154,7 @@ fn loops_and_parallel_branches_sample_to_a_simple_graph() {
     assert_eq!(pairs, [(0, 1), (0, 2), (1, 2), (1, 3), (1, 4), (3, 4)]);
     let total: f64 = samples.links.iter().map(|l| l.2).sum();
     assert!((total - graph.length_mm()).abs() < 1e-9);
-    // A quarter turn at the corner, seen from 2 mm before to 2 mm after it.
+    // A right angle, measured over chords of 2 mm: π/2 over 2 mm.
     let corner = VesselGraph {
         nodes: vec![node(0.0), node(1.0)],
         edges: vec![edge(0, 1, vec![at(0.0, 0.0), at(2.0, 0.0), at(2.0, 2.0)])],
@@ -166,8 +166,8 @@ fn loops_and_parallel_branches_sample_to_a_simple_graph() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// Whatever the mask: ends fit, lengths are sums of steps, radii are positive, every component
-    /// has a node.
+    /// For any mask, branches end at their nodes, lengths are sums of steps, radii are positive, and
+    /// every component has a node.
     #[test]
     fn graphs_are_sound(percent in 5u32..95, seed in any::<u32>(), spacing in prop::array::uniform3(0.3..2.0f64)) {
         let mut state = seed;
@@ -192,7 +192,7 @@ proptest! {
             let kind = match degree { 0 => NodeKind::Isolated, 1 => NodeKind::Tip, 2 => NodeKind::Ring, _ => NodeKind::Junction };
             prop_assert_eq!(node.kind, kind);
         }
-        // As many pieces as the mask has components.
+        // The graph has as many pieces as the mask has components.
         let mut piece: Vec<usize> = (0..graph.nodes.len()).collect();
         for _ in 0..graph.nodes.len() {
             for e in &graph.edges {
@@ -204,7 +204,7 @@ proptest! {
         let pieces = piece.iter().enumerate().filter(|(i, p)| i == *p).count();
         use willis_kernels::components::{Connectivity, label};
         let components = label(&image.voxels, [9, 10, 11], Connectivity::TwentySix).sizes.len();
-        // Filling a cavity may swallow a component inside it.
+        // A component inside a filled cavity disappears.
         prop_assert!(pieces <= components && (pieces == 0) == (components == 0), "{pieces} {components}");
         prop_assert_eq!(&graph, &graph_from_mask(&image, &config));
     }

@@ -1,5 +1,5 @@
-//! Deterministic algorithms on series: reading, harmonising, tracing, and detecting without learning.
-//! No tensors, no nets.
+//! Deterministic algorithms on series: reading, harmonising, tracing, and detecting without
+//! learning. No tensors, no nets.
 
 pub mod detect;
 pub mod harmonise;

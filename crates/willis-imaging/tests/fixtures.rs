@@ -57,7 +57,8 @@ fn a_real_label_map_is_read_with_its_position() {
     let labels = nifti::read(&fixture("synthseg_05_brain_stem.nii.gz")).unwrap();
     assert_eq!(labels.grid.shape.len(), 64 * 64 * 64);
     assert_eq!(labels.voxels.iter().map(|&v| v as i64).sum::<i64>(), 17_073_096);
-    // FreeSurfer label 16 is the brain stem; nibabel puts its centre at (-0.130, -26.548, -15.480) in RAS.
+    // FreeSurfer label 16 is the brain stem; nibabel puts its centre at (-0.130, -26.548, -15.480)
+    // in RAS.
     let (mut count, mut sum) = (0.0, [0.0; 3]);
     for (offset, _) in labels.voxels.iter().enumerate().filter(|(_, v)| **v == 16.0) {
         let point = labels.grid.affine.to_world(labels.grid.shape.index(offset).into());

@@ -26,7 +26,8 @@ pub struct BlobConfig {
     pub n_scales: usize,
     /// Peaks below this score are discarded; a perfect ball of contrast 1 scores 0.93.
     pub min_score: f32,
-    /// Minimum distance between two candidates, mm; the radius of the better one when that is larger.
+    /// Minimum distance between two candidates, mm; the radius of the better one when that is
+    /// larger.
     pub separation_mm: f64,
     /// Maximum number of candidates.
     pub max_candidates: usize,

@@ -14,7 +14,8 @@ pub struct ExcessConfig {
     pub step_mm: f64,
     /// Reach of the surroundings along the branches, mm.
     pub window_mm: f64,
-    /// Minimum distance between two candidates, mm; the radius of the better one when that is larger.
+    /// Minimum distance between two candidates, mm; the radius of the better one when that is
+    /// larger.
     pub separation_mm: f64,
     /// Maximum number of candidates.
     pub max_candidates: usize,
@@ -76,8 +77,8 @@ fn nearest_site(graph: &VesselGraph, point: Point) -> Option<Site> {
     named.min_by(|a, b| a.at.point.distance_mm(point).total_cmp(&b.at.point.distance_mm(point)))?.site
 }
 
-/// Distance to the wall of the nearest vessel whose centreline is outside the ball of the candidate,
-/// mm.
+/// Distance to the wall of the nearest vessel whose centreline is outside the ball of the
+/// candidate, mm.
 fn distance_outside(samples: &CentrelineSamples, centre: Point, radius_mm: f64) -> Option<f64> {
     let distances = samples.points.iter().map(|p| (p.point.distance_mm(centre), p.radius_mm));
     distances.filter(|(d, _)| *d > radius_mm).map(|(d, r)| (d - r).max(0.0)).min_by(f64::total_cmp)

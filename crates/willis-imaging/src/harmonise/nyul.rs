@@ -115,7 +115,8 @@ pub fn map_to(standard: &Standard, masked: impl IntoIterator<Item = f32>) -> Res
 }
 
 impl Standard {
-    /// Reads a standard scale: a `.npy` file of shape (2, 11), the scale followed by the percentiles.
+    /// Reads a standard scale: a `.npy` file of shape (2, 11), the scale followed by the
+    /// percentiles.
     ///
     /// # Errors
     /// [`NyulError::File`] when the file is missing, damaged or of another shape, or its values do
@@ -162,8 +163,8 @@ pub struct PiecewiseLinear {
 }
 
 impl PiecewiseLinear {
-    /// The function through pairs whose `from` never falls. Pairs of equal `from` become one knot at
-    /// the mean of their `to`; `None` when fewer than two knots are left.
+    /// The function through pairs whose `from` never falls. Pairs of equal `from` become one knot
+    /// at the mean of their `to`; `None` when fewer than two knots are left.
     fn through(from: &[f64], to: &[f64]) -> Option<Self> {
         let pairs: Vec<(f64, f64)> = from.iter().copied().zip(to.iter().copied()).collect();
         let mean = |tied: &[(f64, f64)]| tied.iter().map(|p| p.1).sum::<f64>() / tied.len() as f64;

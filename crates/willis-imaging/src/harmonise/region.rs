@@ -40,7 +40,7 @@ pub struct BoxSize {
 }
 
 impl Default for RoiConfig {
-    /// The circle of Willis lies 80 to 110 mm below the top of the head and a little in front of
+    /// The circle of Willis is 80 to 110 mm below the top of the head and slightly anterior to
     /// its middle.
     fn default() -> Self {
         Self { crop: Switch::On, size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 }, below_vertex_mm: 45.0 }

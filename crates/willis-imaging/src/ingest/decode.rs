@@ -1,7 +1,8 @@
 //! From pixel data to one grey value per voxel.
 //!
-//! Native pixels are read here and RLE in `rle`. JPEG and JPEG 2000 streams are decoded by dicom-rs,
-//! one frame at a time and behind a panic barrier, because its decoders panic on damaged streams.
+//! Native pixels are read here and RLE in `rle`. JPEG and JPEG 2000 streams are decoded by
+//! dicom-rs, one frame at a time and behind a panic barrier, because its decoders panic on damaged
+//! streams.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -23,8 +23,8 @@ pub(super) struct StackGeometry {
     pub order: Vec<usize>,
     /// Affine of the volume: voxel `(x, y, z)` to LPS mm.
     pub affine: Affine,
-    /// Where slices are missing or unevenly spaced: for each slice of the volume the fractional index
-    /// into `order` at which it is interpolated. `None` when the slices are used as they are.
+    /// Where slices are missing or unevenly spaced: for each slice of the volume the fractional
+    /// index into `order` at which it is interpolated. `None` when the slices are used as they are.
     pub resample: Option<Vec<f64>>,
     /// Irregularities and guesses.
     pub findings: Vec<Finding>,
@@ -33,11 +33,11 @@ pub(super) struct StackGeometry {
 /// Stacks slices of the same size, spacing and orientation.
 ///
 /// Slices are sorted along their normal `row x column`, so the axes of the volume are right-handed.
-/// The slice step is the vector from the first position to the last, divided by the number of steps,
-/// so a tilted gantry gives an exactly sheared grid. Of several slices at one position the first is
-/// kept. A gap that is a multiple of the median gap means missing slices; these and other uneven
-/// gaps are interpolated linearly onto an even grid. Gaps of more than 5.5 median gaps divide the
-/// stack, and its longest part is kept.
+/// The slice step is the vector from the first position to the last, divided by the number of
+/// steps, so a tilted gantry gives an exactly sheared grid. Of several slices at one position the
+/// first is kept. A gap that is a multiple of the median gap means missing slices; these and other
+/// uneven gaps are interpolated linearly onto an even grid. Gaps of more than 5.5 median gaps
+/// divide the stack, and its longest part is kept.
 pub(super) fn stack(slices: &[Slice]) -> StackGeometry {
     let mut findings = Vec::new();
     let first = &slices[0];
@@ -105,8 +105,8 @@ fn sorted_stack(slices: &[Slice], normal: [f64; 3], findings: &mut Vec<Finding>)
     stack
 }
 
-/// Slices at multiples of the slice spacing, in order of instance number; the spacing is guessed when
-/// the header has none.
+/// Slices at multiples of the slice spacing, in order of instance number; the spacing is guessed
+/// when the header has none.
 fn by_number(slices: &[Slice], origin: [f64; 3], normal: [f64; 3], findings: &mut Vec<Finding>) -> Vec<StackedSlice> {
     let step = slices.iter().find_map(|s| s.slice_step_mm).unwrap_or_else(|| {
         let mm = (GUESSED_HEIGHT_MM / slices.len() as f64).clamp(0.4, 5.0);

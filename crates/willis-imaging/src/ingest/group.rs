@@ -45,8 +45,8 @@ fn canonical_order(a: &Instance, b: &Instance) -> std::cmp::Ordering {
     })
 }
 
-/// Instances of the requested series, or else of the one with the most slices; CT and MR come before
-/// other modalities.
+/// Instances of the requested series, or else of the one with the most slices; CT and MR come
+/// before other modalities.
 pub(super) fn choose_series(
     instances: &[Instance],
     wanted: Option<&str>,
@@ -124,10 +124,10 @@ fn same_geometry(a: &Slice, b: &Slice) -> bool {
 /// first of equals.
 ///
 /// A series is 4-D when it has at least 1.5 slices per position. Its volumes are distinguished by
-/// image type, echo time, temporal position, stack and acquisition number, in this order; a key that
-/// would leave more than a tenth of the positions empty is ignored. Magnitude images come before
-/// phase, real and imaginary images and field maps. If several slices at a position remain, the
-/// first is taken.
+/// image type, echo time, temporal position, stack and acquisition number, in this order; a key
+/// that would leave more than a tenth of the positions empty is ignored. Magnitude images come
+/// before phase, real and imaginary images and field maps. If several slices at a position remain,
+/// the first is taken.
 pub(super) fn one_time_point(members: Vec<SeriesSlice>, findings: &mut Vec<Finding>) -> Vec<SeriesSlice> {
     let total = members.len();
     let positions = distinct_positions(&members);

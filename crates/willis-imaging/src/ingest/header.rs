@@ -323,8 +323,8 @@ fn hints(obj: &InMemDicomObject) -> Hints {
     }
 }
 
-/// Age in years from a string such as `045Y`, `18M`, `003W` or `010D`; a number without a unit is in
-/// years.
+/// Age in years from a string such as `045Y`, `18M`, `003W` or `010D`; a number without a unit is
+/// in years.
 pub(super) fn parse_age(age: &str) -> Option<f32> {
     let age = age.trim();
     let digits = age.trim_end_matches(|c: char| c.is_ascii_alphabetic());

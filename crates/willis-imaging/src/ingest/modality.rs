@@ -76,8 +76,8 @@ fn from_header(hints: &Hints) -> Option<(Modality, Basis)> {
 ///
 /// CT has air near -1000. If nearly all voxels have the lowest value, the background was removed
 /// from an angiogram. In a time-of-flight angiogram a few voxels (arteries) are far brighter than
-/// all others. In T2 many voxels (fluid, about 5 %) are brighter, but none far brighter. In T1 after
-/// contrast the bright tail is short. The limits were set on synthetic series and two real
+/// all others. In T2 many voxels (fluid, about 5 %) are brighter, but none far brighter. In T1
+/// after contrast the bright tail is short. The limits were set on synthetic series and two real
 /// angiograms.
 fn from_voxels(voxels: &[f32]) -> (Modality, Basis) {
     let stride = (voxels.len() / 200_000).max(1);

@@ -144,8 +144,8 @@ fn series_of_six_vendors_match_their_reference() {
         let volume = ingest(&folder.path().join(series), &IngestConfig::default()).unwrap();
         let reference = nifti::read(&folder.path().join(format!("{series}_ground_truth.nii.gz"))).unwrap();
         let difference = largest_difference(&volume, &reference, 1.0);
-        // Enhanced Philips files have a fractional slope, and the reference rounds to f32 at another
-        // step.
+        // Enhanced Philips files have a fractional slope, and the reference rounds to f32 at
+        // another step.
         assert!(difference <= 5e-4, "{series}: {difference}");
         assert!(volume.findings.iter().all(|f| f.code == "modality-guessed"), "{series}: {:?}", volume.findings);
     }

@@ -1,5 +1,5 @@
-//! From files to a volume: headers are read in parallel, and slices are decoded in parallel directly
-//! into the voxels of the volume.
+//! From files to a volume: headers are read in parallel, and slices are decoded in parallel
+//! directly into the voxels of the volume.
 
 use std::collections::BTreeMap;
 use std::path::Path;

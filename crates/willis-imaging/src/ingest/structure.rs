@@ -2,8 +2,8 @@
 //! and trusts no length.
 //!
 //! The parser of dicom-rs allocates whatever length a file declares and recurses as deep as its
-//! sequences are nested, so every file is walked here first. Only lengths are interpreted; the pixel
-//! data is located, not decoded.
+//! sequences are nested, so every file is walked here first. Only lengths are interpreted; the
+//! pixel data is located, not decoded.
 
 use std::borrow::Cow;
 use std::io::Read;
@@ -70,8 +70,8 @@ pub(super) struct DataSetEncoding {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Pixels {
     Absent,
-    /// Integers of the declared bit depth, in the byte order of the data set. `words` is whether they
-    /// were written as 16-bit units (OW).
+    /// Integers of the declared bit depth, in the byte order of the data set. `words` is whether
+    /// they were written as 16-bit units (OW).
     Native {
         range: Range<usize>,
         words: bool,

@@ -330,8 +330,8 @@ fn stored_hounsfield_units_are_recognised() {
     assert_eq!(volume.image.voxels[..2], [-1000.0, 40.0]);
 }
 
-/// Writes an enhanced file of two echoes, with one orientation and pixel spacing for all frames, and
-/// a position and a slope for each.
+/// Writes an enhanced file of two echoes, with one orientation and pixel spacing for all frames,
+/// and a position and a slope for each.
 fn enhanced(path: &Path) {
     let mut obj = TestSlice::axial(1, 0.0).object();
     for tag in [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING, tags::RESCALE_SLOPE]
@@ -384,7 +384,8 @@ fn an_enhanced_multi_frame_file_is_read() {
     enhanced(&path);
     let volume = read(&path).unwrap();
     assert_eq!(codes(&volume), ["time-points"]);
-    // The normal of (P, -S) is -x, so slices are sorted by falling x. The first echo is frames 0, 2, 4.
+    // The normal of (P, -S) is -x, so slices are sorted by falling x. The first echo is frames 0,
+    // 2, 4.
     assert_eq!(volume.image.grid.affine.0, [[0.0, 0.0, -1.5, 3.0], [0.6, 0.0, 0.0, 3.0], [0.0, -0.7, 0.0, 4.0]]);
     let planes: Vec<f32> = volume.image.voxels.chunks(12).map(|p| p[5]).collect();
     assert_eq!(planes, [4.0 * 5.0 + 0.5, 2.0 * 3.0 + 0.5, 0.5]);

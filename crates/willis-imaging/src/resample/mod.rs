@@ -1,5 +1,5 @@
-//! Resampling of images to other grids: interpolation in world space, block averages, permutation of
-//! axes.
+//! Resampling of images to other grids: interpolation in world space, block averages, permutation
+//! of axes.
 //!
 //! A position within half a voxel of an image is inside it and takes the value at the border; every
 //! other position is outside. Every position is outside an image whose affine is singular. Results
@@ -103,8 +103,8 @@ fn fill<T: Copy + Send>(grid: &Grid, value: T, row: impl Fn(usize, usize, &mut [
     image
 }
 
-/// One output row from the four image rows that start at `corners`: (z low, y low), (z low, y high),
-/// (z high, y low), (z high, y high).
+/// One output row from the four image rows that start at `corners`: (z low, y low), (z low, y
+/// high), (z high, y low), (z high, y high).
 fn aligned_row(voxels: &[f32], corners: [usize; 4], [wz, wy]: [f32; 2], x_taps: &AxisTaps, row: &mut [f32]) {
     for (value, x) in row[x_taps.start..].iter_mut().zip(&x_taps.taps) {
         let [a, b, c, d] = corners.map(|base| blend(voxels[base + x.low], voxels[base + x.high], x.weight));

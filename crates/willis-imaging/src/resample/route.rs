@@ -66,8 +66,8 @@ pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
     Some(rows.map(|row| row[..3].iter().fold(0.0, |most: f64, v| most.max(v.abs()))))
 }
 
-/// The voxels around a position on an axis of `side` voxels, `stride` apart in memory; `None` outside
-/// the image.
+/// The voxels around a position on an axis of `side` voxels, `stride` apart in memory; `None`
+/// outside the image.
 pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {
@@ -127,8 +127,8 @@ impl VoxelMap {
         self.0.map(|r| r[0] * x as f64 + r[1] * y as f64 + r[2] * z as f64 + r[3])
     }
 
-    /// For each grid axis x, y, z the image axis that it is parallel to; `None` unless all are parallel
-    /// to one.
+    /// For each grid axis x, y, z the image axis that it is parallel to; `None` unless all are
+    /// parallel to one.
     fn aligned_axes(&self, lengths: [usize; 3]) -> Option<[usize; 3]> {
         let drift = |i: usize, j: usize| (self.0[i][j] * lengths[j] as f64).abs();
         let main = |j: usize| (0..3).max_by(|&a, &b| drift(a, j).total_cmp(&drift(b, j))).expect("three axes");

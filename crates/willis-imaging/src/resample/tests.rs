@@ -88,8 +88,8 @@ proptest! {
             image = ramp(Grid::new(Shape::new(19, 17, 9), affine));
         }
         let expected = ramp(target);
-        // A grid that counts as aligned may be off by 0.001 voxels, and the ramp rises by up to 5 per
-        // voxel.
+        // A grid that counts as aligned may be off by 0.001 voxels, and the ramp rises by up to 5
+        // per voxel.
         let tolerance = if angle.abs() < 1e-3 { 5e-3 } else { 2e-4 };
         for (index, (a, b)) in linear(&image, &target, f32::NAN).voxels.iter().zip(&expected.voxels).enumerate() {
             prop_assert!((a - b).abs() < tolerance, "{:?}: {a} {b}", target.shape.index(index));

@@ -41,7 +41,8 @@ pub const EDGE_FEATURES: [&str; 6] =
 /// Reach of the `radius_excess_window` feature along the branches, mm.
 const WINDOW_MM: f64 = 20.0;
 
-/// Maximum radius of a ball in which features are measured, mm; it bounds the cost of a wrong radius.
+/// Maximum radius of a ball in which features are measured, mm; it bounds the cost of a wrong
+/// radius.
 const MAX_BALL_MM: f64 = 10.0;
 
 /// The node table of a graph: centrelines resampled every `config.node_step_mm`, with features

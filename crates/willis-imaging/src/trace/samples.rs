@@ -46,8 +46,8 @@ impl<'a> Curve<'a> {
         }
     }
 
-    /// Curvature (turn in rad per mm) at an arc length, from the chords over the `reach_mm` before and
-    /// after it; 0 where the branch is too short for chords of half that reach.
+    /// Curvature (turn in rad per mm) at an arc length, from the chords over the `reach_mm` before
+    /// and after it; 0 where the branch is too short for chords of half that reach.
     pub fn curvature_per_mm(&self, s: f64, reach_mm: f64) -> f64 {
         let length = self.length_mm();
         let reach = reach_mm.min(length / 2.0);
@@ -84,7 +84,8 @@ pub(crate) fn direction(a: Point, b: Point) -> Option<[f64; 3]> {
 pub(crate) struct SampleLocation {
     /// Kind of the graph node at the sample; `None` for an inner sample of a branch.
     pub kind: Option<NodeKind>,
-    /// Branch and arc length on it, mm. A node takes its longest branch; `None` for an isolated node.
+    /// Branch and arc length on it, mm. A node takes its longest branch; `None` for an isolated
+    /// node.
     pub branch: Option<(usize, f64)>,
 }
 
@@ -94,8 +95,8 @@ pub(crate) struct CentrelineSamples<'a> {
     pub curves: Vec<Curve<'a>>,
     pub points: Vec<CentrelinePoint>,
     pub locations: Vec<SampleLocation>,
-    /// Pairs of neighbouring samples along a branch with the arc length between them, mm. The samples
-    /// form a simple graph: no pair occurs twice, and none joins a sample to itself.
+    /// Pairs of neighbouring samples along a branch with the arc length between them, mm. The
+    /// samples form a simple graph: no pair occurs twice, and none joins a sample to itself.
     pub links: Vec<(usize, usize, f64)>,
     neighbours: Vec<Vec<(usize, f64)>>,
 }
@@ -116,7 +117,8 @@ impl<'a> CentrelineSamples<'a> {
                     locations[node].branch = Some((branch, s));
                 }
             }
-            // For a simple graph a loop needs two inner samples, and a short parallel branch needs one.
+            // For a simple graph a loop needs two inner samples, and a short parallel branch needs
+            // one.
             let pair = (edge.from.min(edge.to), edge.from.max(edge.to));
             let mut steps = ((length / step_mm).round() as usize).max(if edge.from == edge.to { 3 } else { 1 });
             if steps == 1 && !joined.insert(pair) {
@@ -148,8 +150,8 @@ impl<'a> CentrelineSamples<'a> {
         self.reached([start], limit_mm)
     }
 
-    /// Distance of every sample to the nearest junction along the branches, mm; `None` where none can
-    /// be reached.
+    /// Distance of every sample to the nearest junction along the branches, mm; `None` where none
+    /// can be reached.
     pub fn distance_to_junction_mm(&self) -> Vec<Option<f64>> {
         let junctions = (0..self.points.len()).filter(|&i| self.locations[i].kind == Some(NodeKind::Junction));
         let mut distances = vec![None; self.points.len()];
@@ -159,16 +161,16 @@ impl<'a> CentrelineSamples<'a> {
         distances
     }
 
-    /// Radius of a sample over the median radius of its branch farther than three radii away; `None`
-    /// on short branches.
+    /// Radius of a sample over the median radius of its branch farther than three radii away;
+    /// `None` on short branches.
     pub fn branch_excess(&self, i: usize) -> Option<f64> {
         let (branch, s) = self.locations[i].branch?;
         let radius = self.points[i].radius_mm;
         self.curves[branch].median_radius_beyond(s, 3.0 * radius).map(|reference| radius / reference)
     }
 
-    /// Radius of a sample over the median radius of the samples from three radii to `window_mm` away
-    /// along any branch; `None` with fewer than three of them.
+    /// Radius of a sample over the median radius of the samples from three radii to `window_mm`
+    /// away along any branch; `None` with fewer than three of them.
     pub fn window_excess(&self, i: usize, window_mm: f64) -> Option<f64> {
         let radius = self.points[i].radius_mm;
         let ring = self.within(i, window_mm).into_iter().filter(|(_, d)| *d > 3.0 * radius);

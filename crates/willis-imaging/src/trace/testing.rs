@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use willis_core::{Affine, Grid, HarmonisedVolume, Image, Point, SeriesMeta, Shape, Spacing, VesselMap, Volume};
 
-/// A mask of the points in mm that are `inside`, on an axis-aligned grid whose first voxel is at the
-/// origin.
+/// A mask of the points in mm that are `inside`, on an axis-aligned grid whose first voxel is at
+/// the origin.
 pub fn mask(shape: Shape, spacing: Spacing, inside: impl Fn(Point) -> bool) -> Image<u8> {
     let grid = Grid::new(shape, Affine::axis_aligned(spacing, Point::new(0.0, 0.0, 0.0)));
     let at = |i: usize| u8::from(inside(grid.affine.to_world(shape.index(i).into())));
@@ -30,8 +30,8 @@ pub fn map_of(vessel: Image<f32>, aneurysm: Image<f32>, site: Image<u8>) -> Vess
     VesselMap { vessel, aneurysm, site, source: Arc::new(source) }
 }
 
-/// Mask and map of a straight tube of radius 2 mm along x, with a side branch and a ball of radius 4
-/// mm at (45, 16, 10).
+/// Mask and map of a straight tube of radius 2 mm along x, with a side branch and a ball of radius
+/// 4 mm at (45, 16, 10).
 pub fn bulge() -> (Image<u8>, VesselMap) {
     let (a, b) = (Point::new(6.0, 16.0, 10.0), Point::new(74.0, 16.0, 10.0));
     let (c, d) = (Point::new(20.0, 16.0, 10.0), Point::new(20.0, 40.0, 10.0));

@@ -166,8 +166,8 @@ fn samples_of_loops_and_parallel_branches_form_a_simple_graph() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(40))]
-    /// For any mask, branches end at their nodes, lengths are sums of steps, radii are positive, and
-    /// every component has a node.
+    /// For any mask, branches end at their nodes, lengths are sums of steps, radii are positive,
+    /// and every component has a node.
     #[test]
     fn graphs_are_sound(percent in 5u32..95, seed in any::<u32>(), spacing in prop::array::uniform3(0.3..2.0f64)) {
         let mut state = seed;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use willis_core::files::nifti;
 use willis_core::{Index, Modality, Point, Sex, Shape, VoxelPoint};
-use willis_imaging::ingest::{IngestConfig, ingest, series_in};
+use willis_imaging::ingest::{IngestConfig, ingest};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -44,12 +44,6 @@ fn transfer_syntaxes_give_the_same_voxels() {
         assert_eq!(volume.image.voxels, whole.image.voxels[..2 * 128 * 128], "{syntax}");
         assert_eq!(volume.findings, whole.findings, "{syntax}");
     }
-}
-
-#[test]
-fn a_real_series_is_listed() {
-    let listed = series_in(&fixture("t1_inflow")).unwrap();
-    assert_eq!((listed.len(), listed[0].modality.as_str(), listed[0].files, listed[0].slices), (1, "MR", 6, 6));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::path::Path;
 use willis_core::files::{FileError, Malformed, npy};
 
 /// Percentiles of the landmarks.
-pub const PERCENTILES: [f64; 11] = [1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0];
+const PERCENTILES: [f64; 11] = [1.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 99.0];
 
 /// Why an image cannot be fitted or standardised.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ pub struct Standard {
 ///
 /// Percentile `q` of `n` sorted values is at position `q/100·(n−1)`, interpolated linearly between
 /// neighbours.
-pub fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11]) -> Option<[f64; 11]> {
+fn landmarks(values: impl IntoIterator<Item = f32>, percentiles: &[f64; 11]) -> Option<[f64; 11]> {
     let mut values: Vec<f32> = values.into_iter().filter(|v| v.is_finite()).collect();
     let last = values.len().checked_sub(1)?;
     let positions = percentiles.map(|q| (q / 100.0 * last as f64).clamp(0.0, last as f64));

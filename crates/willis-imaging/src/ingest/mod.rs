@@ -25,26 +25,12 @@ mod structure;
 use std::fs::metadata;
 use std::path::Path;
 
-use serde::{Deserialize, Serialize};
 use willis_core::files::{hash, mha, nifti};
 use willis_core::{Finding, Volume};
 
 pub use config::IngestConfig;
 pub use error::IngestError;
 use source::{FileFormat, InputFile};
-
-/// One series of an input.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SeriesListing {
-    /// Series instance UID; empty when the files have none.
-    pub uid: String,
-    /// DICOM modality (`CT`, `MR`); empty when missing.
-    pub modality: String,
-    /// Number of files.
-    pub files: usize,
-    /// Number of slices, counting the frames of multi-frame files.
-    pub slices: usize,
-}
 
 /// Reads a series from a DICOM folder (with its subfolders), a `.zip` archive of one, or a `.dcm`,
 /// `.nii`, `.nii.gz` or `.mha` file.
@@ -63,30 +49,6 @@ pub fn ingest(path: &Path, config: &IngestConfig) -> Result<Volume, IngestError>
     };
     let (files, instances) = series::read_headers(path, files, config, &mut findings)?;
     series::read_volume(&files, &instances, config, findings)
-}
-
-/// Lists the series of a DICOM folder, archive or file, most slices first.
-///
-/// # Errors
-/// Those of [`ingest`] that concern headers; NIfTI and MetaImage files hold no series and are
-/// `UnknownFormat`.
-pub fn series_in(path: &Path) -> Result<Vec<SeriesListing>, IngestError> {
-    let config = IngestConfig::default();
-    let Input::Dicom(files, mut findings) = open(path, &config)? else {
-        return Err(IngestError::UnknownFormat { path: path.into(), hint: ": it holds one image, not a DICOM series" });
-    };
-    let (_, instances) = series::read_headers(path, files, &config, &mut findings)?;
-    let mut listings: Vec<SeriesListing> = group::by_series(&instances)
-        .into_iter()
-        .map(|(uid, members)| SeriesListing {
-            uid: uid.to_owned(),
-            modality: members.first().map(|&i| instances[i].hints.modality.clone()).unwrap_or_default(),
-            files: members.len(),
-            slices: members.iter().map(|&i| instances[i].slices.len()).sum(),
-        })
-        .collect();
-    listings.sort_by(|a, b| b.slices.cmp(&a.slices).then_with(|| a.uid.cmp(&b.uid)));
-    Ok(listings)
 }
 
 /// An input whose format is known.

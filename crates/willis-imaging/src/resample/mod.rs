@@ -1,5 +1,4 @@
-//! Resampling of images to other grids: interpolation in world space, block averages, permutation
-//! of axes.
+//! Resampling of images to other grids: interpolation in world space and block averages.
 //!
 //! A position within half a voxel of an image is inside it and takes the value at the border; every
 //! other position is outside. Every position is outside an image whose affine is singular. Results
@@ -11,16 +10,12 @@ use rayon::prelude::*;
 use willis_core::{Grid, Image};
 
 mod blocks;
-mod canonical;
 mod route;
 
-pub use canonical::canonical;
 use route::{AxisTaps, Route};
 
 /// Resamples an image to a grid by trilinear interpolation; voxels outside the image are `outside`.
-///
-/// Detail finer than the grid is aliased; see [`area`].
-pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
+fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     match Route::between(&image.grid, grid) {
         Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
             if let (Some(z), Some(y)) = (z_taps.get(z), y_taps.get(y)) {
@@ -78,8 +73,10 @@ pub fn nearest(image: &Image<u8>, grid: &Grid, outside: u8) -> Image<u8> {
     }
 }
 
-/// Resamples as [`linear`] does, after averaging the image over blocks of whole voxels along every
-/// axis on which the grid is more than 1.5 times coarser.
+/// Resamples an image to a grid by trilinear interpolation; voxels outside the image are `outside`.
+///
+/// To avoid aliasing, the image is first averaged over blocks of whole voxels along every axis on
+/// which the grid is more than 1.5 times coarser.
 pub fn area(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     let averaged = match route::steps(&image.grid, grid) {
         // The block is the step rounded to whole voxels.

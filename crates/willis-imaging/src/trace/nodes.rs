@@ -10,7 +10,7 @@ use super::config::TraceConfig;
 use super::samples::{CentrelineSamples, direction};
 
 /// Names of the node features, in order. All values are finite and of order one.
-pub const NODE_FEATURES: [&str; 20] = [
+const NODE_FEATURES: [&str; 20] = [
     "radius_mm",
     "radius_excess_branch",
     "radius_excess_window",
@@ -35,7 +35,7 @@ pub const NODE_FEATURES: [&str; 20] = [
 
 /// Names of the edge features, in order. The direction is a unit vector in LPS from source to
 /// target; the ratio is target over source.
-pub const EDGE_FEATURES: [&str; 6] =
+const EDGE_FEATURES: [&str; 6] =
     ["length_mm", "log_radius_ratio", "direction_x", "direction_y", "direction_z", "vessel_probability"];
 
 /// Reach of the `radius_excess_window` feature along the branches, mm.

@@ -183,6 +183,33 @@ fn kill_after(args: &[&str], wait: Duration) -> bool {
 }
 
 #[test]
+fn a_column_of_one_class_is_not_available_and_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let (cohort, table) = (folder.path().join("cohort"), folder.path().join("predictions.csv"));
+    synthesise(&cohort, 2, 3);
+    let truth = fs::read_to_string(cohort.join("train.csv")).unwrap();
+    let columns: Vec<&str> = willis_core::anatomy::column_names().collect();
+    let mut predictions = format!("SeriesInstanceUID,{}\n", columns.join(","));
+    for row in truth.lines().skip(1) {
+        predictions += &format!("{}{}\n", row.split(',').next().unwrap(), ",0.25".repeat(columns.len()));
+    }
+    fs::write(&table, predictions).unwrap();
+    let evaluate = |format: &str| {
+        let output = willis(&["evaluate", "--data", path(&cohort), "--predictions", path(&table), "--format", format]);
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    let report = evaluate("text");
+    let row = report.lines().find(|line| line.contains("AUC Aneurysm Present ")).unwrap();
+    assert!(row.contains("n/a") && row.contains("one class only; 0 positive"), "{row}");
+    let json: serde_json::Value = serde_json::from_str(&evaluate("json")).unwrap();
+    assert_eq!(json["auc"]["Aneurysm Present"], serde_json::Value::Null);
+    let figures = json["figures"].as_array().unwrap();
+    let figure = figures.iter().find(|figure| figure["id"] == "auc_aneurysm_present").unwrap();
+    assert_eq!(figure["undefined"], "one class only");
+}
+
+#[test]
 fn a_killed_synthesis_goes_on_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
@@ -227,7 +254,7 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     fs::write(&config, TINY_TRAINING).unwrap();
     let args = |run: &'static str| {
         let run = folder.path().join(run);
-        ["train", "segment", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2", "--fold", "1"]
+        ["train", "segment", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2"]
             .into_iter()
             .chain(["--config", path(&config), "--quiet"])
             .map(String::from)
@@ -289,7 +316,7 @@ fn a_pre_trained_encoder_starts_a_training() {
     assert!(text(&refused.stderr).contains("another method or backbone"), "{}", text(&refused.stderr));
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
     let train = |arguments: &[&str], run: &Path, encoder: &Path| {
-        let folds = ["--folds", "2", "--fold", "1", "--encoder", path(encoder)];
+        let folds = ["--folds", "2", "--encoder", path(encoder)];
         command(&["train"]).args(arguments).args(folds).args(common(run)).output().unwrap()
     };
     let backbone_of = |backbone: &str| at(&["spark", backbone].concat()).join("backbone.safetensors");

@@ -246,6 +246,21 @@ mod tests {
         Cli::parser().debug_assert();
     }
 
+    /// The default used to be fold 4, whatever the number of folds.
+    #[test]
+    fn the_left_out_fold_is_the_last_one_by_default() {
+        for (options, left_out) in
+            [(&[][..], 4), (&["--folds", "2"], 1), (&["--folds", "1"], 0), (&["--folds", "2", "--fold", "0"], 0)]
+        {
+            let arguments = ["willis", "train", "segment", "--data", "d", "-o", "r"];
+            let matches = Cli::parser().get_matches_from(arguments.iter().chain(options));
+            let Command::Train(TrainCommand::Segment(args)) = Cli::from_arg_matches(&matches).unwrap().command else {
+                panic!("train segment was parsed as another command");
+            };
+            assert_eq!(args.train.folds.left_out(), left_out, "{options:?}");
+        }
+    }
+
     #[test]
     fn every_help_opens_with_one_sentence_and_examples() {
         let commands = commands();

@@ -21,7 +21,7 @@ use crate::config::Config;
 use crate::line::candidates;
 use crate::models::{self, EXAMINE};
 use crate::progress::Progress;
-use crate::scoreboard::{Figure, Scores};
+use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// Trains and prints how the net does.
 pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
@@ -66,7 +66,7 @@ pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
         bar.inc(1);
     }
     bar.finish_and_clear();
-    scores(&answers).report(&args.train.output)
+    scoreboard(&answers).report(&args.train.output)
 }
 
 /// The configured recipe with the arguments laid over it.
@@ -124,33 +124,35 @@ impl Answers {
     }
 }
 
-/// How the classifier does on all of them.
-fn scores(answers: &[Answers]) -> Scores {
-    let figure = |figure: &(dyn Fn(&[&Answers]) -> Option<f64> + Sync)| {
-        Figure::of(answers.len(), |series| figure(&series.iter().map(|&i| &answers[i]).collect::<Vec<_>>()))
+/// Figures over all left-out series.
+fn scoreboard(answers: &[Answers]) -> Scoreboard {
+    let mut board = Scoreboard::new(answers.len(), TRAINING_SAMPLES);
+    let candidates = |metric: fn(&[f64], &[bool]) -> Result<f64, Undefined>| {
+        move |sample: &[usize]| {
+            let probabilities: Vec<f64> = sample.iter().flat_map(|&i| &answers[i].probabilities).copied().collect();
+            let is_lesion: Vec<bool> = sample.iter().flat_map(|&i| &answers[i].is_lesion).copied().collect();
+            metric(&probabilities, &is_lesion)
+        }
     };
-    let candidates = |figure: fn(&[f64], &[bool]) -> Result<f64, Undefined>, series: &[&Answers]| {
-        let probabilities: Vec<f64> = series.iter().flat_map(|a| &a.probabilities).copied().collect();
-        let is_lesion: Vec<bool> = series.iter().flat_map(|a| &a.is_lesion).copied().collect();
-        figure(&probabilities, &is_lesion).ok()
-    };
-    let site = |series: &[&Answers]| {
-        let right: Vec<bool> = series.iter().flat_map(|a| &a.site_is_right).copied().collect();
-        (!right.is_empty()).then(|| right.iter().filter(|&&right| right).count() as f64 / right.len() as f64)
-    };
-    let recall =
-        |k, series: &[&Answers]| recall_at(&series.iter().map(|a| a.detected.clone()).collect::<Vec<_>>(), k).ok();
-    let count = |of: fn(&Answers) -> usize| Figure::fact(answers.iter().map(of).sum::<usize>() as f64);
-    let figures = vec![
-        ("candidate_auc", figure(&|series| candidates(auroc, series))),
-        ("candidate_average_precision", figure(&|series| candidates(average_precision, series))),
-        ("site_accuracy", figure(&site)),
-        ("lesion_recall_at_1", figure(&|series| recall(1, series))),
-        ("lesion_recall_at_5", figure(&|series| recall(5, series))),
-        ("candidates", count(|a| a.is_lesion.len())),
-        ("candidates_in_a_lesion", count(|a| a.is_lesion.iter().filter(|&&is| is).count())),
-    ];
-    Scores::new(answers.len(), figures)
+    board.add("candidate_auc", "AUC over candidates", "", candidates(auroc));
+    board.add("candidate_average_precision", "average precision over candidates", "", candidates(average_precision));
+    board.add("site_accuracy", "site accuracy", "candidates in a lesion", |sample| {
+        let right: Vec<bool> = sample.iter().flat_map(|&i| &answers[i].site_is_right).copied().collect();
+        if right.is_empty() {
+            return Err(Undefined::NoPositives);
+        }
+        Ok(right.iter().filter(|&&right| right).count() as f64 / right.len() as f64)
+    });
+    for k in [1, 5] {
+        board.add(format!("lesion_recall_at_{k}"), format!("lesion recall at {k}"), "", move |sample| {
+            recall_at(&sample.iter().map(|&i| answers[i].detected.clone()).collect::<Vec<_>>(), k)
+        });
+    }
+    let count = |of: fn(&Answers) -> usize| answers.iter().map(of).sum::<usize>() as f64;
+    board.add_constant("candidates", "candidates", count(|a| a.is_lesion.len()));
+    let in_a_lesion = count(|a| a.is_lesion.iter().filter(|&&is| is).count());
+    board.add_constant("candidates_in_a_lesion", "candidates in a lesion", in_a_lesion);
+    board
 }
 
 fn most_probable(sites: [f32; SITE_COUNT]) -> Option<Site> {

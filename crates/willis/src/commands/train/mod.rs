@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, ensure};
 use indicatif::ProgressBar;
 use willis_core::SITE_COUNT;
+use willis_core::anatomy::ANEURYSM_PRESENT;
 use willis_core::cohort;
 use willis_core::files::atomic::write_atomically;
 use willis_imaging::trace::{nodes::node_table, trace};
@@ -28,7 +29,7 @@ use crate::config::Config;
 use crate::line::candidates;
 use crate::models::{self, PROPOSE, STACK};
 use crate::progress::Progress;
-use crate::scoreboard::Figure;
+use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// Nodes and candidates within this distance of a sac belong to the lesion, mm.
 const MARGIN_MM: f64 = 1.0;
@@ -157,35 +158,32 @@ fn stack(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result
     }
     let bytes = fitted.model.to_json()?;
     write_atomically(&args.output.join(STACK), |file| file.write_all(&bytes))?;
-    print_out_of_fold(&cases, &fitted, &detected);
-    Ok(())
+    out_of_fold(&cases, &fitted, &detected).report(&args.output)
 }
 
-/// How the stack does on the series it was fitted on, each predicted by the fold that left it out;
-/// with 95 % intervals.
-fn print_out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) {
-    let line = |name: &str, figure: &(dyn Fn(&[usize]) -> Option<f64> + Sync)| {
-        Figure::of(cases.len(), figure).print(name);
-    };
+/// Figures of the stack on the series it was fitted on, each predicted by the fold that left it out.
+fn out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) -> Scoreboard {
+    let mut board = Scoreboard::new(cases.len(), TRAINING_SAMPLES);
     let labels: Vec<[bool; COLUMN_COUNT]> =
         cases.iter().map(|c| std::array::from_fn(|i| *c.sites.get(i).unwrap_or(&c.present))).collect();
-    let scored = |rows: &[[f64; COLUMN_COUNT]], sample: &[usize]| {
-        let pick = |i: &usize| (rows[*i], labels[*i]);
-        let (rows, labels): (Vec<_>, Vec<_>) = sample.iter().map(pick).unzip();
+    let score = |rows: &[[f64; COLUMN_COUNT]], sample: &[usize]| {
+        let (rows, labels): (Vec<_>, Vec<_>) = sample.iter().map(|&i| (rows[i], labels[i])).unzip();
         challenge_score(&rows, &labels)
     };
-    println!("{} left-out series, out of fold, with 95 % intervals:", cases.len());
-    for (name, rows) in [
-        ("stack", &fitted.out_of_fold),
-        ("boosted trees alone", &fitted.out_of_fold_boosted),
-        ("logistic regression alone", &fitted.out_of_fold_logistic),
+    for (id, name, rows) in [
+        ("stack", "stack", &fitted.out_of_fold),
+        ("boosted", "boosted trees alone", &fitted.out_of_fold_boosted),
+        ("logistic", "logistic regression alone", &fitted.out_of_fold_logistic),
     ] {
-        line(&format!("{name}: score of the defined columns"), &|sample| scored(rows, sample).score_of_defined.ok());
-        line(&format!("{name}: AUC of aneurysm present"), &|sample| scored(rows, sample).auc[SITE_COUNT].ok());
+        let label = format!("{name}: challenge score of the defined columns");
+        board.add(format!("{id}_challenge_score_of_defined"), label, "", |sample| score(rows, sample).score_of_defined);
+        let label = format!("{name}: AUC {ANEURYSM_PRESENT}");
+        board.add(format!("{id}_auc_aneurysm_present"), label, "", |sample| score(rows, sample).auc[SITE_COUNT]);
     }
     for k in [1, 5, 15] {
-        line(&format!("lesion recall at {k}"), &|sample| {
-            recall_at(&sample.iter().map(|&i| detected[i].clone()).collect::<Vec<_>>(), k).ok()
+        board.add(format!("lesion_recall_at_{k}"), format!("lesion recall at {k}"), "", |sample| {
+            recall_at(&sample.iter().map(|&i| detected[i].clone()).collect::<Vec<_>>(), k)
         });
     }
+    board
 }

@@ -11,6 +11,7 @@ use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::ops::cpu;
 use willis_nets::segment::{Agreement, SegmentNet, SegmentTraining, VoxelCounts, fit, segment};
 use willis_nets::weights::{Precision, Weights};
+use willis_stats::figure::Undefined;
 use willis_stats::metrics;
 
 use super::{PreparedCase, Start, checked_decay, overlaid, show};
@@ -19,7 +20,7 @@ use crate::cli::TrainSegmentArgs;
 use crate::config::Config;
 use crate::models::SEGMENT;
 use crate::progress::Progress;
-use crate::scoreboard::{Figure, Scores};
+use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// A true centreline farther than this from every traced one is missed, mm.
 const MISSED_MM: f64 = 2.0;
@@ -66,7 +67,7 @@ fn recipe(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining {
 /// What a net finds of a series.
 struct CaseScores {
     counts: VoxelCounts,
-    cldice: Option<f64>,
+    cldice: Result<f64, Undefined>,
     /// Voxels of the true skeleton farther than [`MISSED_MM`] from the traced graph, and all of
     /// them.
     missed: [usize; 2],
@@ -80,7 +81,7 @@ fn scores(
     config: &Config,
     folders: &[PathBuf],
     progress: &Progress,
-) -> anyhow::Result<Scores> {
+) -> anyhow::Result<Scoreboard> {
     let bar = progress.bar("scores", folders.len() as u64);
     let mut cases = Vec::new();
     for folder in folders {
@@ -93,46 +94,55 @@ fn scores(
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let voxels = |figure: fn(Agreement) -> Option<f64>| {
-        let pooled =
-            |series: &[usize]| figure(series.iter().map(|&i| cases[i].counts).sum::<VoxelCounts>().agreement());
-        Figure::of(cases.len(), pooled)
+    let mut board = Scoreboard::new(cases.len(), TRAINING_SAMPLES);
+    let pooled = |metric: fn(Agreement) -> Option<f64>| {
+        let cases = &cases;
+        move |sample: &[usize]| {
+            let counts = sample.iter().map(|&i| cases[i].counts).sum::<VoxelCounts>();
+            metric(counts.agreement()).ok_or(Undefined::EmptyMask)
+        }
     };
-    let mean = |value: fn(&CaseScores) -> Option<f64>| {
-        Figure::of(cases.len(), |series| {
-            let values: Vec<f64> = series.iter().filter_map(|&i| value(&cases[i])).collect();
-            (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
-        })
+    let mean = |metric: fn(&CaseScores) -> Result<f64, Undefined>| {
+        let cases = &cases;
+        move |sample: &[usize]| mean(sample.iter().map(|&i| metric(&cases[i])))
     };
-    let missed = Figure::of(cases.len(), |series| {
-        let [far, all] = [0, 1].map(|k| series.iter().map(|&i| cases[i].missed[k]).sum::<usize>());
-        (all > 0).then(|| far as f64 / all as f64)
+    board.add("vessel_dice", "vessel Dice", "", pooled(|s| s.vessel_dice));
+    board.add("vessel_recall", "vessel recall", "", pooled(|s| s.vessel_recall));
+    board.add("vessel_precision", "vessel precision", "", pooled(|s| s.vessel_precision));
+    board.add("aneurysm_dice", "aneurysm Dice", "", pooled(|s| s.aneurysm_dice));
+    board.add("site_accuracy", "site accuracy", "true vessel voxels that were found", pooled(|s| s.site_accuracy));
+    board.add("cldice", "clDice", "mean over series", mean(|case| case.cldice));
+    board.add("skeleton_recall", "skeleton recall", "", pooled(|s| s.skeleton_recall));
+    board.add("skeleton_recall_below_1.5_mm", "skeleton recall below 1.5 mm", "", pooled(|s| s.thin_recall));
+    board.add("missed_by_the_graph", "share of the skeleton missed by the graph", "", |sample| {
+        let [far, all] = [0, 1].map(|k| sample.iter().map(|&i| cases[i].missed[k]).sum::<usize>());
+        if all > 0 { Ok(far as f64 / all as f64) } else { Err(Undefined::EmptyMask) }
     });
-    let figures = vec![
-        ("vessel_dice", voxels(|s| s.vessel_dice)),
-        ("vessel_recall", voxels(|s| s.vessel_recall)),
-        ("vessel_precision", voxels(|s| s.vessel_precision)),
-        ("aneurysm_dice", voxels(|s| s.aneurysm_dice)),
-        ("site_accuracy", voxels(|s| s.site_accuracy)),
-        ("cldice", mean(|case| case.cldice)),
-        ("skeleton_recall", voxels(|s| s.skeleton_recall)),
-        ("skeleton_recall_below_1.5_mm", voxels(|s| s.thin_recall)),
-        ("missed_by_the_graph", missed),
-        ("million_parameters", Figure::fact(net.parameters() as f64 / 1e6)),
-        ("giga_multiply-accumulates_a_window", Figure::fact(net.multiplications(recipe.sample.patch) as f64 / 1e9)),
-        ("seconds_a_series", mean(|case| Some(case.seconds))),
-    ];
-    Ok(Scores::new(cases.len(), figures))
+    board.add_constant("million_parameters", "million parameters", net.parameters() as f64 / 1e6);
+    let macs = net.multiplications(recipe.sample.patch) as f64;
+    board.add_constant("giga_macs_per_patch", "giga multiply-accumulates per patch", macs / 1e9);
+    board.add("seconds_per_series", "seconds per series", "", mean(|case| Ok(case.seconds)));
+    Ok(board)
+}
+
+/// Mean of the values that are defined.
+fn mean(values: impl Iterator<Item = Result<f64, Undefined>> + Clone) -> Result<f64, Undefined> {
+    let (sum, count) = values.clone().flatten().fold((0.0, 0), |(sum, count), value| (sum + value, count + 1));
+    if count > 0 {
+        Ok(sum / f64::from(count))
+    } else {
+        Err(values.flat_map(Result::err).next().unwrap_or(Undefined::Empty))
+    }
 }
 
 fn true_vessels(case: &TrainingCase) -> Vec<u8> {
     case.sites.voxels.iter().map(|&site| u8::from(site != 0)).collect()
 }
 
-fn cldice(map: &VesselMap, case: &TrainingCase) -> Option<f64> {
+fn cldice(map: &VesselMap, case: &TrainingCase) -> Result<f64, Undefined> {
     let (truth, shape) = (true_vessels(case), case.sites.grid.shape.zyx());
     let found: Vec<u8> = map.vessel.voxels.iter().map(|&p| u8::from(p >= 0.5)).collect();
-    metrics::cldice(&found, &skeletonize(&found, shape), &truth, &skeletonize(&truth, shape)).ok()
+    metrics::cldice(&found, &skeletonize(&found, shape), &truth, &skeletonize(&truth, shape))
 }
 
 /// Voxels of the true skeleton far from the graph, and all of them.

@@ -1,9 +1,10 @@
-//! One TOML file, one table per stage; the defaults are the published recipe and a file holds only
-//! what differs.
+//! Configuration: one TOML file with one table per stage. The defaults are the published
+//! configuration, and a file holds only the values that differ.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 use willis_core::files::hash::sha256_hex;
 use willis_imaging::detect::blob::BlobConfig;
 use willis_imaging::harmonise::HarmoniseConfig;
@@ -21,19 +22,19 @@ use willis_stats::stack::StackTraining;
 pub struct Config {
     /// Reading a series.
     pub ingest: IngestConfig,
-    /// Canonical axes, region of interest, working spacing, intensities.
+    /// Patient axes, region of interest, working spacing and intensities.
     pub harmonise: HarmoniseConfig,
     /// Vessel map.
     pub segment: SegmentConfig,
     /// Vessel graph.
     pub trace: TraceConfig,
-    /// Blob detector on the vessel map, whose finds are proposed beside those of the nets.
+    /// Blob detector on the vessel map; its candidates are proposed beside those of the nets.
     pub blob: BlobConfig,
     /// Candidates.
     pub propose: ProposeConfig,
-    /// Expert classifier.
+    /// Evidence.
     pub examine: ExamineConfig,
-    /// Stacking.
+    /// Probabilities.
     pub stack: StackTable,
     /// Pre-training; no prediction depends on it.
     pub pretrain: PretrainConfig,
@@ -41,13 +42,27 @@ pub struct Config {
     pub train: TrainTables,
 }
 
-/// What the calibrated probabilities refer to.
+/// Population that the calibrated probabilities refer to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StackTable {
-    /// Share of series with an aneurysm where the predictions are used, between 0 and 1; the
-    /// default is the challenge's.
+    /// Share of series with an aneurysm where the predictions are used, between 0 and 1, both
+    /// excluded. The default is the challenge's.
     pub prevalence: f64,
+}
+
+impl StackTable {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let prevalence = self.prevalence;
+        if prevalence > 0.0 && prevalence < 1.0 {
+            return Ok(());
+        }
+        Err(InvalidValue::new("prevalence", prevalence, "must be greater than 0 and less than 1"))
+    }
 }
 
 impl Default for StackTable {
@@ -56,17 +71,17 @@ impl Default for StackTable {
     }
 }
 
-/// The recipes of `willis train`.
+/// Configuration of `willis train`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TrainTables {
-    /// Cases of the left-out fold that the vessel net is scored on at the end.
+    /// Number of series of the left-out fold that the nets are scored on after training.
     pub validation_cases: usize,
-    /// Vessel net.
+    /// Segmentation net.
     pub segment: SegmentTraining,
-    /// Graph node scorer.
+    /// Graph net.
     pub propose: ProposeTraining,
-    /// Expert classifier.
+    /// Classifier.
     pub examine: ExamineTraining,
     /// Stack.
     pub stack: StackTraining,
@@ -84,6 +99,23 @@ impl Default for TrainTables {
     }
 }
 
+impl TrainTables {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.segment.validate().map_err(|e| e.within("segment"))?;
+        self.propose.validate().map_err(|e| e.within("propose"))?;
+        self.examine.validate().map_err(|e| e.within("examine"))?;
+        let linear_share = self.stack.linear_share;
+        if (0.0..=1.0).contains(&linear_share) {
+            return Ok(());
+        }
+        Err(InvalidValue::new("stack.linear_share", linear_share, "must lie between 0 and 1"))
+    }
+}
+
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -96,61 +128,54 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not TOML, or names something that does not exist.
-    #[error("configuration {path}: {message}; `willis config --resolved` prints every key there is")]
+    /// The file is not TOML, or has an unknown key or a value of another type.
+    #[error("configuration {path}: {message}; `willis config --resolved` prints every key")]
     Parse {
         /// The file.
         path: String,
         /// Where and why.
         message: String,
     },
-    /// A value that cannot work.
-    #[error("configuration {path}: {message}")]
-    Value {
+    /// A value breaks a rule.
+    #[error("configuration {path}: {invalid}")]
+    Invalid {
         /// The file.
         path: String,
-        /// Key, value and what is allowed.
-        message: String,
+        /// Field, value and rule.
+        invalid: InvalidValue,
     },
 }
 
 impl Config {
-    /// Defaults, overlaid with a TOML file if one is given.
+    /// The defaults with the values of a TOML file laid over them, if one is given.
     ///
     /// # Errors
-    /// when the file cannot be read, is no TOML, has an unknown key or a value that cannot work.
+    /// when the file cannot be read, is not TOML, has an unknown key or a value that breaks a rule.
     pub fn load(path: Option<&Path>) -> Result<Self, ConfigError> {
         let Some(path) = path else { return Ok(Self::default()) };
         let name = path.display().to_string();
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: name.clone(), source })?;
         let config: Self =
             toml::from_str(&text).map_err(|e| ConfigError::Parse { path: name.clone(), message: e.to_string() })?;
-        config.check().map_err(|message| ConfigError::Value { path: name, message })?;
+        config.validate().map_err(|invalid| ConfigError::Invalid { path: name, invalid })?;
         Ok(config)
     }
 
-    /// What is wrong with the first value that cannot work.
-    fn check(&self) -> Result<(), String> {
-        self.ingest.validate().map_err(|e| e.within("ingest").to_string())?;
-        self.harmonise.validate().map_err(|e| e.within("harmonise").to_string())?;
-        self.trace.validate().map_err(|e| e.within("trace").to_string())?;
-        self.blob.validate().map_err(|e| e.within("blob").to_string())?;
-        self.segment.validate().map_err(|e| e.within("segment").to_string())?;
-        self.train.segment.validate().map_err(|e| e.within("train.segment").to_string())?;
-        self.propose.validate().map_err(|e| e.within("propose").to_string())?;
-        self.train.propose.validate().map_err(|e| e.within("train.propose").to_string())?;
-        self.examine.validate().map_err(|e| e.within("examine").to_string())?;
-        self.train.examine.validate().map_err(|e| e.within("train.examine").to_string())?;
-        self.pretrain.train.validate().map_err(|e| e.within("pretrain.train").to_string())?;
-        let linear_share = self.train.stack.linear_share;
-        if !(0.0..=1.0).contains(&linear_share) {
-            return Err(format!("train.stack.linear_share is {linear_share}; it must lie between 0 and 1"));
-        }
-        let prevalence = self.stack.prevalence;
-        if prevalence > 0.0 && prevalence < 1.0 {
-            return Ok(());
-        }
-        Err(format!("stack.prevalence is {prevalence}; it must lie between 0 and 1, both excluded"))
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.ingest.validate().map_err(|e| e.within("ingest"))?;
+        self.harmonise.validate().map_err(|e| e.within("harmonise"))?;
+        self.segment.validate().map_err(|e| e.within("segment"))?;
+        self.trace.validate().map_err(|e| e.within("trace"))?;
+        self.blob.validate().map_err(|e| e.within("blob"))?;
+        self.propose.validate().map_err(|e| e.within("propose"))?;
+        self.examine.validate().map_err(|e| e.within("examine"))?;
+        self.stack.validate().map_err(|e| e.within("stack"))?;
+        self.pretrain.train.validate().map_err(|e| e.within("pretrain.train"))?;
+        self.train.validate().map_err(|e| e.within("train"))
     }
 
     /// Every key with its value, as TOML.
@@ -194,19 +219,30 @@ mod tests {
     }
 
     #[test]
-    fn values_that_cannot_work_are_errors_before_any_work() {
+    fn an_invalid_value_is_named_with_its_table_and_rule() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("odd.toml");
-        for (table, key, value) in [
-            ("stack", "prevalence", "1.0"),
-            ("trace", "radius_window", "4"),
-            ("trace", "low_threshold", "0.9"),
-            ("train.segment.loss", "focal", "-1.0"),
-            ("train.segment.loss.tversky", "gamma", "0.0"),
+        for (table, assignment, invalid) in [
+            ("stack", "prevalence = 1.0", "stack.prevalence = 1 must be greater than 0 and less than 1"),
+            ("train.stack", "linear_share = 1.5", "train.stack.linear_share = 1.5 must lie between 0 and 1"),
+            ("ingest", "age_years = 131", "ingest.age_years = 131 "),
+            ("harmonise.spacing_mm", "z = 0\ny = 1\nx = 1", "harmonise.spacing_mm.z = 0 "),
+            ("segment", "overlap = 1.0", "segment.overlap = 1 "),
+            ("trace", "radius_window = 4", "trace.radius_window = 4 "),
+            ("trace", "low_threshold = 0.9", "trace.low_threshold = 0.9 "),
+            ("blob", "min_diameter_mm = 0.0", "blob.min_diameter_mm = 0 "),
+            ("propose", "max_candidates = 8", "propose."),
+            ("examine", "batch = 0", "examine.batch = 0 "),
+            ("pretrain.train", "accumulate = 0", "pretrain.train.accumulate = 0 "),
+            ("train.segment.train", "accumulate = 0", "train.segment.train.accumulate = 0 "),
+            ("train.segment.loss", "focal = -1.0", "train.segment.loss.focal = -1 "),
+            ("train.segment.loss.tversky", "gamma = 0.0", "train.segment.loss.tversky.gamma = 0 "),
+            ("train.examine", "batch = 0", "train.examine.batch = 0 "),
         ] {
-            std::fs::write(&path, format!("[{table}]\n{key} = {value}\n")).unwrap();
+            std::fs::write(&path, format!("[{table}]\n{assignment}\n")).unwrap();
             let message = Config::load(Some(&path)).unwrap_err().to_string();
-            assert!(message.contains(key) && message.contains("odd.toml"), "{message}");
+            let expected = format!("configuration {}: {invalid}", path.display());
+            assert!(message.starts_with(&expected), "{message}\nis not\n{expected}");
         }
     }
 }

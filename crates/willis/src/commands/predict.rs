@@ -47,6 +47,7 @@ fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
     if args.series.is_some() {
         ingest.series_uid.clone_from(&args.series);
     }
+    config.validate()?;
     Ok(config)
 }
 

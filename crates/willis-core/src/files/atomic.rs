@@ -1,9 +1,9 @@
-//! Writing a file whole or not at all.
+//! Atomic writes.
 //!
-//! On Linux the content goes to a file without a name (`O_TMPFILE`), which vanishes with the
-//! process, and gets its name once it is complete. Where the file system does not support that, it
-//! goes to a temporary name ending in `.part`. Such a file is locked by its writer; the next write
-//! into the folder removes those whose writers are gone.
+//! On Linux, content is written to a file without a name (`O_TMPFILE`), which is linked to its name
+//! once it is complete. If the process is killed before, the kernel frees the file. Where this is
+//! not supported, content is written to a temporary name that ends in `.part`. The writer locks
+//! that file, and the next write into the folder removes files whose writers are gone.
 
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
@@ -16,6 +16,10 @@ const PREFIX: &str = ".willis-";
 
 /// End of temporary names.
 const SUFFIX: &str = ".part";
+
+/// Folder through which `linkat` reaches the open files of this process.
+#[cfg(target_os = "linux")]
+const OWN_FILES: &str = "/proc/self/fd";
 
 /// Size of the write buffer, bytes.
 const BUFFER: usize = 1 << 18;
@@ -46,12 +50,12 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     }
 }
 
-/// Writes by way of a temporary name.
+/// Writes to a temporary name and renames it.
 fn replace_named(folder: &Path, path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     let mut file = loop {
         let file = builder().tempfile_in(folder)?;
         lock(file.as_file());
-        // Another process may have taken it for abandoned before it was locked.
+        // Another process may have removed it as abandoned before it was locked.
         if file.path().exists() {
             break file;
         }
@@ -81,8 +85,7 @@ fn fill(file: &mut File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -
 
 /// Marks a temporary file as in use until it is closed.
 fn lock(file: &File) {
-    // Without support for locks the file is merely never removed by `remove_abandoned`, which
-    // cannot lock it either.
+    // Where locks are not supported, `remove_abandoned` cannot lock the file either, and leaves it.
     let _ = file.lock();
 }
 
@@ -99,10 +102,13 @@ fn remove_abandoned(folder: &Path) {
     }
 }
 
-/// A file without a name; `None` where that is not supported.
+/// Opens a file without a name; `None` where that is not supported.
 #[cfg(target_os = "linux")]
 fn unnamed(folder: &Path) -> Option<File> {
     use std::os::unix::fs::OpenOptionsExt;
+    if !Path::new(OWN_FILES).exists() {
+        return None;
+    }
     let mut options = File::options();
     options.write(true).mode(0o666).custom_flags(libc::O_TMPFILE);
     let file = options.open(folder).ok()?;
@@ -115,30 +121,30 @@ fn unnamed(_folder: &Path) -> Option<File> {
     None
 }
 
-/// Gives an unnamed file its name, in place of the file that has it.
+/// Links an unnamed file to its name and replaces the file that has the name.
 #[cfg(target_os = "linux")]
 fn publish(file: &File, folder: &Path, path: &Path) -> io::Result<()> {
     match link(file, path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         done => return done,
     }
-    // A link cannot replace a file, a rename can.
+    // A link cannot replace a file, but a rename can.
     let temporary = builder().make_in(folder, |temporary| link(file, temporary))?;
     temporary.into_temp_path().persist(path).map_err(|error| error.error)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn publish(_file: &File, _folder: &Path, _path: &Path) -> io::Result<()> {
-    unreachable!("files without a name are only made on Linux")
+    unreachable!("files without a name exist only on Linux")
 }
 
-/// Links an open file to a name that is free.
+/// Links an open file to an unused name.
 #[cfg(target_os = "linux")]
 fn link(file: &File, path: &Path) -> io::Result<()> {
     use std::ffi::CString;
     use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
-    let from = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let from = CString::new(format!("{OWN_FILES}/{}", file.as_raw_fd()))?;
     let to = CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: both pointers are NUL-terminated strings that outlive the call, which keeps neither.
     let result =
@@ -153,7 +159,7 @@ mod tests {
 
     use super::*;
 
-    /// Set in the process that is killed: the folder it writes into.
+    /// Environment variable of the child process that is killed: the folder it writes into.
     const FOLDER: &str = "WILLIS_TEST_ATOMIC_FOLDER";
 
     fn names(folder: &Path) -> Vec<String> {
@@ -223,7 +229,7 @@ mod tests {
         assert_eq!(names(folder.path()), ["a.txt", "mine.part"]);
     }
 
-    /// The test below starts this one in a process of its own; elsewhere it does nothing.
+    /// The body of the child process that the next test starts; does nothing otherwise.
     #[test]
     fn child_that_is_killed_while_writing() {
         let Some(folder) = std::env::var_os(FOLDER) else { return };
@@ -257,7 +263,7 @@ mod tests {
         child.kill().unwrap();
         child.wait().unwrap();
         if unnamed(folder.path()).is_none() {
-            // The next write cleans up where files cannot be without a name.
+            // Without `O_TMPFILE`, the next write removes the temporary file.
             write_atomically(&folder.path().join("started"), |_| Ok(())).unwrap();
         }
         assert_eq!(names(folder.path()), ["a.txt", "started"]);

@@ -218,7 +218,9 @@ mod tests {
         let path =
             PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/04_topcow_crops/topcow_mra.mha");
         if !path.exists() {
-            return println!("skipped: no {}", path.display());
+            // Not captured by the test harness, unlike `println!`.
+            writeln!(std::io::stderr(), "skipped: no {}", path.display()).unwrap();
+            return;
         }
         let image = read(&path).unwrap();
         assert_eq!(image.grid.shape.zyx(), [34, 123, 140]);

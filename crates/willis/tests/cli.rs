@@ -330,10 +330,10 @@ fn a_pre_trained_encoder_starts_a_training() {
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(run.join("scores.json").exists());
     }
-    // A vessel net is no encoder.
+    // The weights of a segmentation net are not an encoder.
     let output = train(&["segment"], &at("refused"), &at("segment").join("segment.safetensors"));
     assert!(!output.status.success());
-    assert!(text(&output.stderr).contains("is no encoder of this vessel net"), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("is not an encoder of this segmentation net"), "{}", text(&output.stderr));
 }
 
 /// Goes with [`TINY_TRAINING`].

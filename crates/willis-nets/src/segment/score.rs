@@ -117,16 +117,10 @@ fn count([both, found, truth]: &mut [u64; 3], is_found: bool, is_true: bool) {
 mod tests {
     use std::sync::Arc;
 
-    use willis_core::{HarmonisedVolume, Image, Volume};
+    use willis_core::Image;
 
     use super::super::sample::tests::case;
     use super::*;
-
-    fn harmonised(case: &TrainingCase) -> Arc<HarmonisedVolume> {
-        let source = Volume { image: case.image.clone(), meta: case.meta.clone(), findings: Vec::new() };
-        let (image, meta) = (case.image.clone(), case.meta.clone());
-        Arc::new(HarmonisedVolume { image, meta, source: Arc::new(source), findings: Vec::new() })
-    }
 
     #[test]
     fn half_a_vessel_has_a_recall_of_one_half() {
@@ -149,7 +143,7 @@ mod tests {
                 vessel: Image::new(grid, found_vessel),
                 aneurysm: Image::filled(grid, 0.0),
                 site: Image::filled(grid, 5),
-                source: harmonised(&case),
+                source: Arc::new(case.harmonised()),
             };
             let counts = VoxelCounts::of(&maps, &case);
             assert_eq!(counts.vessel, [vessel / 2, vessel, vessel]);

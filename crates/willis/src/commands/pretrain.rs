@@ -1,22 +1,18 @@
 //! `willis pretrain`: a backbone learns from volumes without labels.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use image::{GrayImage, ImageFormat, Luma};
 use willis_core::cohort::{self, paths::is_data_set};
-use willis_core::files::{atomic::write_atomically, case, hash::sha256_hex};
-use willis_core::{Image, TrainingCase};
-use willis_imaging::harmonise::harmonise;
-use willis_imaging::ingest::ingest;
+use willis_core::files::{atomic::write_atomically, case};
 use willis_nets::ops::cpu;
 use willis_nets::pretrain::{Epoch, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 
 use super::Outcome;
-use crate::cases::prepare;
+use crate::cases::{prepare, prepare_unlabelled};
 use crate::cli::PretrainArgs;
 use crate::config::Config;
 use crate::progress::Progress;
@@ -45,7 +41,7 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     }
     let resolved = config.resolved();
     write_atomically(&record, |file| file.write_all(resolved.as_bytes()))?;
-    let folders = volumes(&args.data, &config, &args.output.join("volumes"), progress)?;
+    let folders = case_folders(&args.data, &config, &args.output.join("volumes"), progress)?;
     let recipe = &config.pretrain;
 
     let bar = progress.bar("pretrain", steps as u64);
@@ -83,47 +79,13 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     Ok(Outcome::Done)
 }
 
-/// Folders of harmonised volumes: the cases of a data set, or what can be read of a folder of
-/// series, kept in `cache` under the hash of their path and of what made them.
-fn volumes(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
+/// Folders of the cases of a data set, or of the series of a folder.
+fn case_folders(data: &Path, config: &Config, cache: &Path, progress: &Progress) -> anyhow::Result<Vec<PathBuf>> {
     if is_data_set(data) {
         let cases = prepare(&cohort::read(data)?, config, 1, progress)?;
         return Ok(cases.into_iter().map(|case| case.folder).collect());
     }
-    let entries = std::fs::read_dir(data).with_context(|| data.display().to_string())?;
-    let mut inputs = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
-    inputs.sort();
-    let bar = progress.bar("prepare", inputs.len() as u64);
-    let mut folders = Vec::new();
-    for input in &inputs {
-        let recipe = serde_json::to_string(&(input, &config.ingest, &config.harmonise))?;
-        let folder = cache.join(&sha256_hex(recipe.as_bytes())[..12]);
-        let done = if folder.join(case::FILE_NAME).exists() { Ok(()) } else { prepare_one(input, config, &folder) };
-        match done {
-            Ok(()) => folders.push(folder),
-            Err(error) => bar.suspend(|| eprintln!("left out: {}: {error:#}", input.display())),
-        }
-        bar.inc(1);
-    }
-    bar.finish_and_clear();
-    ensure!(!folders.is_empty(), "no series of {} could be read", data.display());
-    Ok(folders)
-}
-
-fn prepare_one(input: &Path, config: &Config, folder: &Path) -> anyhow::Result<()> {
-    let volume = Arc::new(ingest(input, &config.ingest)?);
-    let image = harmonise(&volume, &config.harmonise)?.image;
-    let unlabelled = Image::filled(image.grid, 0u8);
-    let case = TrainingCase {
-        sites: unlabelled.clone(),
-        aneurysm: unlabelled,
-        lesions: Vec::new(),
-        meta: volume.meta.clone(),
-        image,
-    };
-    std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-    case::save(folder, &case)?;
-    Ok(())
+    prepare_unlabelled(data, config, cache, progress)
 }
 
 /// Adds a row to the table of epochs, in place of later ones that a killed run left, and writes the

@@ -1,12 +1,12 @@
-//! `willis train segment`: the vessel net, and how it does on series that it has not seen.
+//! `willis train segment`: the segmentation net, scored on left-out series.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use willis_core::files::case;
 use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
-use willis_imaging::trace::trace;
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::ops::cpu;
 use willis_nets::segment::{Agreement, SegmentNet, SegmentTraining, VoxelCounts, fit, segment};
@@ -14,57 +14,56 @@ use willis_nets::weights::{Precision, Weights};
 use willis_stats::figure::Undefined;
 use willis_stats::metrics;
 
-use super::{PreparedCase, Start, checked_decay, overlaid, show};
-use crate::cases::maps::harmonised;
+use super::{TrainingSet, checked_decay, overlaid, show};
+use crate::cases::PreparedCase;
+use crate::cases::mapped::MappedCase;
 use crate::cli::TrainSegmentArgs;
 use crate::config::Config;
 use crate::models::SEGMENT;
 use crate::progress::Progress;
 use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
-/// A true centreline farther than this from every traced one is missed, mm.
+/// A voxel of the true skeleton counts as missed if it is farther than this from the traced graph,
+/// mm.
 const MISSED_MM: f64 = 2.0;
 
-/// Trains and prints how the net does.
+/// Trains the net, writes its weights and scores it on left-out series.
 pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
-    let start = Start::new(&args.train, progress)?;
-    let mut recipe = recipe(args, &start.config);
+    let set = TrainingSet::new(&args.train, progress)?;
+    let mut config = training_config(args, &set.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
     if let Some(path) = &args.encoder {
-        recipe.train.rates = recipe.net.encoder_rates(checked_decay(args.layer_decay)?);
-        let fits = || format!("{} is no encoder of this vessel net; see `willis pretrain --help`", path.display());
-        initial = Some(recipe.net.with_encoder(&Weights::load(path)?, recipe.train.seed).with_context(fits)?);
+        config.train.rates = config.net.encoder_rates(checked_decay(args.layer_decay)?);
+        let fits =
+            || format!("{} is not an encoder of this segmentation net; see `willis pretrain --help`", path.display());
+        initial = Some(config.net.with_encoder(&Weights::load(path)?, config.train.seed).with_context(fits)?);
     }
-    let folders = |cases: &mut dyn Iterator<Item = &PreparedCase>| {
-        cases.map(|case| case.folder.clone()).collect::<Vec<PathBuf>>()
-    };
-    let training = folders(&mut start.kept(&args.train));
-    let mut validation = folders(&mut start.left_out(args.train.folds.left_out()));
-    validation.truncate(start.config.train.validation_cases);
-    let bar = progress.bar("vessels", recipe.train.steps as u64);
-    let fitted = fit(&training, &validation, &recipe, initial, &args.train.output, &cpu(), show(&bar))?;
+    let folders = |cases: Vec<&PreparedCase>| cases.iter().map(|case| case.folder.clone()).collect::<Vec<_>>();
+    let (training, validation) = (folders(set.training()?), folders(set.validation()));
+    let bar = progress.bar("segment", config.train.steps as u64);
+    let fitted = fit(&training, &validation, &config, initial, &args.train.output, &cpu(), show(&bar))?;
     bar.finish_and_clear();
-    println!("{} of {} steps on {} series", fitted.step, recipe.train.steps, training.len());
+    println!("{} of {} steps on {} series", fitted.step, config.train.steps, training.len());
     if !fitted.finished {
         return Ok(());
     }
     let mut weights = fitted.net.weights();
-    weights.metadata.insert("config".into(), serde_json::to_string(&recipe.net)?);
+    weights.metadata.insert("config".into(), serde_json::to_string(&config.net)?);
     weights.save(&args.train.output.join(SEGMENT), Precision::F16)?;
-    scores(&fitted.net, &recipe, &start.config, &validation, progress)?.report(&args.train.output)
+    scoreboard(&fitted.net, &config, &set.config, &validation, progress)?.report(&args.train.output)
 }
 
-/// The configured recipe with the arguments laid over it.
-fn recipe(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining {
-    let mut recipe = config.train.segment.clone();
-    recipe.train = overlaid(&recipe.train, &args.train);
+/// The configuration with the arguments laid over it.
+fn training_config(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining {
+    let mut training = config.train.segment.clone();
+    training.train = overlaid(&training.train, &args.train);
     if let Some(backbone) = args.backbone {
-        recipe.net.kind = backbone.into();
+        training.net.kind = backbone.into();
     }
-    recipe
+    training
 }
 
-/// What a net finds of a series.
+/// Agreement of a net with the truth of one series.
 struct CaseScores {
     counts: VoxelCounts,
     cldice: Result<f64, Undefined>,
@@ -74,10 +73,10 @@ struct CaseScores {
     seconds: f64,
 }
 
-/// How a vessel net does on left-out series.
-fn scores(
+/// Figures over left-out series.
+fn scoreboard(
     net: &SegmentNet,
-    recipe: &SegmentTraining,
+    training: &SegmentTraining,
     config: &Config,
     folders: &[PathBuf],
     progress: &Progress,
@@ -86,11 +85,13 @@ fn scores(
     let mut cases = Vec::new();
     for folder in folders {
         let case = case::load(folder)?;
+        let source = Arc::new(case.harmonised());
         let begin = Instant::now();
-        let map = segment(net, &harmonised(&case), &recipe.infer);
+        let map = segment(net, &source, &training.infer);
         let seconds = begin.elapsed().as_secs_f64();
-        let missed = missed_by(&trace(&map, &config.trace), &case);
-        cases.push(CaseScores { counts: VoxelCounts::of(&map, &case), cldice: cldice(&map, &case), missed, seconds });
+        let MappedCase { case, map, graph } = MappedCase::new(case, map, config);
+        let (counts, cldice) = (VoxelCounts::of(&map, &case), cldice(&map, &case));
+        cases.push(CaseScores { counts, cldice, missed: missed_by(&graph, &case), seconds });
         bar.inc(1);
     }
     bar.finish_and_clear();
@@ -119,7 +120,7 @@ fn scores(
         if all > 0 { Ok(far as f64 / all as f64) } else { Err(Undefined::EmptyMask) }
     });
     board.add_constant("million_parameters", "million parameters", net.parameters() as f64 / 1e6);
-    let macs = net.multiplications(recipe.sample.patch) as f64;
+    let macs = net.multiplications(training.sample.patch) as f64;
     board.add_constant("giga_macs_per_patch", "giga multiply-accumulates per patch", macs / 1e9);
     board.add("seconds_per_series", "seconds per series", "", mean(|case| Ok(case.seconds)));
     Ok(board)
@@ -145,10 +146,10 @@ fn cldice(map: &VesselMap, case: &TrainingCase) -> Result<f64, Undefined> {
     metrics::cldice(&found, &skeletonize(&found, shape), &truth, &skeletonize(&truth, shape))
 }
 
-/// Voxels of the true skeleton far from the graph, and all of them.
+/// Number of voxels of the true skeleton that the graph misses, and of all of them.
 fn missed_by(graph: &VesselGraph, case: &TrainingCase) -> [usize; 2] {
     let grid = case.sites.grid;
-    // Distances to the voxels that hold a point of the graph, in place of one to every point.
+    // One distance transform of the voxels on the graph replaces a search over all its points.
     let mut traced = Image::filled(grid, 0u8);
     for at in graph.points() {
         if let Some(voxel) = grid.affine.to_voxel(at.point).filter(|&voxel| grid.shape.contains(voxel)) {

@@ -1,7 +1,6 @@
 //! A figure of merit with its interval, or with the reason why it is undefined.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display, Formatter};
 
 use serde::{Serialize, Serializer};
 
@@ -92,18 +91,6 @@ impl Figure {
     }
 }
 
-impl Display for Figure {
-    /// `0.812 (0.744 to 0.871)`, `0.812 (n/a)` without an interval, `n/a (one class only)` without
-    /// a value.
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match (self.value, self.interval) {
-            (Some(value), Some(Interval { lo, hi })) => write!(f, "{value:.3} ({lo:.3} to {hi:.3})"),
-            (Some(value), None) => write!(f, "{value:.3} (n/a)"),
-            (None, _) => write!(f, "n/a ({})", self.undefined.unwrap_or(Undefined::NotMeasured)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,7 +119,6 @@ mod tests {
     fn one_class_is_a_reason_not_a_number() {
         let figure = area([true; 6]);
         assert_eq!((figure.value, figure.interval, figure.undefined), (None, None, Some(Undefined::OneClass)));
-        assert_eq!(figure.to_string(), "n/a (one class only)");
         let json = r#"{"id":"auc_present","n":6,"value":null,"interval":null,"undefined":"one class only"}"#;
         assert_eq!(serde_json::to_string(&figure).unwrap(), json);
     }
@@ -146,7 +132,6 @@ mod tests {
     #[test]
     fn constants_have_no_interval() {
         let figure = Figure::constant("parameters_millions", 4, 2.5);
-        assert_eq!(figure.to_string(), "2.500 (n/a)");
         let json = r#"{"id":"parameters_millions","n":4,"value":2.5,"interval":null}"#;
         assert_eq!(serde_json::to_string(&figure).unwrap(), json);
     }

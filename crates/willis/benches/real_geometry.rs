@@ -1,6 +1,6 @@
 //! Measures lesion recall on real arterial trees. The voxelised trees of 22 patients (IntrA) are
-//! given intensities like those of a TOF-MRA and taken down the line; two detectors without learning
-//! get the same volumes.
+//! given intensities like those of a TOF-MRA and taken down the line; two detectors without
+//! learning get the same volumes.
 //!
 //! ```text
 //! cargo bench -p willis --bench real_geometry -- TREES -o OUT [--models DIR]

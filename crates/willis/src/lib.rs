@@ -1,15 +1,18 @@
 //! willis finds intracranial aneurysms in CT and MR series.
 //!
-//! The program is one straight line of stages, in [`mod@line`]:
+//! The program is a straight line of stages, in [`mod@line`]:
 //!
-//! 1. **ingest**: a DICOM folder, zip, NIfTI or MetaImage file becomes a volume with findings;
-//! 2. **harmonise**: canonical axes, region of interest, working spacing, normalised intensity;
-//! 3. **segment**: SegFormer3D gives vessel, aneurysm and site per voxel;
-//! 4. **trace**: thinning and graph give centrelines with radii;
-//! 5. **propose**: GATv2 node scores and aneurysm peaks give candidates;
-//! 6. **examine**: WaveFormer, AKOrN and FiLM give evidence for each candidate;
-//! 7. **stack**: boosted trees over the evidence give fourteen calibrated probabilities;
-//! 8. **report**: JSON, NIfTI, Slicer markups and one HTML page.
+//! 1. **ingest** reads a DICOM folder, zip, NIfTI or MetaImage file into a volume with findings;
+//! 2. **harmonise** cuts out the region of interest on patient axes, at working spacing, with
+//!    normalised intensities;
+//! 3. **polarity** corrects a modality that was guessed wrong, so that arteries are bright;
+//! 4. **segment** predicts vessel, aneurysm and site of each voxel (SegFormer3D);
+//! 5. **trace** thins the vessels to a graph of centrelines with radii;
+//! 6. **propose** finds candidates (GATv2 node scores, aneurysm peaks, blobs);
+//! 7. **examine** gathers evidence on each candidate (WaveFormer, AKOrN, FiLM);
+//! 8. **stack** turns the evidence into fourteen calibrated probabilities (boosted trees and
+//!    logistic regression);
+//! 9. **report** writes JSON, NIfTI, Slicer markups and one HTML page.
 //!
 //! Research use only. Not a medical device.
 

@@ -1,4 +1,4 @@
-//! The weights: embedded in the binary, or from a folder.
+//! Weights of the learned stages: embedded in the binary, or from a folder.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -11,34 +11,34 @@ use willis_nets::propose::ProposeNet;
 use willis_nets::segment::SegmentNet;
 use willis_stats::stack::StackModel;
 
-/// File of the vessel net.
+/// Weights of the segmentation net.
 pub const SEGMENT: &str = "segment.safetensors";
-/// File of the graph node scorer.
+/// Weights of the graph net.
 pub const PROPOSE: &str = "propose.safetensors";
-/// File of the expert classifier.
+/// Weights of the classifier.
 pub const EXAMINE: &str = "examine.safetensors";
-/// File of the stack.
+/// Weights of the stack.
 pub const STACK: &str = "stack.json";
 
-/// Everything learned that the line needs.
+/// The learned stages of the line.
 pub struct Nets {
-    /// Vessel map.
+    /// Makes the vessel map.
     pub segment: SegmentNet,
-    /// Node scores.
+    /// Scores the nodes of the vessel graph.
     pub propose: ProposeNet,
-    /// Evidence per candidate.
+    /// Gathers evidence on each candidate.
     pub examine: ExamineNet,
-    /// Probabilities.
+    /// Turns the evidence into probabilities.
     pub stack: StackModel,
-    /// Names and hashes, in the order above.
+    /// File names and hashes, in the order above.
     pub models: Vec<ModelRef>,
 }
 
 impl Nets {
-    /// All four from a folder, or the embedded ones.
+    /// Loads all four from a folder, or the embedded ones.
     ///
     /// # Errors
-    /// when a file is missing or belongs to another net.
+    /// when a file is missing or belongs to another net
     pub fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
         let (segment, propose, examine, stack) =
             (bytes(folder, SEGMENT)?, bytes(folder, PROPOSE)?, bytes(folder, EXAMINE)?, bytes(folder, STACK)?);
@@ -53,27 +53,27 @@ impl Nets {
     }
 }
 
-/// The vessel net of a folder, with the hash of its file.
+/// Loads the segmentation net of a folder, with the hash of its file.
 ///
 /// # Errors
-/// when the file is missing or belongs to another net.
+/// when the file is missing or belongs to another net
 pub fn load_segment(folder: &Path) -> anyhow::Result<(SegmentNet, String)> {
     let bytes = bytes(Some(folder), SEGMENT)?;
     Ok((SegmentNet::from_bytes(&bytes).context(SEGMENT)?, sha256_hex(&bytes)))
 }
 
-/// The node scorer of a folder.
+/// Loads the graph net of a folder.
 ///
 /// # Errors
-/// when the file is missing or belongs to another net.
+/// when the file is missing or belongs to another net
 pub fn load_propose(folder: &Path) -> anyhow::Result<ProposeNet> {
     propose_net(&bytes(Some(folder), PROPOSE)?)
 }
 
-/// The expert classifier of a folder.
+/// Loads the classifier of a folder.
 ///
 /// # Errors
-/// when the file is missing or belongs to another net.
+/// when the file is missing or belongs to another net
 pub fn load_examine(folder: &Path) -> anyhow::Result<ExamineNet> {
     examine_net(&bytes(Some(folder), EXAMINE)?)
 }
@@ -90,7 +90,7 @@ fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>
     let Some(folder) = folder else { return Ok(Cow::Borrowed(embedded(name))) };
     let path = folder.join(name);
     let bytes = std::fs::read(&path)
-        .with_context(|| format!("cannot read weights {}; `willis train` makes them", path.display()))?;
+        .with_context(|| format!("cannot read weights {}; `willis train` writes them", path.display()))?;
     Ok(Cow::Owned(bytes))
 }
 

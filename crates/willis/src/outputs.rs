@@ -1,5 +1,5 @@
-//! Files of one prediction. Each is written whole or not at all; `run.json` comes last and marks
-//! the folder as complete.
+//! Files of one prediction. Each is written whole or not at all; `run.json` is written last and
+//! marks the folder as complete.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::line::SeriesResult;
 use crate::report;
 use crate::run::RunRecord;
 
-/// `candidates.json`.
+/// Content of `candidates.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CandidatesFile {
     /// Version of this layout.
@@ -20,18 +20,18 @@ pub struct CandidatesFile {
     pub frame: String,
     /// Always `mm`.
     pub unit: String,
-    /// Words that every output carries.
+    /// The notice of every output.
     pub notice: String,
     /// Best first.
     pub candidates: Vec<CandidateRow>,
 }
 
-/// A candidate as written: places as `[x, y, z]`, sites by column name.
+/// A candidate as written: points as `[x, y, z]`, sites by column name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CandidateRow {
     /// 1 for the most probable.
     pub rank: usize,
-    /// LPS mm.
+    /// Centre, LPS mm.
     pub centre: [f64; 3],
     /// Largest diameter, mm.
     pub diameter_mm: f64,
@@ -41,7 +41,7 @@ pub struct CandidateRow {
     pub site: Option<String>,
     /// Distance to the nearest vessel voxel outside the candidate, mm.
     pub distance_to_vessel_mm: Option<f64>,
-    /// What the stages measured.
+    /// Measurements of the stages.
     pub evidence: willis_core::Evidence,
 }
 
@@ -74,19 +74,19 @@ impl From<&CandidateRow> for Candidate {
     }
 }
 
-/// Which optional files are written.
+/// Set of files to write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Detail {
-    /// Everything of the contract.
+    /// All files.
     Full,
-    /// The JSON tables and the vessel map, for cohorts.
+    /// JSON tables and vessel map, for cohorts.
     Tables,
 }
 
-/// Writes the files of one prediction into `folder`, which is created when missing.
+/// Writes the files of one prediction into `folder`; creates the folder if it is missing.
 ///
 /// # Errors
-/// when the folder or a file in it cannot be written; the message names it.
+/// when the folder or a file in it cannot be written; the message names it
 pub fn write(folder: &Path, result: &SeriesResult, run: &RunRecord, detail: Detail) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder).map_err(|e| anyhow::anyhow!("cannot create {}: {e}", folder.display()))?;
     json::write(&folder.join("prediction.json"), &result.prediction)?;
@@ -126,7 +126,7 @@ fn site_labels(result: &SeriesResult) -> willis_core::Image<u8> {
     willis_core::Image::new(site.grid, site.voxels.iter().zip(&result.map.vessel.voxels).map(label).collect())
 }
 
-/// Point list of 3D Slicer, markups schema 1.0.3, in LPS.
+/// Point list for 3D Slicer, markups schema 1.0.3, in LPS.
 fn slicer_markups(candidates: &[Candidate]) -> serde_json::Value {
     let points: Vec<_> = candidates
         .iter()

@@ -1,5 +1,5 @@
-//! The stages of the line, and the record of a run: versions, configuration, seconds and peak memory
-//! per stage. Written to `run.json`.
+//! The stages of the line, and the record of a run: versions, configuration, seconds and peak
+//! memory per stage. Written to `run.json`.
 
 use std::time::Instant;
 

@@ -1,8 +1,8 @@
 //! Scoreboard: figures of merit under stable identifiers, printed as a table for people or
 //! serialised as JSON for programs.
 //!
-//! `willis evaluate` and every `willis train` use it. A figure that is undefined is printed as `n/a`
-//! with the reason.
+//! `willis evaluate` and every `willis train` use it. A figure that is undefined is printed as
+//! `n/a` with the reason.
 
 use std::fmt::{self, Display, Formatter};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The program as a user runs it: fresh folders, the built binary, its words and exit codes.
+//! End-to-end tests: the built binary in fresh folders, its output and exit codes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ fn path(p: &Path) -> &str {
     p.to_str().expect("temporary folders have plain names")
 }
 
-/// Every file below a folder with its bytes, caches and logs left out.
+/// Every file below a folder with its bytes.
 fn content(root: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> = walkdir::WalkDir::new(root)
         .into_iter()
@@ -124,9 +124,9 @@ fn one_bad_input_does_not_stop_the_others() {
     assert_eq!(table.lines().next().unwrap().split(',').count(), 15);
 }
 
-/// Brightness takes this T2 series for T1; its arteries, which are dark, say otherwise.
+/// By its brightness this T2 series is taken for T1; its dark arteries show that it is not.
 #[test]
-fn arteries_correct_a_kind_that_brightness_got_wrong() {
+fn arteries_correct_a_modality_that_was_guessed_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let (cohort, nifti, out) = (folder.path().join("cohort"), folder.path().join("t2.nii"), folder.path().join("out"));
     synthesise_with(&cohort, 1, 3, "t2", "0");
@@ -167,7 +167,7 @@ fn synthesise_with(folder: &Path, series: usize, seed: u64, modality: &str, prev
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// Starts a command, kills it (SIGKILL) after a while, and says whether it was still running.
+/// Starts a command and kills it (SIGKILL) after a while; returns whether it was still running.
 fn kill_after(args: &[&str], wait: Duration) -> bool {
     let mut child = command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     let start = Instant::now();
@@ -210,7 +210,7 @@ fn a_column_of_one_class_is_not_available_and_no_failure() {
 }
 
 #[test]
-fn a_killed_synthesis_goes_on_to_the_same_bytes() {
+fn a_killed_synthesis_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     synthesise(&whole, 4, 11);
@@ -237,7 +237,6 @@ fn a_killed_synthesis_goes_on_to_the_same_bytes() {
     }
     assert!(kills > 0, "the run was too fast to be killed");
     synthesise(&broken, 4, 11);
-    // A kill may leave a temporary file behind; what has its final name must be the same.
     let resumed: std::collections::BTreeMap<_, _> = content(&broken).into_iter().collect();
     for (file, bytes) in content(&whole) {
         assert!(resumed.get(&file) == Some(&bytes), "{} differs after the resume", file.display());
@@ -245,7 +244,7 @@ fn a_killed_synthesis_goes_on_to_the_same_bytes() {
 }
 
 #[test]
-fn a_killed_training_goes_on_to_the_same_bytes() {
+fn a_killed_training_resumes_to_the_same_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
     synthesise(&data, 4, 5);
@@ -277,7 +276,7 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
     let weights = |run: &Path| fs::read(run.join("segment.safetensors")).unwrap();
     assert!(weights(&whole) == weights(&broken), "the resumed training differs");
 
-    // What a training wrote starts another one.
+    // The weights of a training start another one.
     let from = whole.join("segment.safetensors");
     let mut next = args("next");
     next.extend(["--from".into(), path(&from).into()]);
@@ -287,7 +286,7 @@ fn a_killed_training_goes_on_to_the_same_bytes() {
 }
 
 #[test]
-fn a_pre_trained_encoder_starts_a_training() {
+fn a_training_starts_from_a_pre_trained_encoder() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
     let (data, config) = (at("data"), at("tiny.toml"));
@@ -311,7 +310,7 @@ fn a_pre_trained_encoder_starts_a_training() {
         assert!(epochs.lines().nth(1).unwrap().starts_with("2,"), "{epochs}");
         assert!(run.join("panels/step-000002.png").exists());
     }
-    // A folder goes on with its own kind of run only.
+    // A run folder resumes only its own method and backbone.
     let refused = pretrain("mim", "segformer3d", &at("sparksegformer3d"));
     assert!(text(&refused.stderr).contains("another method or backbone"), "{}", text(&refused.stderr));
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
@@ -336,7 +335,7 @@ fn a_pre_trained_encoder_starts_a_training() {
     assert!(text(&output.stderr).contains("is not an encoder of this segmentation net"), "{}", text(&output.stderr));
 }
 
-/// Goes with [`TINY_TRAINING`].
+/// Pre-training to go with [`TINY_TRAINING`].
 const TINY_PRETRAINING: &str = r#"
 [pretrain]
 patch = 32
@@ -371,7 +370,7 @@ decoder_dim = 16
 statistics = "own"
 "#;
 
-/// Small enough for seconds, checkpoint after every step.
+/// A training that takes seconds and writes a checkpoint after every step.
 const TINY_TRAINING: &str = r#"
 [train]
 validation_cases = 0

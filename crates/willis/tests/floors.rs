@@ -1,9 +1,9 @@
-//! The floor plan: which crate may use which.
+//! The floor plan: the crates that each crate may use.
 
 use std::collections::BTreeMap;
 use std::process::Command;
 
-/// Allowed edges, from the upper crate to the lower ones.
+/// Allowed dependencies, from each crate to lower ones.
 const FLOORS: [(&str, &[&str]); 7] = [
     ("willis-core", &[]),
     ("willis-kernels", &[]),

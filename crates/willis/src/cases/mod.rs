@@ -1,5 +1,5 @@
-//! Training cases: series read and harmonised once, with their ground truth on the same grid, kept in
-//! a cache.
+//! Training cases: series read and harmonised once, with their ground truth on the same grid, kept
+//! in a cache.
 
 pub mod mapped;
 
@@ -76,8 +76,8 @@ pub fn prepare(
     Ok(prepared)
 }
 
-/// Folders of unlabelled cases, one per series of a folder. A series that cannot be read is named on
-/// stderr and left out.
+/// Folders of unlabelled cases, one per series of a folder. A series that cannot be read is named
+/// on stderr and left out.
 ///
 /// Each case is a folder in `cache`, named by the hash of its path and the configuration.
 ///

@@ -1,4 +1,4 @@
-//! Command line: what the user typed. What it means is in the modules of the commands.
+//! Command line as the user typed it. The modules of the commands interpret it.
 
 mod cohort;
 mod names;

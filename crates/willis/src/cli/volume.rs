@@ -65,8 +65,8 @@ pub enum NyulCommand {
         /// Images.
         #[arg(required = true)]
         images: Vec<PathBuf>,
-        /// One mask per image, in order; voxels above zero count. By default the voxels of the image
-        /// above zero count.
+        /// One mask per image, in order; voxels above zero count. By default the voxels of the
+        /// image above zero count.
         #[arg(long, num_args = 1.., value_name = "FILE")]
         mask: Vec<PathBuf>,
         /// .npy file of shape (2, 11).

@@ -1,4 +1,4 @@
-//! `willis demo`: a phantom patient, scanned, written as DICOM, and taken down the same line as any
+//! `willis demo`: makes a phantom series, writes it as DICOM and takes it down the line like any
 //! other series.
 
 use anyhow::Context;
@@ -21,7 +21,7 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let spinner = progress.spinner("demo");
     spinner.enable_steady_tick(std::time::Duration::from_millis(120));
 
-    spinner.set_message("a phantom patient with one aneurysm is scanned (TOF-MRA)");
+    spinner.set_message("scanning a phantom with one aneurysm (TOF-MRA)");
     let spec = PhantomSpec { lesions: LesionPlan::Exact(1), ..PhantomSpec::low_resolution(Modality::Mra) };
     let phantom = synthesise(&spec, args.seed);
     let series = args.output.join("dicom");

@@ -15,12 +15,12 @@ use crate::cli::{Cli, Command};
 use crate::config::Config;
 use crate::progress::Progress;
 
-/// How a command ended when it could run.
+/// How a command ended that could run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// Everything was done.
+    /// Every input was processed.
     Done,
-    /// Some inputs failed and were named on stderr; the rest was done.
+    /// Some inputs failed and were named on stderr; the others were processed.
     SomeFailed,
 }
 
@@ -36,7 +36,7 @@ impl From<Outcome> for ExitCode {
 /// Runs one command.
 ///
 /// # Errors
-/// when nothing could be done at all.
+/// when the command could not run, or every input failed
 pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
     start_logging(cli.verbose);
     rayon::ThreadPoolBuilder::new().num_threads(cli.threads).build_global()?;

@@ -1,4 +1,4 @@
-//! `willis net`: the backbones on their own.
+//! `willis net`: lists, describes and runs the published backbones.
 
 use std::path::Path;
 

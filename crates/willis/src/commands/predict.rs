@@ -1,5 +1,5 @@
 //! `willis predict`: one series, several, or a whole RSNA-layout data set. Finished series are
-//! skipped, so a killed run goes on where it stopped.
+//! skipped, so a killed run resumes.
 
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -19,11 +19,11 @@ use crate::outputs::{self, Detail};
 use crate::progress::Progress;
 use crate::run::{RunRecord, Stage};
 
-/// One input and where its results go.
-struct Job {
+/// One input and the folder for its results.
+struct PredictJob {
     input: PathBuf,
     folder: PathBuf,
-    /// Kind of series by `train.csv`, for data sets.
+    /// Modality in `train.csv`, for data sets.
     modality: Option<Modality>,
 }
 
@@ -51,8 +51,9 @@ fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-/// One job for a lone series; one per series, each in a folder named like its input, for more.
-fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
+/// The series to predict. A single one is written to the output folder itself, several to one
+/// folder each, named like their input.
+fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<PredictJob>> {
     for input in inputs {
         if !input.exists() {
             bail!("{} does not exist", input.display());
@@ -61,7 +62,7 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
     if let [input] = inputs
         && !is_data_set(input)
     {
-        return Ok(vec![Job { input: input.clone(), folder: output.to_path_buf(), modality: None }]);
+        return Ok(vec![PredictJob { input: input.clone(), folder: output.to_path_buf(), modality: None }]);
     }
     let mut jobs = Vec::new();
     for input in inputs {
@@ -69,12 +70,13 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
             let cohort = cohort::read(input)?;
             for series in cohort.series {
                 let folder = output.join(&series.meta.uid);
-                jobs.push(Job { folder, input: series.folder, modality: series.meta.modality });
+                jobs.push(PredictJob { folder, input: series.folder, modality: series.meta.modality });
             }
         } else {
-            let name =
-                input.file_name().with_context(|| format!("{} has no name to make a folder of", input.display()))?;
-            jobs.push(Job { folder: output.join(name), input: input.clone(), modality: None });
+            let name = input
+                .file_name()
+                .with_context(|| format!("{} has no name for its folder of results", input.display()))?;
+            jobs.push(PredictJob { folder: output.join(name), input: input.clone(), modality: None });
         }
     }
     let mut seen = HashSet::new();
@@ -86,7 +88,13 @@ fn jobs(inputs: &[PathBuf], output: &Path) -> anyhow::Result<Vec<Job>> {
     Ok(jobs)
 }
 
-fn single(job: &Job, args: &PredictArgs, config: &Config, nets: &Nets, progress: &Progress) -> anyhow::Result<Outcome> {
+fn single(
+    job: &PredictJob,
+    args: &PredictArgs,
+    config: &Config,
+    nets: &Nets,
+    progress: &Progress,
+) -> anyhow::Result<Outcome> {
     let detail = if args.tables_only { Detail::Tables } else { Detail::Full };
     let spinner = progress.spinner("predict");
     spinner.enable_steady_tick(std::time::Duration::from_millis(120));
@@ -102,7 +110,7 @@ fn single(job: &Job, args: &PredictArgs, config: &Config, nets: &Nets, progress:
     Ok(Outcome::Done)
 }
 
-/// The fourteen probabilities and the first candidates, for a person.
+/// Prints the fourteen probabilities and the first candidates.
 pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, detail: Detail) {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(["site", "probability"]);
@@ -127,7 +135,7 @@ pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, deta
 }
 
 fn several(
-    jobs: &[Job],
+    jobs: &[PredictJob],
     args: &PredictArgs,
     config: &Config,
     nets: &Nets,
@@ -167,9 +175,9 @@ fn several(
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
-/// One row per predicted series, in the order of the inputs: SeriesInstanceUID and the fourteen
-/// columns.
-fn write_table(path: &Path, jobs: &[Job]) -> anyhow::Result<()> {
+/// Writes one row per predicted series, in the order of the inputs: SeriesInstanceUID and the
+/// fourteen columns.
+fn write_table(path: &Path, jobs: &[PredictJob]) -> anyhow::Result<()> {
     let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(["SeriesInstanceUID"].into_iter().chain(column_names()))?;
     for job in jobs {

@@ -1,4 +1,4 @@
-//! `willis pretrain`: a backbone learns from volumes without labels.
+//! `willis pretrain`: pre-trains a backbone on unlabelled volumes.
 
 use std::path::{Path, PathBuf};
 
@@ -17,12 +17,13 @@ use crate::cli::PretrainArgs;
 use crate::config::Config;
 use crate::progress::Progress;
 
-/// Name of the pre-trained backbone in a run's folder.
+/// File of the pre-trained backbone in the run folder.
 const BACKBONE: &str = "backbone.safetensors";
-/// Name of the configuration in a run's folder.
+/// File of the resolved configuration in the run folder.
 const RECORD: &str = "config.toml";
-/// Name of the reports in a run's folder.
+/// Table with one row per epoch in the run folder.
 const EPOCHS: &str = "epochs.csv";
+/// Header of [`EPOCHS`].
 const EPOCHS_HEADER: &str = "step,loss,probe_r2,spread";
 
 /// Runs the command.
@@ -60,7 +61,10 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
             failed = failed.take().or(report(epoch, &args.output).err());
             if epoch.collapsed() {
                 bar.suspend(|| {
-                    eprintln!("step {}: all cubes look the same to the encoder; it has collapsed", epoch.step)
+                    eprintln!(
+                        "step {}: the encoder has collapsed; its features are the same for every cube",
+                        epoch.step
+                    )
                 });
             }
         },
@@ -88,8 +92,8 @@ fn case_folders(data: &Path, config: &Config, cache: &Path, progress: &Progress)
     prepare_unlabelled(data, config, cache, progress)
 }
 
-/// Adds a row to the table of epochs, in place of later ones that a killed run left, and writes the
-/// picture.
+/// Adds a row to the table of epochs and writes the picture. Rows of later steps, left by a killed
+/// run, are dropped.
 fn report(epoch: &Epoch, run: &Path) -> anyhow::Result<()> {
     let path = run.join(EPOCHS);
     let old = std::fs::read_to_string(&path).unwrap_or_default();
@@ -108,8 +112,8 @@ fn report(epoch: &Epoch, run: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The three slices side by side, four pixels a voxel; black is two deviations below the cube's
-/// mean, white three above.
+/// The three slices side by side, four pixels per voxel. Black is two standard deviations below the
+/// mean of the cube, white three above.
 fn picture(panel: &Panel) -> GrayImage {
     const ZOOM: u32 = 4;
     const GAP: u32 = 8;

@@ -1,4 +1,4 @@
-//! `willis volume`: the deterministic algorithms on their own.
+//! `willis volume`: runs the deterministic algorithms on files.
 
 use std::path::{Path, PathBuf};
 
@@ -74,7 +74,7 @@ fn graph(input: &Path, output: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A mask file as zeros and ones.
+/// Reads a mask as zeros and ones.
 fn foreground(path: &Path) -> anyhow::Result<Image<u8>> {
     Ok(read(path)?.image.map(|&v| u8::from(v > 0.0)))
 }

@@ -1,5 +1,5 @@
-//! Pictures of a report: projections, slice triptychs and the drawn vessel graph. Nothing is
-//! computed here, only drawn.
+//! Pictures of the report: projections, slices and the vessel graph. This module draws; it computes
+//! no result.
 
 use std::fmt::Write as _;
 use std::io::Cursor;
@@ -8,10 +8,10 @@ use base64::Engine as _;
 use image::{ImageFormat, RgbImage};
 use willis_core::{Candidate, Image, Index, Point, Site, VesselGraph, VesselMap};
 
-/// A direction to look along, with the axes that remain.
+/// Direction of view, with the axes of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum View {
-    /// From below: x to the right of the picture, y down.
+    /// From below: x to the right, y down.
     Axial,
     /// From the front: x to the right, z up.
     Coronal,
@@ -20,7 +20,7 @@ pub enum View {
 }
 
 impl View {
-    /// The three views.
+    /// Every view.
     pub const ALL: [View; 3] = [View::Axial, View::Coronal, View::Sagittal];
 
     /// Name for a caption.
@@ -32,7 +32,7 @@ impl View {
         }
     }
 
-    /// Letters at the left and right border of the picture.
+    /// Letters at the left and right border of the picture: the patient's sides.
     pub const fn sides(self) -> (&'static str, &'static str) {
         match self {
             View::Axial | View::Coronal => ("R", "L"),
@@ -41,7 +41,7 @@ impl View {
     }
 }
 
-/// A picture with the size it has in the patient.
+/// A picture with its size in the patient.
 pub struct Picture {
     /// `data:image/png;base64,...`
     pub data_url: String,
@@ -106,8 +106,8 @@ impl Planes {
     }
 }
 
-/// Grey anatomy in the background, arteries glowing through it: the maximum of the vessel
-/// probability along each ray over the mean intensity.
+/// Projection along a view: the maximum of the vessel probability along each ray, over the mean
+/// intensity in grey.
 pub fn projection(map: &VesselMap, view: View) -> Picture {
     let planes = Planes::of(view, &map.vessel);
     let (columns, rows, depth) = planes.size();
@@ -137,7 +137,7 @@ pub fn projection(map: &VesselMap, view: View) -> Picture {
     picture_of(picture, planes.pixel_mm())
 }
 
-/// A square slice of 40 mm through a candidate with the border of the vessel map drawn on it.
+/// A square slice of 40 mm through a point, with the border of the vessel map.
 pub fn slice(map: &VesselMap, view: View, centre: Point) -> Picture {
     const SIDE_MM: f64 = 40.0;
     const SIDE_PIXELS: u32 = 160;
@@ -187,7 +187,7 @@ pub fn candidate_marks(map: &VesselMap, view: View, candidates: &[Candidate]) ->
     svg
 }
 
-/// The vessel graph as an SVG drawing: width is the lumen's, colour is the site.
+/// The vessel graph as SVG: lines as wide as the lumen, coloured by site.
 pub fn graph_drawing(map: &VesselMap, view: View, graph: &VesselGraph, candidates: &[Candidate]) -> String {
     let planes = Planes::of(view, &map.vessel);
     let (columns, rows, _) = planes.size();
@@ -212,7 +212,7 @@ pub fn graph_drawing(map: &VesselMap, view: View, graph: &VesselGraph, candidate
     svg
 }
 
-/// One colour per site, left and right alike; grey where no site is named.
+/// Colour of a site, the same for left and right; grey without a site.
 pub fn site_colour(site: Option<Site>) -> &'static str {
     match site {
         None => "#8a8f98",

@@ -160,7 +160,7 @@ fn candidate_table(candidates: &[Candidate]) -> Markup {
     }
 }
 
-/// Fold-out with what the nets measured of each candidate; printed unfolded.
+/// Fold-out with the evidence for each candidate; unfolded on paper.
 fn evidence_table(candidates: &[Candidate]) -> Markup {
     let number = |value: Option<f32>| value.map_or("n/a".into(), |v| format!("{v:.2}"));
     html! {

@@ -95,8 +95,8 @@ impl ExaminedCase {
     fn new(net: &ExamineNet, mapped: &MappedCase, proposed: Candidates, config: &ExamineConfig) -> Self {
         let MappedCase { case, map, .. } = mapped;
         let (mut probabilities, mut is_lesion, mut site_is_right) = (Vec::new(), Vec::new(), Vec::new());
-        // The stage moves and merges candidates. Examined one by one, they stay as proposed, so that
-        // every classifier is scored on the same candidates.
+        // The stage moves and merges candidates. Examined one by one, they stay as proposed, so
+        // that every classifier is scored on the same candidates.
         for candidate in &proposed {
             let inside = case.lesions.iter().find(|lesion| {
                 let reach = lesion.diameter_mm.unwrap_or(0.0) / 2.0 + MARGIN_MM;

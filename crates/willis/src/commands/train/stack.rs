@@ -55,7 +55,8 @@ pub fn run(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Resu
     out_of_fold(&cases, &fitted, &detected).report(&args.output)
 }
 
-/// Figures of the stack on the series it was fitted on, each predicted by the fold that left it out.
+/// Figures of the stack on the series it was fitted on, each predicted by the fold that left it
+/// out.
 fn out_of_fold(cases: &[StackCase], fitted: &StackFit, detected: &[SeriesDetections]) -> Scoreboard {
     let mut board = Scoreboard::new(cases.len(), TRAINING_SAMPLES);
     let labels: Vec<[bool; COLUMN_COUNT]> =

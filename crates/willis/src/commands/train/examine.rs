@@ -12,7 +12,7 @@ use willis_stats::figure::Undefined;
 use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{SeriesDetections, auroc, average_precision, detections, recall_at};
 
-use super::{MARGIN_MM, TrainingSet, checked_decay, overlaid, show};
+use super::{MARGIN_MM, TrainingCases, checked_decay, overlaid, show};
 use crate::cases::mapped::{CaseMapper, MappedCase};
 use crate::cli::TrainExamineArgs;
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// Trains the net, writes its weights and scores it on left-out series.
 pub fn run(args: &TrainExamineArgs, progress: &Progress) -> anyhow::Result<()> {
-    let set = TrainingSet::new(&args.train, progress)?;
+    let set = TrainingCases::new(&args.train, progress)?;
     let mut config = training_config(args, &set.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
     if let Some(weights) = &initial {

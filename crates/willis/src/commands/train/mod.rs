@@ -33,14 +33,14 @@ pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcom
 }
 
 /// Configuration and cases of a training.
-struct TrainingSet {
+struct TrainingCases {
     config: Config,
     cases: Vec<PreparedCase>,
     left_out_fold: usize,
     max_cases: usize,
 }
 
-impl TrainingSet {
+impl TrainingCases {
     /// Prepares the cases and writes the resolved configuration into the run folder.
     fn new(args: &TrainArgs, progress: &Progress) -> anyhow::Result<Self> {
         let (folds, left_out_fold) = (args.folds.folds, args.folds.left_out());

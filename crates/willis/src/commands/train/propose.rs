@@ -7,7 +7,7 @@ use willis_nets::ops::cpu;
 use willis_nets::propose::{GraphCase, ProposeNet, fit};
 use willis_nets::weights::{Precision, Weights};
 
-use super::{MARGIN_MM, TrainingSet, overlaid, show};
+use super::{MARGIN_MM, TrainingCases, overlaid, show};
 use crate::cases::mapped::CaseMapper;
 use crate::cli::TrainArgs;
 use crate::models::{PROPOSE, load_segment};
@@ -15,7 +15,7 @@ use crate::progress::Progress;
 
 /// Traces the graphs of the training cases, trains the net on them and writes its weights.
 pub fn run(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
-    let set = TrainingSet::new(args, progress)?;
+    let set = TrainingCases::new(args, progress)?;
     let (net, sha256) = load_segment(models)?;
     let mapper = CaseMapper::new(net, &sha256, &set.config);
     let prepared = set.training()?;

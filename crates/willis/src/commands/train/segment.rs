@@ -14,7 +14,7 @@ use willis_nets::weights::{Precision, Weights};
 use willis_stats::figure::Undefined;
 use willis_stats::metrics;
 
-use super::{TrainingSet, checked_decay, overlaid, show};
+use super::{TrainingCases, checked_decay, overlaid, show};
 use crate::cases::PreparedCase;
 use crate::cases::mapped::MappedCase;
 use crate::cli::TrainSegmentArgs;
@@ -29,7 +29,7 @@ const MISSED_MM: f64 = 2.0;
 
 /// Trains the net, writes its weights and scores it on left-out series.
 pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
-    let set = TrainingSet::new(&args.train, progress)?;
+    let set = TrainingCases::new(&args.train, progress)?;
     let mut config = training_config(args, &set.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
     if let Some(path) = &args.encoder {

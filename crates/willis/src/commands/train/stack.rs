@@ -10,7 +10,7 @@ use willis_stats::metrics::detection::TOLERANCE_MM;
 use willis_stats::metrics::{COLUMN_COUNT, SeriesDetections, challenge_score, detections, recall_at};
 use willis_stats::stack::{StackCase, StackFit, fit};
 
-use super::TrainingSet;
+use super::TrainingCases;
 use crate::cases::mapped::{CaseMapper, MappedCase};
 use crate::cli::TrainArgs;
 use crate::models::{STACK, load_examine, load_propose, load_segment};
@@ -19,7 +19,7 @@ use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// Gathers the evidence of the left-out cases, fits the stack on it and writes its weights.
 pub fn run(args: &TrainArgs, models: &Path, progress: &Progress) -> anyhow::Result<()> {
-    let set = TrainingSet::new(args, progress)?;
+    let set = TrainingCases::new(args, progress)?;
     let (net, sha256) = load_segment(models)?;
     let (propose, classifier) = (load_propose(models)?, load_examine(models)?);
     let mapper = CaseMapper::new(net, &sha256, &set.config);

@@ -1,17 +1,19 @@
-//! The generator of test parameters and inputs that the golden values of the specification were
-//! made with: FNV-1a of the name seeds SplitMix64.
+//! The generator of parameters and inputs for golden tests, and the comparison with golden values.
+//!
+//! The golden values of the specification were computed with the same generator: SplitMix64, seeded
+//! by the FNV-1a hash of a name.
 
 use burn::module::Module;
 use burn::tensor::{Device, Tensor, TensorData};
 
 use crate::weights::Weights;
 
-/// 64-bit FNV-1a of a name.
+/// The 64-bit FNV-1a hash of a name.
 pub fn seed(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// `2u - 1` of the stream of a name, u uniform in `[0, 1)`.
+/// The random stream of a name: values `2u - 1`, u uniform in `[0, 1)`.
 pub fn stream(name: &str) -> impl Iterator<Item = f64> {
     let seed = seed(name);
     (1u64..).map(move |i| {
@@ -23,7 +25,7 @@ pub fn stream(name: &str) -> impl Iterator<Item = f64> {
     })
 }
 
-/// Values of a parameter by its name in the state dict and its shape.
+/// The values of a parameter, from its name in the official state dict and its shape.
 pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
     let numel: usize = shape.iter().product();
     let value = |t: f64| match shape {
@@ -35,20 +37,20 @@ pub fn parameter(name: &str, shape: &[usize]) -> Vec<f32> {
     stream(name).take(numel).map(|t| value(t) as f32).collect()
 }
 
-/// The net with every parameter generated; `names` are (prefix here, official prefix) pairs.
+/// Returns the net with generated parameters; `names` are pairs (our prefix, official prefix).
 pub fn fill<M: Module>(net: M, names: &[(&str, &str)]) -> M {
     let weights = Weights::of(&net).renamed(names);
     let filled = weights.map(parameter).renamed(&names.iter().map(|&(a, b)| (b, a)).collect::<Vec<_>>());
-    filled.apply(net).expect("same paths and shapes")
+    filled.apply(net).expect("names and shapes are those of the net")
 }
 
-/// The generated input.
+/// The generated input, the same for every net.
 pub fn input<const D: usize>(shape: [usize; D], device: &Device) -> Tensor<D> {
     let values: Vec<f32> = stream("input").take(shape.iter().product()).map(|t| t as f32).collect();
     Tensor::from_data(TensorData::new(values, shape), device)
 }
 
-/// Asserts mean, deviation and single values of an output.
+/// Asserts the mean, the standard deviation and single values of an output.
 pub fn check<const D: usize>(
     output: Tensor<D>,
     mean: f64,

@@ -1,4 +1,9 @@
-//! Learned stages on burn: layers, losses, training, segmentation, proposal and examination.
+//! The learned stages, on burn.
+//!
+//! From the bottom: [`ops`] runs the CPU kernels under autodiff; [`layers`] have one file each;
+//! [`loss`] has the losses; [`weights`] names, saves and loads parameters; [`backbones`] are the
+//! published networks; [`train`] is the training loop and [`pretrain`] self-supervised training;
+//! [`segment`], [`propose`] and [`examine`] are the stages.
 
 pub mod ops;
 

@@ -7,7 +7,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use willis_core::InvalidValue;
+use willis_core::{InvalidValue, Switch};
 
 use super::augment::{AugmentedExample, ExamineAugmentConfig, augment};
 use super::condition::CONDITIONS;
@@ -50,7 +50,12 @@ impl Default for ExamineTraining {
             train: TrainConfig { steps: 2000, learning_rate: 1e-3, ..TrainConfig::default() },
             augment: ExamineAugmentConfig::default(),
             batch: 8,
-            class: AsymmetricLoss { focus_positive: 0.0, focus_negative: 1.0, shift: 0.0, weight_gradient: false },
+            class: AsymmetricLoss {
+                focus_positive: 0.0,
+                focus_negative: 1.0,
+                shift: 0.0,
+                weight_gradient: Switch::Off,
+            },
             site_weight: 0.2,
             offset_weight: 0.1,
             diameter_weight: 0.2,
@@ -67,6 +72,7 @@ impl ExamineTraining {
         self.net.validate().map_err(|error| error.within("net"))?;
         self.train.validate().map_err(|error| error.within("train"))?;
         self.augment.validate().map_err(|error| error.within("augment"))?;
+        self.class.validate().map_err(|error| error.within("class"))?;
         at_least_one("batch", self.batch)?;
         non_negative("site_weight", self.site_weight)?;
         non_negative("offset_weight", self.offset_weight)?;

@@ -3,44 +3,49 @@
 //! Letters: N nodes, E edges (self loops included), F node features, G edge features, H heads, D
 //! width per head.
 //!
-//! Source: Veličković et al. 2018, arXiv 1710.10903; Brody et al. 2022, arXiv 2105.14491; behaviour
-//! of PyTorch Geometric's `GATConv` and `GATv2Conv`.
+//! Source: Veličković et al., ICLR 2018, arXiv:1710.10903 (GAT); Brody et al., ICLR 2022,
+//! arXiv:2105.14491 (GATv2); behaviour of PyTorch Geometric's `GATConv` and `GATv2Conv`.
 
 use burn::module::{Module, Param};
 use burn::tensor::activation::leaky_relu;
 use burn::tensor::{Device, IndexingUpdateOp, Int, Tensor, TensorData};
 
-use crate::layers::{Init, Linear};
+use super::{Bias, Init, Linear};
 
-/// A directed graph on a device, each node with one self loop.
+/// A directed graph with one self loop per node.
 #[derive(Debug, Clone)]
 pub struct GraphTensors {
-    /// Number of nodes N.
+    /// Number of nodes, N.
     pub nodes: usize,
-    /// Node each edge leaves, `[E]`.
+    /// Source node of each edge, `[E]`.
     pub source: Tensor<1, Int>,
-    /// Node each edge enters, `[E]`.
+    /// Target node of each edge, `[E]`.
     pub target: Tensor<1, Int>,
-    /// Edge features `[E, G]`; a self loop carries the mean of its node's incoming edges.
+    /// Edge features `[E, G]`; a self loop has the mean of its node's incoming edges.
     pub edge_attr: Tensor<2>,
 }
 
 impl GraphTensors {
-    /// A graph from directed edges `[source, target]` and their features `[E, width]` (row-major);
-    /// self loops among them are dropped, and one per node is appended with the mean of the node's
-    /// incoming features (0 without any).
+    /// Creates a graph from directed edges `[source, target]` and their row-major features.
+    ///
+    /// Self loops among the edges are removed. One self loop per node is appended, with the mean of
+    /// the features of the node's incoming edges (0 if there are none).
+    ///
+    /// # Shapes
+    /// edges E', features `[E', width]`
     ///
     /// # Panics
-    /// if an edge names a node that is not there or the features do not fit (programmer error).
+    /// if an edge refers to a node that does not exist, or the number of features does not fit
+    /// (programmer error)
     pub fn new(nodes: usize, edges: &[[u32; 2]], edge_features: &[f32], width: usize, device: &Device) -> Self {
-        assert_eq!(edge_features.len(), edges.len() * width, "edge features do not fit {} edges", edges.len());
+        assert_eq!(edge_features.len(), edges.len() * width, "{} edges with {width} features each", edges.len());
         let (mut source, mut target, mut features) = (Vec::new(), Vec::new(), Vec::new());
         let mut sums = vec![0.0f32; nodes * width];
         let mut incoming = vec![0usize; nodes];
         for (e, &[from, to]) in edges.iter().enumerate() {
             assert!(
                 (from as usize) < nodes && (to as usize) < nodes,
-                "edge {from} to {to} in a graph of {nodes} nodes"
+                "edge from {from} to {to} in a graph of {nodes} nodes"
             );
             if from == to {
                 continue;
@@ -68,7 +73,10 @@ impl GraphTensors {
         }
     }
 
-    /// Softmax of edge logits `[E, H]` over the edges that enter the same node.
+    /// Softmax over the edges with the same target.
+    ///
+    /// # Shapes
+    /// logits `[E, H]` -> the same
     fn softmax_incoming(&self, logits: Tensor<2>) -> Tensor<2> {
         let [_, heads] = logits.dims();
         let device = logits.device();
@@ -80,7 +88,10 @@ impl GraphTensors {
         weights / (sums + 1e-16)
     }
 
-    /// Sum of edge values `[E, C]` at the node each edge enters, `[N, C]`.
+    /// Sums the values of the edges with the same target.
+    ///
+    /// # Shapes
+    /// values `[E, C]` -> `[N, C]`
     fn sum_incoming(&self, values: Tensor<2>) -> Tensor<2> {
         let [_, width] = values.dims();
         let device = values.device();
@@ -88,26 +99,26 @@ impl GraphTensors {
     }
 }
 
-/// Which of the two attention rules a layer uses.
+/// The attention rule of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AttentionRule {
-    /// `⟨a_src, g_j⟩ + ⟨a_dst, g_i⟩ + ⟨a_edge, W_e z⟩` before the LeakyReLU; one projection without
+    /// GAT: `LeakyReLU(⟨a_src, g_j⟩ + ⟨a_dst, g_i⟩ + ⟨a_edge, W_e z_ij⟩)`, one projection without
     /// bias.
     Static,
-    /// `⟨a, LeakyReLU(l_j + r_i + W_e z)⟩`; two projections with bias.
+    /// GATv2: `⟨a, LeakyReLU(l_j + r_i + W_e z_ij)⟩`, two projections with bias.
     Dynamic,
 }
 
-/// Sizes of a [`GraphAttention`] layer.
-#[derive(Debug, Clone)]
+/// Configuration of a [`GraphAttention`] layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GraphAttentionConfig {
-    /// Node features in, F.
+    /// Input features of a node, F.
     pub input: usize,
     /// Heads, H.
     pub heads: usize,
     /// Width of a head, D; the output has H·D features.
     pub head_width: usize,
-    /// Edge features, G; 0 for none.
+    /// Features of an edge, G; may be 0.
     pub edge_features: usize,
     /// GAT or GATv2.
     pub rule: AttentionRule,
@@ -122,15 +133,15 @@ pub struct GraphAttentionConfig {
 /// x `[N, F]`, edge features `[E, G]` -> `[N, H·D]`
 #[derive(Module, Debug)]
 pub struct GraphAttention {
-    /// Map of the node an edge leaves.
+    /// Projection of the source node.
     pub left: Linear,
-    /// Map of the node an edge enters; only in GATv2.
+    /// Projection of the target node; only in GATv2.
     pub right: Option<Linear>,
-    /// Map of the edge features, without bias.
+    /// Projection of the edge features, without bias; `None` without edge features.
     pub edge: Option<Linear>,
-    /// Attention vector of the leaving node (GAT) or of the sum (GATv2), `[H, D]`.
+    /// Attention vector of the source node (GAT) or of the sum (GATv2), `[H, D]`.
     pub attention: Param<Tensor<2>>,
-    /// Attention vector of the entered node, `[H, D]`; only in GAT.
+    /// Attention vector of the target node, `[H, D]`; only in GAT.
     pub attention_target: Option<Param<Tensor<2>>>,
     /// Attention vector of the edge features, `[H, D]`; only in GAT with edge features.
     pub attention_edge: Option<Param<Tensor<2>>>,
@@ -139,21 +150,22 @@ pub struct GraphAttention {
 }
 
 impl GraphAttentionConfig {
-    /// A layer with weights of Glorot's deviation and zero biases.
+    /// Creates the layer: weights with the standard deviation of Glorot and Bengio, biases 0.
     pub fn init(&self, init: &mut Init) -> GraphAttention {
         let width = self.heads * self.head_width;
         let dynamic = self.rule == AttentionRule::Dynamic;
         let with_edges = self.edge_features > 0;
         let glorot = |a: usize, b: usize| (2.0 / (a + b) as f64).sqrt();
-        let linear = |inputs: usize, biased: bool, init: &mut Init| Linear {
+        let linear = |inputs: usize, bias: Bias, init: &mut Init| Linear {
             weight: init.normal([width, inputs], glorot(inputs, width)),
-            bias: biased.then(|| init.constant([width], 0.0)),
+            bias: (bias == Bias::Yes).then(|| init.constant([width], 0.0)),
         };
+        let left_bias = if dynamic { Bias::Yes } else { Bias::No };
         let vector = |init: &mut Init| init.normal([self.heads, self.head_width], glorot(self.heads, self.head_width));
         GraphAttention {
-            left: linear(self.input, dynamic, init),
-            right: dynamic.then(|| linear(self.input, true, init)),
-            edge: with_edges.then(|| linear(self.edge_features, false, init)),
+            left: linear(self.input, left_bias, init),
+            right: dynamic.then(|| linear(self.input, Bias::Yes, init)),
+            edge: with_edges.then(|| linear(self.edge_features, Bias::No, init)),
             attention: vector(init),
             attention_target: (!dynamic).then(|| vector(init)),
             attention_edge: (!dynamic && with_edges).then(|| vector(init)),
@@ -163,7 +175,7 @@ impl GraphAttentionConfig {
 }
 
 impl GraphAttention {
-    /// New features of every node.
+    /// Computes the new features of every node.
     ///
     /// # Shapes
     /// x `[N, F]` -> `[N, H·D]`
@@ -201,7 +213,7 @@ impl GraphAttention {
     }
 }
 
-/// Inner product of each head's part of `[M, H·D]` with its attention vector, `[M, H]`.
+/// Inner product of each head's values with its attention vector, `[M, H·D]` -> `[M, H]`.
 fn score(values: Tensor<2>, vector: &Param<Tensor<2>>) -> Tensor<2> {
     let [heads, head_width] = vector.dims();
     let [rows, _] = values.dims();
@@ -223,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn published_rules_on_a_small_graph() {
+    fn golden_values_on_a_small_graph() {
         let device = Device::flex();
         let x = Tensor::from_floats([[1.0, 0.0], [0.5, -1.0], [0.2, 0.3]], &device);
         let graph = GraphTensors::new(3, &[[0, 1], [1, 0], [1, 2], [2, 1]], &[], 0, &device);
@@ -256,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn self_loops_carry_the_mean_of_incoming_edges() {
+    fn self_loops_have_the_mean_of_incoming_edges() {
         let device = Device::flex();
         let graph = GraphTensors::new(3, &[[0, 1], [2, 1], [2, 2]], &[1.0, 3.0, 9.0], 1, &device);
         assert_eq!(graph.edge_attr.into_data().try_to_vec::<f32>().unwrap(), [1.0, 3.0, 0.0, 2.0, 0.0]);

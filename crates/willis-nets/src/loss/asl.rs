@@ -1,39 +1,58 @@
-//! Asymmetric loss for labels of which few are positive.
+//! Asymmetric loss (ASL) for binary labels with few positives.
 //!
 //! `p = σ(x)`, `q = min(1 - p + m, 1)`, `L = -w [y log max(p, ε) + (1 - y) log max(q, ε)]` with
 //! `w = (1 - p_t)^γ_t`, `p_t = y p + (1 - y) q`, `γ_t = γ₊ y + γ₋ (1 - y)`.
 //!
-//! Source: Ridnik et al. 2021, arXiv 2009.14119.
+//! Letters: x logit, y label (0 or 1), p and q probabilities of a positive and a negative label.
+//!
+//! Source: Ridnik et al., ICCV 2021, arXiv:2009.14119.
 
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
+use willis_core::{InvalidValue, Switch};
 
-/// How strongly easy labels are played down.
+use crate::rules::non_negative;
+
+/// Configuration of the asymmetric loss: how much easy labels are down-weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AsymmetricLoss {
-    /// γ₊: focus on hard positives.
+    /// γ₊, the focusing exponent of positives.
     pub focus_positive: f64,
-    /// γ₋: focus on hard negatives.
+    /// γ₋, the focusing exponent of negatives.
     pub focus_negative: f64,
-    /// m: negatives with a probability up to this cost nothing.
+    /// m, the probability shift: negatives with `p` up to m have no loss.
     pub shift: f64,
-    /// Whether gradients flow through the weight w (the published plain class stops them).
-    pub weight_gradient: bool,
+    /// Whether gradients flow through the weight w; the published code detaches it.
+    pub weight_gradient: Switch,
 }
 
 impl Default for AsymmetricLoss {
+    /// The paper's exponents and shift.
     fn default() -> Self {
-        Self { focus_positive: 1.0, focus_negative: 4.0, shift: 0.05, weight_gradient: false }
+        Self { focus_positive: 1.0, focus_negative: 4.0, shift: 0.05, weight_gradient: Switch::Off }
     }
 }
 
 impl AsymmetricLoss {
-    /// Loss of each element, not reduced.
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        non_negative("focus_positive", self.focus_positive)?;
+        non_negative("focus_negative", self.focus_negative)?;
+        if !(0.0..1.0).contains(&self.shift) {
+            return Err(InvalidValue::new("shift", self.shift, "must be at least 0 and less than 1"));
+        }
+        Ok(())
+    }
+
+    /// Computes the loss of each element.
     ///
     /// # Shapes
-    /// logits and targets (0 or 1) of one shape -> that shape
+    /// logits and targets (0 or 1) of one shape -> the same
     pub fn forward<const D: usize>(&self, logits: Tensor<D>, targets: Tensor<D>) -> Tensor<D> {
         const EPSILON: f64 = 1e-8;
         let negative_targets = targets.clone().neg() + 1.0;
@@ -41,13 +60,16 @@ impl AsymmetricLoss {
         let negative = (positive.clone().neg() + (1.0 + self.shift)).clamp_max(1.0);
         let log_likelihood = targets.clone() * positive.clone().clamp_min(EPSILON).log()
             + negative_targets.clone() * negative.clone().clamp_min(EPSILON).log();
-        // (1 - p_t)^γ_t, one power per class: a tensor exponent has no use for its gradient.
+        // (1 - p_t)^γ_t with one constant exponent per class, which needs no gradient.
         let power = |p: Tensor<D>, focus: f64| {
             if focus == 0.0 { Tensor::ones_like(&p) } else { (p.neg() + 1.0).clamp_min(EPSILON).powf_scalar(focus) }
         };
         let weight =
             targets * power(positive, self.focus_positive) + negative_targets * power(negative, self.focus_negative);
-        let weight = if self.weight_gradient { weight } else { weight.detach() };
+        let weight = match self.weight_gradient {
+            Switch::On => weight,
+            Switch::Off => weight.detach(),
+        };
         (weight * log_likelihood).neg()
     }
 }
@@ -75,10 +97,19 @@ mod tests {
     }
 
     #[test]
-    fn easy_negatives_cost_nothing_and_move_nothing() {
+    fn invalid_values_are_named() {
+        let loss = AsymmetricLoss { focus_negative: -1.0, ..AsymmetricLoss::default() };
+        assert_eq!(loss.validate().unwrap_err().to_string(), "focus_negative = -1 must be finite and at least 0");
+        let loss = AsymmetricLoss { shift: 1.0, ..AsymmetricLoss::default() };
+        assert_eq!(loss.validate().unwrap_err().field, "shift");
+        assert!(AsymmetricLoss::default().validate().is_ok());
+    }
+
+    #[test]
+    fn easy_negatives_have_no_loss_and_no_gradient() {
         let device = Device::flex().autodiff();
         let logits = Tensor::<1>::from_floats([-4.0], &device).require_grad();
-        let loss = AsymmetricLoss { weight_gradient: true, ..Default::default() };
+        let loss = AsymmetricLoss { weight_gradient: Switch::On, ..Default::default() };
         let value = loss.forward(logits.clone(), Tensor::zeros([1], &device)).sum();
         let gradient = logits.grad(&value.clone().backward()).unwrap();
         assert!(value.into_scalar::<f32>().abs() < 1e-7);

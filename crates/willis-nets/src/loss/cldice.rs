@@ -1,9 +1,9 @@
-//! Soft clDice: overlap of soft centrelines. Built from tensor operations, since its gradient runs
-//! through every erosion.
+//! Soft clDice: overlap of soft centrelines.
 //!
-//! Its centrelines lose their ends and fill backgrounds of low contrast, and it takes many passes
-//! over memory: skeleton recall is the cheaper way to the same end, and clDice of true skeletons
-//! ([`willis_kernels::thinning`]) the figure to report.
+//! It is built from tensor operations, because its gradient passes through every erosion. Soft
+//! centrelines lose their ends and spread into backgrounds of low contrast, and computing them
+//! takes many passes over memory. Skeleton recall is a cheaper loss for the same purpose. As a
+//! metric, use clDice of true skeletons ([`willis_kernels::thinning`]).
 //!
 //! Source: Shit et al., CVPR 2021, arXiv:2003.07311.
 
@@ -11,20 +11,23 @@ use burn::tensor::Tensor;
 
 use crate::ops::leaky_relu;
 
-/// Erosions of the authors' code; vessels of up to this radius in voxels are thinned entirely.
+/// Number of erosions in the authors' code. Vessels of up to this radius in voxels are thinned to
+/// their centreline.
 const EROSIONS: usize = 10;
 
-/// `1 - clDice` of probabilities and a truth of zeros and ones, `[B, 1, D, H, W]` each, summed over
-/// the batch -> `[1]`.
+/// `1 - clDice` over a whole batch.
+///
+/// # Shapes
+/// probability and truth (0 or 1) `[B, 1, D, H, W]` -> `[1]`
 pub fn soft_cldice(probability: Tensor<5>, truth: Tensor<5>) -> Tensor<1> {
-    let (found, wanted) = (soft_skeleton(probability.clone()), soft_skeleton(truth.clone()));
-    let share = |part: Tensor<5>, all: Tensor<5>| (part.sum() + 1.0) / (all.sum() + 1.0);
-    let precision = share(found.clone() * truth, found);
-    let recall = share(wanted.clone() * probability, wanted);
+    let (predicted_skeleton, true_skeleton) = (soft_skeleton(probability.clone()), soft_skeleton(truth.clone()));
+    let fraction = |part: Tensor<5>, all: Tensor<5>| (part.sum() + 1.0) / (all.sum() + 1.0);
+    let precision = fraction(predicted_skeleton.clone() * truth, predicted_skeleton);
+    let recall = fraction(true_skeleton.clone() * probability, true_skeleton);
     (precision.clone() * recall.clone() * 2.0 / (precision + recall)).neg() + 1.0
 }
 
-/// What an opening takes away from x, from x eroded once, and so on.
+/// The union of what an opening removes from x, from x eroded once, and so on.
 fn soft_skeleton(x: Tensor<5>) -> Tensor<5> {
     let mut eroded = erode(x.clone());
     let mut skeleton = relu(x - dilate(eroded.clone()));
@@ -37,7 +40,7 @@ fn soft_skeleton(x: Tensor<5>) -> Tensor<5> {
     skeleton
 }
 
-/// Least value of a voxel and its neighbours across faces; the border has fewer.
+/// Minimum over a voxel and its face neighbours.
 fn erode(x: Tensor<5>) -> Tensor<5> {
     let least = |axis| {
         let [before, after] = neighbours(&x, axis);
@@ -46,7 +49,7 @@ fn erode(x: Tensor<5>) -> Tensor<5> {
     least(2).min_pair(least(3)).min_pair(least(4))
 }
 
-/// Greatest value of the 3x3x3 voxels around.
+/// Maximum over the 3x3x3 voxels around a voxel.
 fn dilate(x: Tensor<5>) -> Tensor<5> {
     (2..5).fold(x, |x, axis| {
         let [before, after] = neighbours(&x, axis);
@@ -54,8 +57,8 @@ fn dilate(x: Tensor<5>) -> Tensor<5> {
     })
 }
 
-/// The voxels before and after along an axis; at the border the voxel itself, which changes no
-/// least or greatest value.
+/// The preceding and the following voxel along an axis. At the border it is the voxel itself, which
+/// changes neither a minimum nor a maximum.
 fn neighbours(x: &Tensor<5>, axis: usize) -> [Tensor<5>; 2] {
     let side = x.dims()[axis];
     let part = |start, length| x.clone().narrow(axis, start, length);

@@ -1,15 +1,15 @@
-//! Losses of the vessel net with their gradients, on plain slices where they can be.
+//! Losses: segmentation with its terms, and asymmetric loss for classification.
 //!
-//! A loss over a whole patch of fifteen channels touches memory many times when it is built from
-//! tensor operations. Here the value and its gradient by the logits are computed together and
-//! [`crate::ops::with_gradient`] hands the gradient to autodiff.
+//! A loss over fifteen channels of a whole patch takes many passes over memory if it is built from
+//! tensor operations. The segmentation loss therefore computes its value and its gradient with
+//! respect to the logits together, on slices; [`crate::ops::with_gradient`] connects it to autodiff.
 
 pub mod asl;
 pub mod cldice;
 pub mod segmentation;
 pub mod tversky;
 
-/// The tube and the prediction of the specification's golden values, 16³ voxels; its x is the first
+/// Target and prediction of the specification's golden values: a tube of 16³ voxels along the first
 /// axis.
 #[cfg(test)]
 pub(crate) fn tube() -> (Vec<bool>, Vec<f32>) {
@@ -23,6 +23,7 @@ pub(crate) fn tube() -> (Vec<bool>, Vec<f32>) {
     (target, pred)
 }
 
+/// Asserts that a gradient equals central differences of `f` at the given indices.
 #[cfg(test)]
 pub(crate) fn assert_gradient(step: f32, f: impl Fn(&[f32]) -> f64, x: &[f32], gradient: &[f32], indices: &[usize]) {
     for &i in indices {
@@ -33,6 +34,6 @@ pub(crate) fn assert_gradient(step: f32, f: impl Fn(&[f32]) -> f64, x: &[f32], g
         };
         let numeric = (moved(step) - moved(-step)) / (2.0 * f64::from(step));
         let got = f64::from(gradient[i]);
-        assert!((got - numeric).abs() <= 2e-3 * numeric.abs() + 2e-5, "[{i}] {got}, numerically {numeric}");
+        assert!((got - numeric).abs() <= 2e-3 * numeric.abs() + 2e-5, "[{i}] {got}, central difference {numeric}");
     }
 }

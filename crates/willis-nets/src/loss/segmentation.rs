@@ -1,7 +1,11 @@
-//! The loss of the vessel net: cross-entropy over background and sites, Tversky over the union of
-//! the sites, skeleton recall per site, and focal loss with Tversky for the aneurysm channel.
+//! The loss of the vessel net.
 //!
-//! Sources: Kirchhoff et al., ECCV 2024, arXiv:2404.03010 (skeleton recall); Lin et al., ICCV 2017,
+//! Vessels: cross-entropy over background and sites, Tversky loss of the union of all sites, and
+//! skeleton recall per site. Aneurysms: focal loss and Tversky loss.
+//!
+//! Letters: B batch, N voxels of a patch.
+//!
+//! Source: Kirchhoff et al., ECCV 2024, arXiv:2404.03010 (skeleton recall); Lin et al., ICCV 2017,
 //! arXiv:1708.02002 (focal loss); [`super::tversky`].
 
 use rayon::prelude::*;
@@ -9,19 +13,19 @@ use serde::{Deserialize, Serialize};
 use willis_core::{InvalidValue, SITE_COUNT};
 use willis_kernels::activation::softmax_across;
 
-use super::tversky::{Overlap, Tversky, TverskyLoss};
-use crate::rules::{non_negative, positive};
+use super::tversky::{SoftCounts, Tversky, TverskyLoss};
+use crate::rules::non_negative;
 
-/// Background and the sites, as mask values.
+/// Number of classes: background and the sites.
 pub const CLASSES: usize = SITE_COUNT + 1;
-/// Channels of the logits: the classes, then the aneurysm.
+/// Channels of the logits: the classes, then the aneurysm channel.
 pub const CHANNELS: usize = CLASSES + 1;
 
-/// Weights of the terms.
+/// Configuration of the loss: the weights of its terms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentationLossConfig {
-    /// Weight of a background voxel in the cross-entropy, against 1 for a vessel voxel.
+    /// Weight of background voxels in the cross-entropy; vessel voxels have weight 1.
     pub background_weight: f64,
     /// Weight of the cross-entropy.
     pub cross_entropy: f64,
@@ -31,15 +35,15 @@ pub struct SegmentationLossConfig {
     pub skeleton_recall: f64,
     /// Weight of the focal term of the aneurysms.
     pub focal: f64,
-    /// Weight of the Tversky term of the aneurysms, where the patch has any.
+    /// Weight of the Tversky term of the aneurysms, if the batch has any.
     pub aneurysm_tversky: f64,
-    /// Aneurysms of fewer voxels weigh as much as one of this many in both terms of the aneurysms;
-    /// 0 lets every voxel weigh the same (after Kofler et al., arXiv:2205.08209: without it the
-    /// loss of a large sac drowns that of a small one).
+    /// In both aneurysm terms, aneurysms with fewer voxels than this weigh as much as one with this
+    /// many; with 0, every voxel weighs the same. Otherwise the loss of a large aneurysm dominates
+    /// that of a small one (Kofler et al., arXiv:2205.08209).
     pub small_lesion_voxels: f64,
-    /// Weight of one minus clDice of soft centrelines ([`super::cldice`]); 0 leaves it out.
+    /// Weight of the soft clDice loss ([`super::cldice`]); 0 disables it.
     pub soft_cldice: f64,
-    /// False-positive and false-negative weights of both Tversky terms.
+    /// Configuration of both Tversky terms.
     pub tversky: Tversky,
 }
 
@@ -74,54 +78,55 @@ impl SegmentationLossConfig {
             ("aneurysm_tversky", self.aneurysm_tversky),
             ("small_lesion_voxels", self.small_lesion_voxels),
             ("soft_cldice", self.soft_cldice),
-            ("tversky.w_fp", self.tversky.w_fp),
-            ("tversky.w_fn", self.tversky.w_fn),
         ] {
             non_negative(field, weight)?;
         }
-        positive("tversky.gamma", self.tversky.gamma)
+        self.tversky.validate().map_err(|error| error.within("tversky"))
     }
 }
 
-/// What a batch of patches should give; each `B x N` voxels.
+/// The target of a batch of patches; each field has `B N` values.
 #[derive(Debug, Clone, Copy)]
 pub struct SegmentationTarget<'a> {
     /// Class of each voxel, below [`CLASSES`].
     pub sites: &'a [u8],
-    /// Weight of each voxel of an aneurysm, 0 elsewhere.
+    /// Weight of each aneurysm voxel, 0 elsewhere.
     pub aneurysm: &'a [f32],
-    /// Class of each voxel of the tube around the skeleton, 0 elsewhere.
+    /// Class of each voxel of the tubed skeleton, 0 elsewhere.
     pub tube: &'a [u8],
 }
 
-/// Terms before weighting, their weighted sum, and its gradient by the logits.
+/// The unweighted terms, their weighted sum, and its gradient with respect to the logits.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SegmentationLoss {
-    /// Weighted sum.
+    /// Weighted sum of the terms.
     pub total: f64,
     /// Weighted mean cross-entropy, nats.
     pub cross_entropy: f64,
-    /// 0 to 1.
+    /// Tversky loss of the vessels, 0 to 1.
     pub vessel_tversky: f64,
-    /// One minus recall of the tubes, mean over the sites present; 0 to 1.
+    /// One minus the recall of the tubed skeletons, mean over the sites present; 0 to 1.
     pub skeleton_recall: f64,
-    /// Focal loss over the weight of the aneurysm voxels.
+    /// Focal loss, divided by the total weight of the aneurysm voxels.
     pub focal: f64,
-    /// 0 to 1; 0 without any aneurysm.
+    /// Tversky loss of the aneurysms, 0 to 1; 0 if there are none.
     pub aneurysm_tversky: f64,
-    /// Gradient of `total`, shaped like the logits.
+    /// Gradient of `total` with respect to the logits, `[B, 15, N]`.
     pub gradient: Vec<f32>,
 }
 
-/// Voxels that one task works on; fixed, so that sums do not depend on the number of threads.
-const CHUNK: usize = 8192;
-/// The focal term is divided by the weight of the aneurysm voxels, at least this many.
+/// Voxels per task. Fixed, so that sums do not depend on the number of threads.
+const CHUNK_VOXELS: usize = 8192;
+/// Lower bound of the total weight that divides the focal term.
 const MIN_FOCAL_VOXELS: f64 = 200.0;
 
-/// Loss of logits `[B, 15, N]`, N voxels in C order, whose memory becomes that of the gradient.
+/// Computes the loss and its gradient, which reuses the memory of the logits.
+///
+/// # Shapes
+/// logits `[B, 15, N]`, N voxels in C order
 ///
 /// # Panics
-/// if logits or targets do not hold `B x N` voxels or a class is out of range (programmer error)
+/// if the numbers of values do not fit each other or a class is out of range (programmer error)
 pub fn segmentation_loss(
     logits: Vec<f32>,
     batch: usize,
@@ -129,7 +134,7 @@ pub fn segmentation_loss(
     config: &SegmentationLossConfig,
 ) -> SegmentationLoss {
     let voxels = target.sites.len();
-    assert_eq!(logits.len(), voxels * CHANNELS, "logits do not fit {voxels} voxels");
+    assert_eq!(logits.len(), voxels * CHANNELS, "{voxels} voxels with {CHANNELS} channels each");
     assert!(voxels.is_multiple_of(batch) && target.aneurysm.len() == voxels && target.tube.len() == voxels);
     let mut gradient = logits;
     let sums = chunks(&mut gradient, voxels / batch)
@@ -137,15 +142,15 @@ pub fn segmentation_loss(
         .map(|mut chunk| chunk.probabilities(target, config.background_weight))
         .collect::<Vec<_>>()
         .into_iter()
-        .fold(Sums::default(), Sums::merge);
-    let slopes = Slopes::new(&sums, config);
-    chunks(&mut gradient, voxels / batch).into_par_iter().for_each(|mut chunk| chunk.gradient(target, &slopes));
-    let aneurysm_tversky = if sums.lesion_voxels > 0.0 { slopes.aneurysm.value } else { 0.0 };
+        .fold(LossSums::default(), LossSums::merge);
+    let derivatives = LossDerivatives::new(&sums, config);
+    chunks(&mut gradient, voxels / batch).into_par_iter().for_each(|mut chunk| chunk.gradient(target, &derivatives));
+    let aneurysm_tversky = if sums.lesion_voxels > 0.0 { derivatives.aneurysm.value } else { 0.0 };
     let terms = [
         (sums.cross_entropy / sums.weight.max(f64::MIN_POSITIVE), config.cross_entropy),
-        (slopes.vessel.value, config.vessel_tversky),
+        (derivatives.vessel.value, config.vessel_tversky),
         (sums.skeleton_loss(), config.skeleton_recall),
-        (sums.focal / slopes.focal_voxels, config.focal),
+        (sums.focal / derivatives.focal_voxels, config.focal),
         (aneurysm_tversky, config.aneurysm_tversky),
     ];
     SegmentationLoss {
@@ -159,21 +164,21 @@ pub fn segmentation_loss(
     }
 }
 
-/// What the first pass sums over voxels.
+/// LossSums over voxels, computed in the first pass.
 #[derive(Debug, Clone, Copy, Default)]
-struct Sums {
+struct LossSums {
     cross_entropy: f64,
     weight: f64,
-    vessel: Overlap,
+    vessel: SoftCounts,
     tube_hit: [f64; CLASSES],
     tube: [f64; CLASSES],
     focal: f64,
-    aneurysm: Overlap,
+    aneurysm: SoftCounts,
     lesion_voxels: f64,
     background_weight: f64,
 }
 
-impl Sums {
+impl LossSums {
     fn merge(self, other: Self) -> Self {
         let add = |a: [f64; CLASSES], b: [f64; CLASSES]| std::array::from_fn(|class| a[class] + b[class]);
         Self {
@@ -199,9 +204,9 @@ impl Sums {
     }
 }
 
-/// What the second pass needs: derivatives that are the same for many voxels, already weighted.
+/// Derivatives that many voxels share, with the weights of the terms; used in the second pass.
 #[derive(Debug)]
-struct Slopes {
+struct LossDerivatives {
     cross_entropy: f64,
     background_weight: f64,
     vessel: TverskyLoss,
@@ -213,8 +218,8 @@ struct Slopes {
     aneurysm_weight: f64,
 }
 
-impl Slopes {
-    fn new(sums: &Sums, config: &SegmentationLossConfig) -> Self {
+impl LossDerivatives {
+    fn new(sums: &LossSums, config: &SegmentationLossConfig) -> Self {
         let tubes = sums.tubes_present().max(1.0);
         let focal_voxels = sums.lesion_voxels.max(MIN_FOCAL_VOXELS);
         let tube = sums.tube.map(|all| if all > 0.0 { -config.skeleton_recall / (all * tubes) } else { 0.0 });
@@ -232,30 +237,30 @@ impl Slopes {
     }
 }
 
-/// The rows of all channels over a run of voxels.
-struct Chunk<'a> {
-    /// Offset of the first voxel in the targets.
+/// A range of voxels of all channels.
+struct VoxelChunk<'a> {
+    /// Index of the first voxel in the targets.
     start: usize,
     rows: Vec<&'a mut [f32]>,
 }
 
-/// The channel-major values cut into runs of voxels.
-fn chunks(values: &mut [f32], voxels: usize) -> Vec<Chunk<'_>> {
+/// Splits channel-major values into ranges of voxels.
+fn chunks(values: &mut [f32], voxels: usize) -> Vec<VoxelChunk<'_>> {
     let mut chunks = Vec::new();
     for (item, volume) in values.chunks_mut(voxels * CHANNELS).enumerate() {
-        let mut rows: Vec<_> = volume.chunks_mut(voxels).map(|row| row.chunks_mut(CHUNK)).collect();
-        for start in (0..voxels).step_by(CHUNK) {
+        let mut rows: Vec<_> = volume.chunks_mut(voxels).map(|row| row.chunks_mut(CHUNK_VOXELS)).collect();
+        for start in (0..voxels).step_by(CHUNK_VOXELS) {
             let rows = rows.iter_mut().filter_map(Iterator::next).collect();
-            chunks.push(Chunk { start: item * voxels + start, rows });
+            chunks.push(VoxelChunk { start: item * voxels + start, rows });
         }
     }
     chunks
 }
 
-impl Chunk<'_> {
-    /// Turns logits into probabilities in place and sums what the loss needs.
-    fn probabilities(&mut self, target: SegmentationTarget<'_>, background_weight: f64) -> Sums {
-        let mut sums = Sums { background_weight, ..Sums::default() };
+impl VoxelChunk<'_> {
+    /// Replaces logits by probabilities and returns the sums over the voxels.
+    fn probabilities(&mut self, target: SegmentationTarget<'_>, background_weight: f64) -> LossSums {
+        let mut sums = LossSums { background_weight, ..LossSums::default() };
         let (lesion_row, class_rows) = self.rows.split_last_mut().expect("fifteen rows");
         softmax_across(class_rows);
         for i in 0..lesion_row.len() {
@@ -279,21 +284,26 @@ impl Chunk<'_> {
         sums
     }
 
-    /// Turns probabilities into the gradient by the logits in place.
-    fn gradient(&mut self, target: SegmentationTarget<'_>, slopes: &Slopes) {
+    /// Replaces probabilities by the gradient with respect to the logits.
+    fn gradient(&mut self, target: SegmentationTarget<'_>, derivatives: &LossDerivatives) {
         let (lesion_row, class_rows) = self.rows.split_last_mut().expect("fifteen rows");
-        let places = self.start..self.start + lesion_row.len();
-        let (sites, tubes) = (&target.sites[places.clone()], &target.tube[places.clone()]);
-        let cross_entropy = [slopes.background_weight, 1.0].map(|weight| (weight * slopes.cross_entropy) as f32);
-        // Derivatives by the probabilities of the background (the vessels' union is what it leaves)
-        // and of the tube.
-        let union = [slopes.vessel.by_other, slopes.vessel.by_target].map(|by| -(by * slopes.vessel_weight) as f32);
-        let by_tube = slopes.tube.map(|by| by as f32);
-        let of_places = sites.iter().zip(tubes).enumerate();
-        let (scale, added): (Vec<f32>, Vec<[f32; 2]>) = of_places
+        let voxels = self.start..self.start + lesion_row.len();
+        let (sites, tubes) = (&target.sites[voxels.clone()], &target.tube[voxels.clone()]);
+        let cross_entropy =
+            [derivatives.background_weight, 1.0].map(|weight| (weight * derivatives.cross_entropy) as f32);
+        // Derivatives with respect to the probability of the background, whose complement is the
+        // union of the vessels, and to those of the tubed skeletons.
+        let vessel = &derivatives.vessel;
+        let d_background = [vessel.d_other, vessel.d_target].map(|d| -(d * derivatives.vessel_weight) as f32);
+        let d_tube = derivatives.tube.map(|d| d as f32);
+        // The softmax derivative of each voxel: a factor of all classes, and a summand of two.
+        let (scale, added): (Vec<f32>, Vec<[f32; 2]>) = sites
+            .iter()
+            .zip(tubes)
+            .enumerate()
             .map(|(i, (&site, &tube))| {
                 let (vessel, tube) = (usize::from(site != 0), usize::from(tube));
-                let added = [union[vessel] * class_rows[0][i], by_tube[tube] * class_rows[tube][i]];
+                let added = [d_background[vessel] * class_rows[0][i], d_tube[tube] * class_rows[tube][i]];
                 (cross_entropy[vessel] - added[0] - added[1], added)
             })
             .unzip();
@@ -305,23 +315,25 @@ impl Chunk<'_> {
             class_rows[0][i] += added[i][0];
             class_rows[usize::from(tube)][i] += added[i][1];
         }
-        for (p_or_slope, &lesion) in lesion_row.iter_mut().zip(&target.aneurysm[places]) {
-            let p = *p_or_slope;
-            let overlap =
-                if lesion > 0.0 { f64::from(lesion) * slopes.aneurysm.by_target } else { slopes.aneurysm.by_other };
-            let by_p = (overlap * slopes.aneurysm_weight) as f32;
-            *p_or_slope = focal(p, lesion).1 * slopes.focal as f32 + by_p * p * (1.0 - p);
+        let aneurysm = &derivatives.aneurysm;
+        for (value, &lesion) in lesion_row.iter_mut().zip(&target.aneurysm[voxels]) {
+            let p = *value;
+            let d_tversky = if lesion > 0.0 { f64::from(lesion) * aneurysm.d_target } else { aneurysm.d_other };
+            let d_p = (d_tversky * derivatives.aneurysm_weight) as f32;
+            *value = focal(p, lesion).1 * derivatives.focal as f32 + d_p * p * (1.0 - p);
         }
     }
 }
 
-/// `-w (1 - q)^2 ln q` with q the probability of the truth, and its derivative by the logit; w is
-/// the weight of a target voxel, 1 for any other, whose `target` is 0.
+/// Focal loss `-w (1 - q)^2 ln q` of a voxel and its derivative with respect to the logit.
+///
+/// q is the probability of the true label, and w the weight: `target` for target voxels, 1 for all
+/// others, whose `target` is 0.
 fn focal(p: f32, target: f32) -> (f32, f32) {
-    let (q, slope, weight) = if target > 0.0 { (p, target, target) } else { (1.0 - p, -1.0, 1.0) };
+    let (q, signed_weight, weight) = if target > 0.0 { (p, target, target) } else { (1.0 - p, -1.0, 1.0) };
     let log = q.max(f32::MIN_POSITIVE).ln();
     let rest = 1.0 - q;
-    (-weight * rest * rest * log, slope * rest * rest * (2.0 * q * log - rest))
+    (-weight * rest * rest * log, signed_weight * rest * rest * (2.0 * q * log - rest))
 }
 
 #[cfg(test)]
@@ -351,14 +363,14 @@ mod tests {
             let loss = |x: &[f32]| segmentation_loss(x.to_vec(), batch, target(), &config);
             let x = logits();
             let all: Vec<usize> = (0..x.len()).collect();
-            // Probabilities are of 32 bits: with a smaller step their rounding shows.
+            // Probabilities are f32; with a smaller step their rounding errors dominate.
             assert_gradient(4e-3, |x| loss(x).total, &x, &loss(&x).gradient, &all);
         }
     }
 
     #[test]
-    fn a_sure_truth_costs_nothing_and_a_sure_error_much() {
-        let sure = |right: f32| {
+    fn confident_truth_has_no_loss_and_confident_error_a_large_one() {
+        let confident = |right: f32| {
             let mut logits = vec![-right; VOXELS * CHANNELS];
             for (voxel, (&site, &lesion)) in target().sites.iter().zip(target().aneurysm).enumerate() {
                 logits[usize::from(site) * VOXELS + voxel] = right;
@@ -366,15 +378,25 @@ mod tests {
             }
             segmentation_loss(logits, 1, target(), &SegmentationLossConfig::default())
         };
-        let good = sure(20.0);
+        let good = confident(20.0);
         assert!(good.total < 1e-3 && good.gradient.iter().all(|g| g.abs() < 1e-3), "{good:?}");
-        let bad = sure(-20.0);
+        let bad = confident(-20.0);
         assert!(bad.total > 5.0 && bad.gradient.iter().all(|g| g.is_finite()));
     }
 
     #[test]
+    fn invalid_values_are_named() {
+        let tversky = Tversky { gamma: 0.0, ..Tversky::default() };
+        let config = SegmentationLossConfig { tversky, ..SegmentationLossConfig::default() };
+        assert_eq!(config.validate().unwrap_err().to_string(), "tversky.gamma = 0 must be finite and above 0");
+        let config = SegmentationLossConfig { focal: f64::NAN, ..SegmentationLossConfig::default() };
+        assert_eq!(config.validate().unwrap_err().field, "focal");
+        assert!(SegmentationLossConfig::default().validate().is_ok());
+    }
+
+    #[test]
     fn skeleton_recall_by_hand() {
-        // Equal logits: every class has probability 1/14, so every tube is recalled by 1/14.
+        // Equal logits: every class has probability 1/14, so the recall of every tube is 1/14.
         let loss = segmentation_loss(vec![0.0; VOXELS * CHANNELS], 1, target(), &SegmentationLossConfig::default());
         assert!((loss.skeleton_recall - 13.0 / 14.0).abs() < 1e-6);
         assert!((loss.cross_entropy - 14f64.ln()).abs() < 1e-5);

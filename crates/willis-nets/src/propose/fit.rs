@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use willis_core::InvalidValue;
+use willis_core::{InvalidValue, Switch};
 
 use super::data::GraphCase;
 use super::net::{ProposeNet, ProposeNetConfig};
@@ -39,7 +39,7 @@ impl Default for ProposeTraining {
             net: ProposeNetConfig::default(),
             train: TrainConfig { steps: 1500, learning_rate: 3e-3, ..TrainConfig::default() },
             graphs_per_step: 4,
-            loss: AsymmetricLoss { focus_positive: 0.0, focus_negative: 1.0, shift: 0.0, weight_gradient: false },
+            loss: AsymmetricLoss { focus_positive: 0.0, focus_negative: 1.0, shift: 0.0, weight_gradient: Switch::Off },
             feature_noise: 0.05,
         }
     }
@@ -53,6 +53,7 @@ impl ProposeTraining {
     pub fn validate(&self) -> Result<(), InvalidValue> {
         self.net.validate().map_err(|error| error.within("net"))?;
         self.train.validate().map_err(|error| error.within("train"))?;
+        self.loss.validate().map_err(|error| error.within("loss"))?;
         at_least_one("graphs_per_step", self.graphs_per_step)?;
         non_negative("feature_noise", self.feature_noise)
     }

@@ -17,38 +17,44 @@ use super::{Mismatch, Weights, WeightsError};
 /// # Errors
 /// [`WeightsError::Mismatch`] if the parameters are not those of the net's encoder
 pub fn transfer_encoder(net: Weights, prefix: &str, encoder: &Weights) -> Result<Weights, WeightsError> {
-    let mut fitted = Weights::default();
+    let mut transferred = Weights::default();
     for (name, shape, values) in encoder.iter() {
-        let own = net.iter().find(|(own, ..)| own.strip_prefix(prefix) == Some(name));
-        let values = match own {
-            Some((_, wanted, own)) if wanted != shape => {
-                refitted(name, (shape, values), (wanted, own)).map(|values| (wanted.to_vec(), values))
+        let own_name = format!("{prefix}{name}");
+        let converted = match (net.shape(&own_name), net.get(&own_name)) {
+            (Some(own_shape), Some(own)) if own_shape != shape => {
+                converted(name, (shape, values), (own_shape, own)).map(|values| (own_shape, values))
             }
             _ => None,
-        }
-        .unwrap_or_else(|| (shape.to_vec(), values.to_vec()));
-        fitted.insert(name, values.0, values.1);
+        };
+        let (shape, values) = converted.unwrap_or_else(|| (shape, values.to_vec()));
+        transferred.insert(name, shape.to_vec(), values);
     }
-    let mismatch = Mismatch::between(&net.under(prefix), &fitted);
+    let mismatch = Mismatch::between(&net.under(prefix), &transferred);
     if !mismatch.is_empty() {
         return Err(mismatch.into());
     }
     let mut weights = net;
-    for (name, shape, values) in fitted.iter() {
+    for (name, shape, values) in transferred.iter() {
         weights.insert(format!("{prefix}{name}"), shape.to_vec(), values.to_vec());
     }
     Ok(weights)
 }
 
 /// The encoder's values in the shape of the net's own; `None` if the shapes are not convertible.
-fn refitted(name: &str, (shape, values): (&[usize], &[f32]), (wanted, own): (&[usize], &[f32])) -> Option<Vec<f32>> {
-    match (shape, wanted) {
-        ([outputs, from, kernel @ ..], [same, to, other @ ..]) if kernel.len() == 3 => {
-            let kernel: usize = (outputs == same && kernel == other).then(|| kernel.iter().product())?;
-            Some(first_channel(values.chunks(from * kernel), own.chunks(to * kernel), kernel))
+fn converted(
+    name: &str,
+    (shape, values): (&[usize], &[f32]),
+    (own_shape, own): (&[usize], &[f32]),
+) -> Option<Vec<f32>> {
+    match (shape, own_shape) {
+        ([outputs, inputs, kernel @ ..], [own_outputs, own_inputs, own_kernel @ ..]) if kernel.len() == 3 => {
+            let kernel: usize = (outputs == own_outputs && kernel == own_kernel).then(|| kernel.iter().product())?;
+            Some(first_channel(values.chunks(inputs * kernel), own.chunks(own_inputs * kernel), kernel))
         }
-        ([from, heads], [to, same]) if name.ends_with("relative_position_bias_table") && heads == same => {
-            Some(interpolated(values, cube_root(*from)?, cube_root(*to)?, *heads))
+        ([rows, heads], [own_rows, own_heads])
+            if name.ends_with("relative_position_bias_table") && heads == own_heads =>
+        {
+            Some(interpolated(values, cube_root(*rows)?, cube_root(*own_rows)?, *heads))
         }
         _ => None,
     }
@@ -60,7 +66,7 @@ fn first_channel<'a>(
     own: impl Iterator<Item = &'a [f32]>,
     kernel: usize,
 ) -> Vec<f32> {
-    encoder.zip(own).flat_map(|(given, own)| given[..kernel].iter().chain(&own[kernel..])).copied().collect()
+    encoder.zip(own).flat_map(|(pretrained, own)| pretrained[..kernel].iter().chain(&own[kernel..])).copied().collect()
 }
 
 /// Resizes a table over a cube of displacements by trilinear interpolation with aligned corners.
@@ -106,14 +112,13 @@ mod tests {
 
     #[test]
     fn other_input_channels_keep_their_kernels() {
-        let taken = transfer_encoder(
+        let weights = transfer_encoder(
             one("net.conv.weight", vec![2, 3, 1, 1, 2]),
             "net.",
             &one("conv.weight", vec![2, 2, 1, 1, 2]),
         );
-        let taken = taken.unwrap();
         assert_eq!(
-            taken.get("net.conv.weight").unwrap(),
+            weights.unwrap().get("net.conv.weight").unwrap(),
             [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 5.0, 6.0, 9.0, 10.0, 11.0, 12.0]
         );
     }
@@ -121,9 +126,9 @@ mod tests {
     #[test]
     fn a_resized_bias_table_keeps_its_corners_and_centre() {
         let name = "attn.relative_position_bias_table";
-        let given = one(name, vec![27, 2]);
-        let taken = transfer_encoder(one(name, vec![125, 2]), "", &given).unwrap();
-        let (small, large) = (given.get(name).unwrap(), taken.get(name).unwrap());
+        let encoder = one(name, vec![27, 2]);
+        let weights = transfer_encoder(one(name, vec![125, 2]), "", &encoder).unwrap();
+        let (small, large) = (encoder.get(name).unwrap(), weights.get(name).unwrap());
         assert_eq!((small[..2].to_vec(), small[52..].to_vec()), (large[..2].to_vec(), large[248..].to_vec()));
         assert_eq!(small[26..28], large[124..126]);
         // The second row is halfway between the first two of the smaller table.
@@ -131,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn another_encoder_is_refused() {
-        let refused = |given| transfer_encoder(one("conv.weight", vec![2, 3, 1, 1, 1]), "", &given).is_err();
+    fn the_encoder_of_another_net_is_refused() {
+        let refused = |encoder| transfer_encoder(one("conv.weight", vec![2, 3, 1, 1, 1]), "", &encoder).is_err();
         assert!(refused(one("conv.weight", vec![3, 3, 1, 1, 1])));
         assert!(refused(one("other.weight", vec![2, 3, 1, 1, 1])));
         assert!(refused(Weights::default()));

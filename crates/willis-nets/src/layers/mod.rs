@@ -1,5 +1,5 @@
-//! Neural layers, one per file. Parameters have PyTorch's names and layouts, so that published state
-//! dicts load by path.
+//! Neural layers, one per file. Parameters have PyTorch's names and layouts, so that published
+//! state dicts load by path.
 //!
 //! A layer is made by its configuration: `XConfig::init(&mut Init) -> X`.
 

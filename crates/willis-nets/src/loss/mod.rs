@@ -2,7 +2,8 @@
 //!
 //! A loss over fifteen channels of a whole patch takes many passes over memory if it is built from
 //! tensor operations. The segmentation loss therefore computes its value and its gradient with
-//! respect to the logits together, on slices; [`crate::ops::with_gradient`] connects it to autodiff.
+//! respect to the logits together, on slices; [`crate::ops::with_gradient`] connects it to
+//! autodiff.
 
 pub mod asl;
 pub mod cldice;

@@ -41,8 +41,8 @@ pub struct SoftCounts {
 }
 
 impl SoftCounts {
-    /// Adds a voxel of probability `p`. `target` is the weight of a target voxel; a value of 0 means
-    /// that the voxel is not a target, and such voxels have weight 1.
+    /// Adds a voxel of probability `p`. `target` is the weight of a target voxel; a value of 0
+    /// means that the voxel is not a target, and such voxels have weight 1.
     pub fn add(&mut self, p: f32, target: f32) {
         let (p, target) = (f64::from(p), f64::from(target));
         if target > 0.0 {

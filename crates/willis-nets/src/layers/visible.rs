@@ -207,7 +207,8 @@ mod tests {
         let seen = values(visible.gather_tokens(x.clone(), [4; 3]));
         // Cells (0, 0, 0) and (0, 1, 1), each two voxels wide.
         assert_eq!(seen, [1., 2., 5., 6., 11., 12., 15., 16., 17., 18., 21., 22., 27., 28., 31., 32.]);
-        let unmasked: Vec<f32> = values(visible.mask_tokens(x.clone(), [4; 3])).into_iter().filter(|v| *v != 0.0).collect();
+        let unmasked: Vec<f32> =
+            values(visible.mask_tokens(x.clone(), [4; 3])).into_iter().filter(|v| *v != 0.0).collect();
         assert_eq!(unmasked, seen);
         assert_eq!(visible.gather_tokens(x.narrow(1, 0, 1), [1; 3]).dims(), [1, 1, 1]);
     }

@@ -138,7 +138,7 @@ fn other_files_among_slices_are_skipped() {
 fn read_with_timeout(path: &Path) -> Result<Volume, IngestError> {
     let (send, receive) = std::sync::mpsc::channel();
     let path = path.to_path_buf();
-    std::thread::spawn(move || send.send(read(&path)));
+    std::thread::spawn(move || drop(send.send(read(&path))));
     receive.recv_timeout(std::time::Duration::from_secs(20)).expect("reading does not block")
 }
 

@@ -70,7 +70,7 @@ impl TraceConfig {
                 return Err(InvalidValue::new(field, value, "must be finite and at least 0"));
             }
         }
-        if self.radius_window % 2 == 0 {
+        if self.radius_window.is_multiple_of(2) {
             return Err(InvalidValue::new("radius_window", self.radius_window, "must be odd"));
         }
         if !(self.node_step_mm.is_finite() && self.node_step_mm > 0.0) {

@@ -294,6 +294,22 @@ mod tests {
     }
 
     #[test]
+    fn coupling_weights_are_the_first_numbers_of_the_seed() {
+        let device = Device::flex();
+        let frequency = Frequency::Rotation { initial: 0.5 };
+        let config =
+            KuramotoConfig { channels: 4, oscillator_dim: 2, n_steps: 1, step_size: 1.0, frequency, kernel: 3 };
+        let init = &mut Init::new(3, &device);
+        let layer = config.init(init);
+        let (mut rng, bound) = (ChaCha8Rng::seed_from_u64(3), 1.0 / 108f32.sqrt());
+        let expected: Vec<f32> = (0..432).map(|_| bound * (2.0 * rng.random::<f32>() - 1.0)).collect();
+        assert_eq!(layer.coupling.val().into_data().try_to_vec::<f32>().unwrap(), expected);
+        // Layers that are made later draw the same numbers as without this one.
+        let next = |init: &mut Init| init.normal([5], 1.0).val().into_data();
+        assert_eq!(next(init), next(&mut Init::new(3, &device)));
+    }
+
+    #[test]
     fn the_state_is_the_same_without_energies() {
         let (layer, [stimulus, start]) = fixture(Frequency::Rotation { initial: 0.5 });
         let traced = layer.forward_with_energies(stimulus.clone(), start.clone());

@@ -12,7 +12,9 @@ use mimalloc::MiMalloc;
 use serde::{Deserialize, Serialize};
 use willis_kernels::runtime::allocator::{CACHE_BYTES, CachingAllocator, TRAINING_CACHE_BYTES};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
-use willis_nets::backbones::published::{Backbone, NetConfig, QuirksName};
+use willis_nets::backbones::published::{PublishedBackbone, for_cubes};
+use willis_nets::backbones::waveformer::Quirks;
+use willis_nets::backbones::{BackboneConfig, BackboneKind};
 use willis_nets::ops::{self, ConvOptions, Corners};
 use willis_nets::weights::Precision;
 
@@ -197,11 +199,14 @@ fn write(request: &Request, results: impl FnOnce() -> Vec<u8>) {
 /// Times a backbone on `[1, 4, side, side, side]`. With an output path, its weights and its logits
 /// are written there for the other side.
 fn backbone(request: &Request, name: &str, side: usize) -> Rounds {
-    let backbone = Backbone::from_name(name).expect("a backbone of the catalogue");
-    let config = NetConfig { size: side, quirks: QuirksName::Fixed, ..backbone.published() };
+    let kind = BackboneKind::from_name(name).expect("a backbone's name");
+    let mut config = for_cubes(kind.published(), side).expect("a size that the net takes");
+    if let BackboneConfig::WaveFormer(config) = &mut config {
+        config.quirks = Quirks::FIXED;
+    }
     let training = request.phase == "step";
     let device = if training { Device::flex().autodiff() } else { Device::flex() };
-    let net = backbone.build(&config, 7, &device).expect("a size it takes");
+    let net = PublishedBackbone::new(config, 7, &device).expect("published sizes are valid");
     let x = tensor([1, 4, side, side, side], 1, 1.0, &device);
     if let Some(path) = &request.output {
         let weights = net.weights().to_bytes(Precision::F32);

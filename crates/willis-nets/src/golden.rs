@@ -13,16 +13,21 @@ pub fn seed(name: &str) -> u64 {
     name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
-/// The random stream of a name: values `2u - 1`, u uniform in `[0, 1)`.
-pub fn stream(name: &str) -> impl Iterator<Item = f64> {
+/// The random stream of a name as integers `u 2^24`, u uniform in `[0, 1)`.
+pub fn keys(name: &str) -> impl Iterator<Item = u64> {
     let seed = seed(name);
     (1u64..).map(move |i| {
         let mut z = seed.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^= z >> 31;
-        (z >> 40) as f64 / (1u64 << 24) as f64 * 2.0 - 1.0
+        z >> 40
     })
+}
+
+/// The random stream of a name: values `2u - 1`, u uniform in `[0, 1)`.
+pub fn stream(name: &str) -> impl Iterator<Item = f64> {
+    keys(name).map(|key| key as f64 / (1u64 << 24) as f64 * 2.0 - 1.0)
 }
 
 /// The values of a parameter, from its name in the official state dict and its shape.

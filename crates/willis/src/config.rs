@@ -174,7 +174,7 @@ impl Config {
         self.propose.validate().map_err(|e| e.within("propose"))?;
         self.examine.validate().map_err(|e| e.within("examine"))?;
         self.stack.validate().map_err(|e| e.within("stack"))?;
-        self.pretrain.train.validate().map_err(|e| e.within("pretrain.train"))?;
+        self.pretrain.validate().map_err(|e| e.within("pretrain"))?;
         self.train.validate().map_err(|e| e.within("train"))
     }
 
@@ -233,6 +233,16 @@ mod tests {
             ("blob", "min_diameter_mm = 0.0", "blob.min_diameter_mm = 0 "),
             ("propose", "max_candidates = 8", "propose."),
             ("examine", "batch = 0", "examine.batch = 0 "),
+            (
+                "pretrain.backbone",
+                "kind = \"waveformer\"\nsize = [32, 32, 32]",
+                "pretrain.backbone.size = [32, 32, 32] must be [64, 64, 64], the sides of the patches",
+            ),
+            (
+                "train.segment.net",
+                "kind = \"branched\"\nbackbone.heads = [1, 2, 5, 5]",
+                "train.segment.net.backbone.heads[2] = 5 does not divide embed_dims[2] = 96",
+            ),
             ("pretrain.train", "accumulate = 0", "pretrain.train.accumulate = 0 "),
             ("train.segment.train", "accumulate = 0", "train.segment.train.accumulate = 0 "),
             ("train.segment.loss", "focal = -1.0", "train.segment.loss.focal = -1 "),

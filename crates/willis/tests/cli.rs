@@ -250,7 +250,7 @@ fn a_killed_training_resumes_to_the_same_bytes() {
     synthesise(&data, 4, 5);
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     let config = folder.path().join("tiny.toml");
-    fs::write(&config, TINY_TRAINING).unwrap();
+    fs::write(&config, [TINY_TRAINING, TINY_SEGFORMER].concat()).unwrap();
     let args = |run: &'static str| {
         let run = folder.path().join(run);
         ["train", "segment", "--data", path(&data), "-o", path(&run), "--steps", "40", "--folds", "2"]
@@ -289,16 +289,19 @@ fn a_killed_training_resumes_to_the_same_bytes() {
 fn a_training_starts_from_a_pre_trained_encoder() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
-    let (data, config) = (at("data"), at("tiny.toml"));
+    let data = at("data");
     synthesise_with(&data, 4, 5, "mra", "1");
-    fs::write(&config, [TINY_TRAINING, TINY_PRETRAINING].concat()).unwrap();
-    let common = |run: &Path| {
+    for (backbone, tables) in [("segformer3d", TINY_SEGFORMER), ("waveformer", TINY_WAVEFORMER)] {
+        fs::write(at(backbone), [TINY_TRAINING, TINY_PRETRAINING, tables].concat()).unwrap();
+    }
+    let common = |backbone: &str, run: &Path| {
+        let config = at(backbone);
         let options = ["--steps", "2", "--quiet", "--data", path(&data), "--config", path(&config), "-o", path(run)];
         options.map(String::from)
     };
     let pretrain = |method: &str, backbone: &str, run: &Path| {
         let arguments = ["pretrain", "--method", method, "--backbone", backbone];
-        command(&arguments).args(common(run)).output().unwrap()
+        command(&arguments).args(common(backbone, run)).output().unwrap()
     };
     for (method, backbone) in
         [("spark", "segformer3d"), ("mim", "segformer3d"), ("spark-mim", "segformer3d"), ("spark", "waveformer")]
@@ -314,9 +317,9 @@ fn a_training_starts_from_a_pre_trained_encoder() {
     let refused = pretrain("mim", "segformer3d", &at("sparksegformer3d"));
     assert!(text(&refused.stderr).contains("another method or backbone"), "{}", text(&refused.stderr));
     let models = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models");
-    let train = |arguments: &[&str], run: &Path, encoder: &Path| {
+    let train = |arguments: &[&str], backbone: &str, run: &Path, encoder: &Path| {
         let folds = ["--folds", "2", "--encoder", path(encoder)];
-        command(&["train"]).args(arguments).args(folds).args(common(run)).output().unwrap()
+        command(&["train"]).args(arguments).args(folds).args(common(backbone, run)).output().unwrap()
     };
     let backbone_of = |backbone: &str| at(&["spark", backbone].concat()).join("backbone.safetensors");
     for (arguments, backbone) in [
@@ -325,12 +328,12 @@ fn a_training_starts_from_a_pre_trained_encoder() {
         (&["examine", "--models", models], "waveformer"),
     ] {
         let run = at(&arguments.concat().replace('/', ""));
-        let output = train(arguments, &run, &backbone_of(backbone));
+        let output = train(arguments, backbone, &run, &backbone_of(backbone));
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert!(run.join("scores.json").exists());
     }
     // The weights of a segmentation net are not an encoder.
-    let output = train(&["segment"], &at("refused"), &at("segment").join("segment.safetensors"));
+    let output = train(&["segment"], "segformer3d", &at("refused"), &at("segment").join("segment.safetensors"));
     assert!(!output.status.success());
     assert!(text(&output.stderr).contains("is not an encoder of this segmentation net"), "{}", text(&output.stderr));
 }
@@ -345,29 +348,12 @@ epoch_steps = 2
 probe_cubes = 8
 decoder_width = 32
 
-[pretrain.waveformer]
-size = [32, 32, 32]
-embed_dim = 8
-head_dim = 4
-
-[train.segment.net.waveformer]
-size = [32, 32, 32]
-embed_dim = 8
-head_dim = 4
-
 [train.examine]
 batch = 2
 
-[train.examine.net]
+[train.examine.net.encoder]
+kind = "waveformer"
 embed_dim = 8
-
-[pretrain.segformer3d]
-num_classes = 15
-embed_dims = [8, 16, 16, 16]
-heads = [1, 2, 2, 2]
-depths = [1, 1, 1, 1]
-decoder_dim = 16
-statistics = "own"
 "#;
 
 /// A training that takes seconds and writes a checkpoint after every step.
@@ -381,12 +367,41 @@ checkpoint_seconds = 0.0
 [train.segment.sample]
 patch = 32
 batch = 1
+"#;
+
+/// A SegFormer3D that goes with [`TINY_TRAINING`].
+const TINY_SEGFORMER: &str = r#"
+[train.segment.net]
+kind = "branched"
 
 [train.segment.net.backbone]
-num_classes = 15
 embed_dims = [8, 16, 16, 16]
 heads = [1, 2, 2, 2]
 depths = [1, 1, 1, 1]
 decoder_dim = 16
-statistics = "own"
+
+[pretrain.backbone]
+kind = "segformer3d"
+embed_dims = [8, 16, 16, 16]
+heads = [1, 2, 2, 2]
+depths = [1, 1, 1, 1]
+decoder_dim = 16
+"#;
+
+/// A WaveFormer that goes with [`TINY_TRAINING`].
+const TINY_WAVEFORMER: &str = r#"
+[train.segment.net]
+kind = "plain"
+
+[train.segment.net.backbone]
+kind = "waveformer"
+size = [32, 32, 32]
+embed_dim = 8
+head_dim = 4
+
+[pretrain.backbone]
+kind = "waveformer"
+size = [32, 32, 32]
+embed_dim = 8
+head_dim = 4
 "#;

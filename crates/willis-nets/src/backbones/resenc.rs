@@ -1,4 +1,4 @@
-//! Residual-encoder U-Net: the convolutional backbone of S3D, which can encode a masked volume.
+//! Residual-encoder U-Net: a convolutional backbone whose encoder can run on visible cells only.
 //!
 //! Source: Isensee et al., MICCAI 2024, arXiv:2404.09556 (ResEnc-L); sizes and state dict of Wald
 //! et al., CVPR 2025, arXiv:2410.23132.
@@ -6,7 +6,9 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
+use super::{check_size, check_sizes};
 use crate::layers::visible::VisibleCells;
 use crate::layers::{
     Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, ConvTranspose3d, ConvTranspose3dConfig, Init,
@@ -14,15 +16,16 @@ use crate::layers::{
 use crate::ops;
 use crate::weights::Weights;
 
-/// Activation of every block but the second convolution of a residual block.
-const LEAKY_RELU: Activation = Activation::LeakyRelu(SLOPE);
+/// Slope of the leaky ReLUs for negative values.
 const SLOPE: f64 = 0.01;
+/// Activation of every convolution, except the last one of a residual block and the shortcuts.
+const LEAKY_RELU: Activation = Activation::LeakyRelu(SLOPE);
 
-/// Sizes of the net. Every stage but the first halves the resolution.
+/// Sizes of a [`ResEnc`]. Every stage but the first halves the resolution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ResEncConfig {
-    /// Channels of the image.
+    /// Channels of the input.
     pub in_channels: usize,
     /// Channels of the logits.
     pub num_classes: usize,
@@ -33,69 +36,99 @@ pub struct ResEncConfig {
 }
 
 impl Default for ResEncConfig {
-    /// Small enough to train on two cores; one channel in and out.
+    /// Small enough to train on two cores: four channels in, fifteen classes out.
     fn default() -> Self {
-        Self { in_channels: 1, num_classes: 1, features: vec![16, 32, 64, 128], blocks: vec![1, 2, 2, 2] }
+        Self { in_channels: 4, num_classes: 15, features: vec![16, 32, 64, 128], blocks: vec![1, 2, 2, 2] }
     }
 }
 
 impl ResEncConfig {
-    /// Whether a net of these sizes can be made and has a coarser stage than its first.
-    pub fn is_sound(&self) -> bool {
-        let stages = (2..=8).contains(&self.features.len()) && self.features.len() == self.blocks.len();
-        let ends = [self.in_channels, self.num_classes];
-        stages && ends.iter().chain(&self.features).chain(&self.blocks).all(|size| (1..=4096).contains(size))
-    }
-
-    /// What every axis of an image must be a multiple of.
-    pub fn coarsest(&self) -> usize {
-        1 << (self.features.len() - 1)
-    }
-
     /// ResEnc-L.
     pub fn published(in_channels: usize, num_classes: usize) -> Self {
         Self { in_channels, num_classes, features: vec![32, 64, 128, 256, 320, 320], blocks: vec![1, 3, 4, 6, 6, 6] }
     }
 
+    /// Checks that a net of these sizes exists.
+    ///
+    /// # Errors
+    /// the first field whose value breaks a rule
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let listed = |list: &[usize]| format!("{list:?}");
+        let stages = self.features.len();
+        if !(2..=8).contains(&stages) {
+            return Err(InvalidValue::new("features", listed(&self.features), "must list 2 to 8 stages"));
+        }
+        if self.blocks.len() != stages {
+            let rule = format!("must have one entry for each of the {stages} stages");
+            return Err(InvalidValue::new("blocks", listed(&self.blocks), rule));
+        }
+        check_size("in_channels", self.in_channels)?;
+        check_size("num_classes", self.num_classes)?;
+        check_sizes("features", &self.features)?;
+        check_sizes("blocks", &self.blocks)
+    }
+
+    /// Stride of the coarsest stage.
+    pub fn coarsest_stride(&self) -> usize {
+        1 << (self.features.len() - 1)
+    }
+
     /// A net with initial parameters.
     ///
     /// # Panics
-    /// if there is no stage, or not a number of blocks for each (programmer error)
+    /// if [`Self::validate`] refuses the sizes (programmer error)
     pub fn init(&self, init: &mut Init) -> ResEnc {
-        assert!(!self.features.is_empty() && self.features.len() == self.blocks.len(), "stages and their blocks");
-        let first = self.features[0];
-        let stem = Stem {
-            convs: vec![ConvBlockConfig::new(Conv3dConfig::new(self.in_channels, first, 3), LEAKY_RELU).init(init)],
-        };
-        let stages = (0..self.features.len()).map(|s| Stage::new(self, s, init)).collect();
-        let mut decoder = Decoder { transpconvs: Vec::new(), stages: Vec::new(), seg_layers: Vec::new() };
+        ResEnc { encoder: self.init_encoder(init), decoder: self.init_decoder(init) }
+    }
+
+    /// The encoder alone, with initial parameters.
+    ///
+    /// # Panics
+    /// if [`Self::validate`] refuses the sizes (programmer error)
+    pub fn init_encoder(&self, init: &mut Init) -> ResEncEncoder {
+        self.validate().expect("valid sizes");
+        let stem = Stem { convs: vec![conv_block(Conv3dConfig::new(self.in_channels, self.features[0], 3), init)] };
+        let stages = (0..self.features.len()).map(|s| ResEncStage::new(self, s, init)).collect();
+        ResEncEncoder { stem, stages }
+    }
+
+    fn init_decoder(&self, init: &mut Init) -> ResEncDecoder {
+        let mut decoder = ResEncDecoder { transpconvs: Vec::new(), stages: Vec::new(), seg_layers: Vec::new() };
         for pair in self.features.windows(2).rev() {
             let (to, from) = (pair[0], pair[1]);
             decoder.transpconvs.push(ConvTranspose3dConfig::new(from, to, 2).init(init));
-            decoder.stages.push(Convs {
-                convs: vec![ConvBlockConfig::new(Conv3dConfig::new(2 * to, to, 3), LEAKY_RELU).init(init)],
-            });
+            decoder.stages.push(DecoderStage { convs: vec![conv_block(Conv3dConfig::new(2 * to, to, 3), init)] });
             decoder.seg_layers.push(Conv3dConfig::pointwise(to, self.num_classes).init(init));
         }
-        ResEnc { encoder: Encoder { stem, stages }, decoder }
+        decoder
     }
 
-    /// Parameter path prefixes here and in the official state dict, where they differ.
+    /// Layers of the encoder, input first, each as the paths of its parameters within the encoder.
+    pub fn encoder_layers(&self) -> Vec<Vec<String>> {
+        let stage = |(stage, depth): (usize, &usize)| {
+            (0..*depth).map(move |block| vec![format!("stages.{stage}.blocks.{block}.")])
+        };
+        [vec!["stem.".to_string()]].into_iter().chain(self.blocks.iter().enumerate().flat_map(stage)).collect()
+    }
+
+    /// Prefixes of parameter paths here and in the official state dict, where they differ.
     pub fn official_names(&self) -> Vec<(String, String)> {
         let name = |stage| format!("encoder.stages.{stage}.blocks.0.skip.");
         (0..self.features.len()).map(|stage| (name(stage), name(stage) + "1.")).collect()
     }
 }
 
-/// A checkpoint of nnU-Net's family under the names used here. It holds every convolution and norm
-/// twice, the encoder again inside the decoder; in checkpoints of masked pre-training only
-/// `all_modules.*` was trained, so that is what counts where it is present.
+/// The tensors of a checkpoint of nnU-Net's family, each once and under the names used here.
+///
+/// Such a checkpoint stores every convolution and norm under two names, and the encoder again inside
+/// the decoder. Masked pre-training updates only the copies named `all_modules.*`, so where these
+/// are present the others are stale and are dropped.
 pub fn canonical(checkpoint: &Weights) -> Weights {
-    let trained = checkpoint.shapes().any(|(name, _)| name.contains(".all_modules."));
+    let has_all_modules = checkpoint.shapes().any(|(name, _)| name.contains(".all_modules."));
     let mut found = Weights::default();
     for (name, shape, values) in checkpoint.iter() {
         let name = name.strip_prefix("architecture.").unwrap_or(name);
-        let stale = trained && (name.contains(".conv.") || name.contains(".norm."));
+        let stale = has_all_modules && (name.contains(".conv.") || name.contains(".norm."));
         if !stale && !name.starts_with("decoder.encoder.") {
             let name = name.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.");
             found.insert(name, shape.to_vec(), values.to_vec());
@@ -104,17 +137,18 @@ pub fn canonical(checkpoint: &Weights) -> Weights {
     found
 }
 
-/// The net.
+/// Residual-encoder U-Net.
 #[derive(Module, Debug)]
 pub struct ResEnc {
-    encoder: Encoder,
-    decoder: Decoder,
+    encoder: ResEncEncoder,
+    decoder: ResEncDecoder,
 }
 
+/// The encoder: a stem and stages of residual blocks.
 #[derive(Module, Debug)]
-struct Encoder {
+pub struct ResEncEncoder {
     stem: Stem,
-    stages: Vec<Stage>,
+    stages: Vec<ResEncStage>,
 }
 
 #[derive(Module, Debug)]
@@ -123,26 +157,30 @@ struct Stem {
 }
 
 #[derive(Module, Debug)]
-struct Stage {
-    blocks: Vec<Block>,
+struct ResEncStage {
+    blocks: Vec<ResEncBlock>,
 }
 
+/// The decoder: transposed convolutions, concatenated skips, one convolution per resolution.
 #[derive(Module, Debug)]
-struct Decoder {
+struct ResEncDecoder {
     transpconvs: Vec<ConvTranspose3d>,
-    stages: Vec<Convs>,
-    /// One per resolution; only the last, finest one is used without deep supervision.
+    stages: Vec<DecoderStage>,
+    /// One per resolution; without deep supervision only the last, finest one is used.
     seg_layers: Vec<Conv3d>,
 }
 
 #[derive(Module, Debug)]
-struct Convs {
+struct DecoderStage {
     convs: Vec<ConvBlock>,
 }
 
 impl ResEnc {
-    /// x `[B, in, D, H, W]`, every axis a multiple of two to the number of stages less one ->
-    /// logits `[B, classes, D, H, W]`.
+    /// Logits at the input's resolution.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]`, every axis a multiple of the coarsest stride ->
+    /// `[B, num_classes, D, H, W]`
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         self.decode(self.encode(x, None))
     }
@@ -152,19 +190,15 @@ impl ResEnc {
         self.decoder.seg_layers.last_mut().expect("one per step up")
     }
 
-    /// Features of the stages, finest first; with `visible` only of the cells that may be seen, and
-    /// zero elsewhere.
+    /// [`ResEncEncoder::forward`] of this net's encoder.
     pub fn encode(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Vec<Tensor<5>> {
-        let mut x = self.encoder.stem.convs.iter().fold(x, |x, conv| conv.forward(x, visible));
-        let mut stages = Vec::new();
-        for stage in &self.encoder.stages {
-            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, visible));
-            stages.push(x.clone());
-        }
-        stages
+        self.encoder.forward(x, visible)
     }
 
-    /// Features of the stages, finest first -> logits at the finest.
+    /// Logits from the features of the stages.
+    ///
+    /// # Shapes
+    /// stages finest first, `[B, C, D, H, W]` and halved -> `[B, num_classes, D, H, W]`
     ///
     /// # Panics
     /// if the number of stages differs from the encoder's (programmer error)
@@ -180,27 +214,48 @@ impl ResEnc {
     }
 }
 
-/// Two convolutions beside a shortcut.
+impl ResEncEncoder {
+    /// Features of the stages, finest first. With `visible`, features are computed from visible cells
+    /// only and are zero in masked ones.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]` -> stage s (0 first) `[B, features[s], D / 2^s, ...]`
+    pub fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Vec<Tensor<5>> {
+        let mut x = self.stem.convs.iter().fold(x, |x, conv| conv.forward(x, visible));
+        let mut stages = Vec::new();
+        for stage in &self.stages {
+            x = stage.blocks.iter().fold(x, |x, block| block.forward(x, visible));
+            stages.push(x.clone());
+        }
+        stages
+    }
+}
+
+/// Convolution, instance norm, leaky ReLU.
+fn conv_block(conv: Conv3dConfig, init: &mut Init) -> ConvBlock {
+    ConvBlockConfig::new(conv, LEAKY_RELU).init(init)
+}
+
+/// Residual block: two convolutions beside a shortcut.
 #[derive(Module, Debug)]
-struct Block {
+struct ResEncBlock {
     conv1: ConvBlock,
     conv2: ConvBlock,
-    /// The shortcut's, where the number of channels changes.
+    /// Projection of the shortcut, where the number of channels changes.
     skip: Option<ConvBlock>,
     stride: usize,
 }
 
-impl Stage {
+impl ResEncStage {
     fn new(config: &ResEncConfig, stage: usize, init: &mut Init) -> Self {
         let outputs = config.features[stage];
         let block = |i: usize| {
             let first = i == 0;
             let inputs = if first { config.features[stage.saturating_sub(1)] } else { outputs };
             let stride = if first && stage > 0 { 2 } else { 1 };
-            let conv1 = Conv3dConfig::new(inputs, outputs, 3).with_stride(stride);
             let skip = Conv3dConfig::pointwise(inputs, outputs).without_bias();
-            Block {
-                conv1: ConvBlockConfig::new(conv1, LEAKY_RELU).init(init),
+            ResEncBlock {
+                conv1: conv_block(Conv3dConfig::new(inputs, outputs, 3).with_stride(stride), init),
                 conv2: ConvBlockConfig::new(Conv3dConfig::new(outputs, outputs, 3), Activation::Identity).init(init),
                 skip: (inputs != outputs).then(|| ConvBlockConfig::new(skip, Activation::Identity).init(init)),
                 stride,
@@ -210,7 +265,7 @@ impl Stage {
     }
 }
 
-impl Block {
+impl ResEncBlock {
     fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
         let h = self.conv2.forward(self.conv1.forward(x.clone(), visible), visible);
         let mut shortcut = x;
@@ -240,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_copies_count() {
+    fn stale_and_repeated_tensors_of_a_checkpoint_are_dropped() {
         let mut checkpoint = Weights::default();
         for (name, value) in [
             ("architecture.encoder.stem.convs.0.conv.weight", 1.0),
@@ -264,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn axes_may_differ() {
+    fn inputs_need_not_be_cubes() {
         let config = ResEncConfig { features: vec![4, 8, 8], blocks: vec![1, 2, 1], ..ResEncConfig::published(2, 3) };
         let device = Device::flex();
         let net = config.init(&mut Init::new(1, &device));

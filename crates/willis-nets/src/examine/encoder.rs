@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
 use super::patch::{IN_CHANNELS, SIDE};
-use crate::backbones::waveformer::{Quirks, WaveformerConfig, WaveformerEncoder, norm};
+use crate::backbones::layer_decay_rates;
+use crate::backbones::waveformer::{Quirks, WaveFormerConfig, WaveFormerEncoder, norm};
 use crate::layers::{Activation, Conv3dConfig, ConvBlock, ConvBlockConfig, Init};
 use crate::rules::{at_least_one, require};
 use crate::weights::transfer::transfer_encoder;
@@ -99,7 +100,7 @@ impl PatchEncoderConfig {
 
     pub(super) fn init(&self, init: &mut Init) -> PatchEncoder {
         match self {
-            Self::Waveformer(config) => PatchEncoder::Waveformer(config.backbone().init(init)),
+            Self::Waveformer(config) => PatchEncoder::Waveformer(config.backbone().init_encoder(init)),
             Self::Plain(config) => PatchEncoder::Plain(config.init(init)),
         }
     }
@@ -113,30 +114,25 @@ impl PatchEncoderConfig {
         transfer_encoder(classifier, WAVEFORMER_PATH, pretrained)
     }
 
-    /// Learning rates of a pre-trained encoder's layers, by path. The rate of each layer is `decay`
-    /// times that of the next one, and the rate of the last layer is `decay` times that of the rest
-    /// of the net. Empty for the plain encoder, which is not pre-trained.
-    ///
-    /// # Source
-    /// Clark et al., ICLR 2020, arXiv:2003.10555.
+    /// Learning rates of a pre-trained encoder's layers by path; see [`layer_decay_rates`]. Empty for
+    /// the plain encoder, which is not pre-trained.
     pub(super) fn layer_rates(&self, decay: f64) -> BTreeMap<String, f64> {
         let layers = match self {
-            Self::Waveformer(config) => config.backbone().layers(),
+            Self::Waveformer(config) => config.backbone().encoder_layers(),
             Self::Plain(_) => Vec::new(),
         };
-        let count = layers.len() as i32;
-        (0..).zip(layers).map(|(layer, path)| (format!("{WAVEFORMER_PATH}{path}"), decay.powi(count - layer))).collect()
+        layer_decay_rates(WAVEFORMER_PATH, layers, decay)
     }
 }
 
 impl WaveFormerPatchConfig {
-    fn backbone(&self) -> WaveformerConfig {
-        WaveformerConfig {
+    fn backbone(&self) -> WaveFormerConfig {
+        WaveFormerConfig {
             embed_dim: self.embed_dim,
             depths: self.depths,
             head_dim: self.embed_dim / 2,
             ffn_ratio: 2,
-            ..WaveformerConfig::published(IN_CHANNELS, SIDE, Quirks::FIXED)
+            ..WaveFormerConfig::published(IN_CHANNELS, 1, SIDE, Quirks::FIXED)
         }
     }
 }
@@ -159,7 +155,7 @@ impl PlainEncoderConfig {
 #[derive(Module, Debug)]
 #[expect(clippy::large_enum_variant, reason = "a net has one encoder; a box would only add a name to its weights")]
 pub(super) enum PatchEncoder {
-    Waveformer(WaveformerEncoder),
+    Waveformer(WaveFormerEncoder),
     Plain(PlainEncoder),
 }
 

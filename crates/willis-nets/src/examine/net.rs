@@ -230,7 +230,7 @@ mod tests {
     use super::super::encoder::{PlainEncoderConfig, WaveFormerPatchConfig};
     use super::super::patch::IN_CHANNELS;
     use super::*;
-    use crate::backbones::waveformer::{Quirks, WaveformerConfig};
+    use crate::backbones::waveformer::{Quirks, WaveFormerConfig};
     use crate::golden;
     use crate::weights::Precision;
     use burn::tensor::Tolerance;
@@ -267,14 +267,14 @@ mod tests {
     fn a_pre_trained_encoder_is_transferred_from_another_window_and_other_channels() {
         let device = Device::flex();
         let config = waveformer(8);
-        let pretrained = WaveformerConfig {
+        let pretrained = WaveFormerConfig {
             embed_dim: 8,
             depths: [1; 4],
             head_dim: 4,
             ffn_ratio: 2,
-            ..WaveformerConfig::published(4, 64, Quirks::FIXED)
+            ..WaveFormerConfig::published(4, 1, 64, Quirks::FIXED)
         };
-        let encoder = Weights::of(&pretrained.init(&mut Init::new(5, &device)));
+        let encoder = Weights::of(&pretrained.init_encoder(&mut Init::new(5, &device)));
         let weights = config.with_encoder(&encoder, 1).unwrap();
         let path = "encoder.Waveformer.";
         let name = "block3.0.mlp.pwconv.weight";

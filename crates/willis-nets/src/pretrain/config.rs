@@ -1,71 +1,82 @@
-//! What can be chosen in pre-training, and which choices fit together.
+//! Configuration of pre-training, and the rules by which its parts fit together.
 
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
+use willis_core::files::FileError;
 
-use crate::backbones::published::Backbone;
-use crate::backbones::resenc::ResEncConfig;
-use crate::backbones::segformer3d::SegFormer3dConfig;
-use crate::backbones::waveformer::WaveformerConfig;
-use crate::pretrain::spark::{EncoderConfig, LightConfig};
+use crate::backbones::{BackboneConfig, BackboneKind};
+use crate::pretrain::spark::SparkNetConfig;
+use crate::rules::{at_least_one, non_negative, positive, require};
 use crate::segment::IN_CHANNELS;
 use crate::train::{TrainConfig, TrainError};
 
-/// The objective.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Side of the cells that MiM masks, voxels: the decoder's features are aligned at this stride.
+pub(super) const MIM_CELL: usize = 16;
+/// Fewest cubes of the linear probe: half of them are fitted, half tested.
+const MIN_PROBE_CUBES: usize = 8;
+
+/// The objective and its masks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Method {
-    /// SparK: masked cells are painted from the seen ones, which are all that the encoder sees.
-    Spark,
-    /// MiM: three levels of masks, one inside the other, painted and aligned; the encoder runs over
-    /// the whole masked input.
-    Mim,
-    /// MiM's levels with SparK's encoder, which sees nothing of what is masked.
-    SparkMim,
+    /// SparK: masked cells are reconstructed by an encoder that computes from visible cells only.
+    Spark(SparkConfig),
+    /// MiM: three nested levels of masks are reconstructed and aligned with each other. The encoder
+    /// runs densely over the masked input.
+    Mim(MimConfig),
+    /// MiM's levels with SparK's encoder.
+    SparkMim(MimConfig),
 }
 
-/// The levels of MiM.
+impl Method {
+    /// Whether both are the same method, whatever their configurations.
+    pub fn is_same_kind(&self, other: &Self) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
+/// Masks of SparK.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct NestedConfig {
+pub struct SparkConfig {
+    /// Share of the cells that is masked.
+    pub masked_share: f64,
+}
+
+impl Default for SparkConfig {
+    fn default() -> Self {
+        Self { masked_share: 0.75 }
+    }
+}
+
+/// Levels of MiM and weights of its losses.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MimConfig {
     /// Share of the octants of the first level that is masked.
     pub coarse_masked: f64,
-    /// Masked octants of each first-level cube that become cubes of the second.
+    /// Masked octants of each first-level cube that become cubes of the second level.
     pub middle: usize,
     /// Share of the cells that is masked on the second level.
     pub middle_masked: f64,
-    /// Masked cells of each second-level cube that become cubes of the third.
+    /// Masked cells of each second-level cube that become cubes of the third level.
     pub fine: usize,
     /// Share of the cells that is masked on the third level.
     pub fine_masked: f64,
     /// Weight of the alignment between levels; 0 for the ablation.
     pub align_weight: f64,
-    /// Cosines are divided by this.
+    /// Temperature of the alignment, by which cosines are divided.
     pub temperature: f64,
-    /// Weight of HybridMIM's first question to the coarsest features, how many of the eight cells
-    /// of each region are masked; its paper has 0.1. Only for the method `mim`, whose encoder is
-    /// not told.
+    /// Weight of HybridMIM's first auxiliary loss: how many of the eight cells of each region are
+    /// masked, predicted from the coarsest features. The paper has 0.1. Not for `spark_mim`, whose
+    /// encoder is given the mask.
     pub count_weight: f64,
-    /// Weight of HybridMIM's second question, which of the cells are masked; as above.
+    /// Weight of HybridMIM's second auxiliary loss: which of the eight cells are masked. The same
+    /// applies.
     pub position_weight: f64,
 }
 
-impl NestedConfig {
-    /// Whether HybridMIM's questions are asked.
-    pub(super) fn asks_regions(&self) -> bool {
-        self.count_weight > 0.0 || self.position_weight > 0.0
-    }
-
-    /// Whether every level has a masked part, the next level a cube in it, and cosines something to
-    /// be divided by.
-    fn has_children(&self, cells: usize) -> bool {
-        let some_masked = |share: f64, parts: usize| share * parts as f64 >= 1.0;
-        let shares = [(self.coarse_masked, 8), (self.middle_masked, cells), (self.fine_masked, cells)];
-        let masked = shares.into_iter().all(|(share, parts)| some_masked(share, parts));
-        masked && self.middle > 0 && self.fine > 0 && self.temperature > 0.0
-    }
-}
-
-impl Default for NestedConfig {
+impl Default for MimConfig {
     fn default() -> Self {
         Self {
             coarse_masked: 0.5,
@@ -81,161 +92,207 @@ impl Default for NestedConfig {
     }
 }
 
+impl MimConfig {
+    /// Whether HybridMIM's auxiliary losses are computed.
+    pub(super) fn has_region_losses(&self) -> bool {
+        self.count_weight > 0.0 || self.position_weight > 0.0
+    }
+
+    /// Checks that every level masks something in which the next level has a cube.
+    fn validate(&self, cells: usize) -> Result<(), InvalidValue> {
+        for (field, share, parts) in [
+            ("coarse_masked", self.coarse_masked, 8),
+            ("middle_masked", self.middle_masked, cells),
+            ("fine_masked", self.fine_masked, cells),
+        ] {
+            check_share(field, share, parts)?;
+        }
+        at_least_one("middle", self.middle)?;
+        at_least_one("fine", self.fine)?;
+        non_negative("align_weight", self.align_weight)?;
+        non_negative("count_weight", self.count_weight)?;
+        non_negative("position_weight", self.position_weight)?;
+        positive("temperature", self.temperature)
+    }
+}
+
 /// How a backbone is pre-trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PretrainConfig {
-    /// The objective.
+    /// The objective and its masks.
     pub method: Method,
-    /// The levels of MiM.
-    pub nested: NestedConfig,
-    /// What is pre-trained: the encoder of SegFormer3D or WaveFormer, fed as in the vessel net with
-    /// intensity and world coordinates, or the residual-encoder U-Net, fed with standardised
-    /// intensity.
-    pub backbone: Backbone,
-    /// Sizes of SegFormer3D: four channels in.
-    pub segformer3d: SegFormer3dConfig,
-    /// Sizes of WaveFormer: four channels in, its size that of the patches.
-    pub waveformer: WaveformerConfig,
-    /// Channels of the light decoder behind these two at the coarsest stage.
+    /// The backbone. The encoder of SegFormer3D or WaveFormer takes intensity and world coordinates,
+    /// as in the vessel net; WaveFormer's size is `patch`. The residual-encoder U-Net is pre-trained
+    /// with its decoder and has one channel in and out: the standardised intensity.
+    pub backbone: BackboneConfig,
+    /// Channels of SparK's decoder at the coarsest stage, a multiple of 32. The U-Net has its own
+    /// decoder.
     pub decoder_width: usize,
-    /// Sizes of the residual-encoder U-Net: one channel in, one out.
-    pub resenc: ResEncConfig,
     /// Optimiser, steps, seed.
     pub train: TrainConfig,
-    /// Side of the cubes that are cut from volumes, voxels; a multiple of the cell.
+    /// Side of the cubes that are cropped from volumes, voxels; a multiple of the cell and of the
+    /// backbone's coarsest stride.
     pub patch: usize,
-    /// Side of the cells that are masked or not, voxels; a multiple of the coarsest stage's voxel.
+    /// Side of the cells of a mask, voxels.
     pub cell: usize,
-    /// Volumes of a step: SparK cuts a cube from each, MiM one of the first level with its
-    /// children.
+    /// Volumes per step. SparK crops one cube from each, MiM one of the first level and those of the
+    /// other levels inside it.
     pub batch: usize,
-    /// Share of the cells that SparK masks.
-    pub masked_share: f64,
-    /// Steps from one report to the next.
+    /// Steps between reports.
     pub epoch_steps: usize,
     /// Cubes of the linear probe.
     pub probe_cubes: usize,
 }
 
-impl PretrainConfig {
-    /// The net around SegFormer3D's or WaveFormer's encoder.
-    ///
-    /// # Panics
-    /// for the U-Net, which has its own decoder (programmer error)
-    pub(super) fn light(&self) -> LightConfig {
-        let encoder = match self.backbone {
-            Backbone::Segformer3d => EncoderConfig::Segformer3d(self.segformer3d.clone()),
-            Backbone::Waveformer => EncoderConfig::Waveformer(self.waveformer.clone()),
-            Backbone::Resenc => panic!("the U-Net paints with its own decoder"),
-        };
-        LightConfig { encoder, decoder_width: self.decoder_width }
-    }
-}
-
 impl Default for PretrainConfig {
     fn default() -> Self {
         Self {
-            method: Method::Spark,
-            nested: NestedConfig::default(),
-            backbone: Backbone::Segformer3d,
-            segformer3d: SegFormer3dConfig::willis(),
-            waveformer: WaveformerConfig::default(),
+            method: Method::Spark(SparkConfig::default()),
+            backbone: BackboneConfig::default(),
             decoder_width: 128,
-            resenc: ResEncConfig::default(),
             train: TrainConfig { steps: 5000, learning_rate: 1e-3, clip_norm: 5.0, ..TrainConfig::default() },
             patch: 64,
             cell: 16,
             batch: 2,
-            masked_share: 0.75,
             epoch_steps: 250,
             probe_cubes: 48,
         }
     }
 }
 
+impl PretrainConfig {
+    /// The default sizes of a backbone for pre-training.
+    pub fn default_backbone(kind: BackboneKind) -> BackboneConfig {
+        let mut config = kind.config();
+        if let BackboneConfig::ResEnc(config) = &mut config {
+            (config.in_channels, config.num_classes) = (1, 1);
+        }
+        config
+    }
+
+    /// Checks that the parts fit together.
+    ///
+    /// # Errors
+    /// the first field whose value breaks a rule
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let (patch, cell) = (self.patch, self.cell);
+        self.validate_backbone().map_err(|error| error.within("backbone"))?;
+        self.train.validate().map_err(|error| error.within("train"))?;
+        at_least_one("batch", self.batch)?;
+        at_least_one("epoch_steps", self.epoch_steps)?;
+        let enough = self.probe_cubes >= MIN_PROBE_CUBES;
+        require("probe_cubes", self.probe_cubes, enough, &format!("must be at least {MIN_PROBE_CUBES}"))?;
+        at_least_one("decoder_width", self.decoder_width)?;
+        multiple("decoder_width", self.decoder_width, 32, "so that every step up halves it")?;
+        at_least_one("cell", cell)?;
+        at_least_one("patch", patch)?;
+        multiple("cell", cell, self.backbone.mask_stride(), "to which the backbone resolves masks")?;
+        multiple("patch", patch, cell, "the side of a cell")?;
+        multiple("patch", patch, self.backbone.coarsest_stride(), "the backbone's coarsest stride")?;
+        let cells = (patch / cell).pow(3);
+        let within = |error: InvalidValue| error.within("method");
+        match &self.method {
+            Method::Spark(config) => return check_share("masked_share", config.masked_share, cells).map_err(within),
+            Method::Mim(config) => config.validate(cells).map_err(within)?,
+            Method::SparkMim(config) => {
+                config.validate(cells).map_err(within)?;
+                for (field, weight) in
+                    [("count_weight", config.count_weight), ("position_weight", config.position_weight)]
+                {
+                    if weight > 0.0 {
+                        let rule = "must be 0 for spark_mim, whose encoder is given the mask";
+                        return Err(within(InvalidValue::new(field, weight, rule)));
+                    }
+                }
+            }
+        }
+        if let BackboneConfig::ResEnc(_) = self.backbone {
+            return Err(InvalidValue::new(
+                "method.kind",
+                self.method_name(),
+                "is not available for the U-Net; use spark",
+            ));
+        }
+        if cell != MIM_CELL {
+            return Err(InvalidValue::new("cell", cell, format!("must be {MIM_CELL} for MiM")));
+        }
+        multiple("patch", patch, 2 * cell, "because MiM masks octants")
+    }
+
+    fn validate_backbone(&self) -> Result<(), InvalidValue> {
+        self.backbone.validate()?;
+        match &self.backbone {
+            BackboneConfig::ResEnc(_) => self.backbone.validate_channels(1, 1)?,
+            // The decoder and its classes are not pre-trained.
+            other => other.validate_channels(IN_CHANNELS, other.num_classes())?,
+        }
+        match self.backbone.window() {
+            Some(size) if size != [self.patch; 3] => {
+                let rule = format!("must be {:?}, the sides of the patches", [self.patch; 3]);
+                Err(InvalidValue::new("size", format!("{size:?}"), rule))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn method_name(&self) -> &'static str {
+        match self.method {
+            Method::Spark(_) => "spark",
+            Method::Mim(_) => "mim",
+            Method::SparkMim(_) => "spark_mim",
+        }
+    }
+
+    /// The net around the encoder of a backbone that has no decoder of its own here.
+    pub(super) fn spark_net(&self) -> SparkNetConfig {
+        SparkNetConfig { encoder: self.backbone.clone(), decoder_width: self.decoder_width }
+    }
+}
+
+/// Checks that a value is a multiple of another one, for a reason.
+fn multiple(field: &str, value: usize, of: usize, reason: &str) -> Result<(), InvalidValue> {
+    require(field, value, value.is_multiple_of(of), &format!("must be a multiple of {of}, {reason}"))
+}
+
+/// Checks that a share of `parts` masks at least one of them and leaves one visible.
+fn check_share(field: &str, share: f64, parts: usize) -> Result<(), InvalidValue> {
+    let holds = share < 1.0 && share * parts as f64 >= 1.0;
+    require(field, share, holds, &format!("must mask at least one of {parts} parts and leave one visible"))
+}
+
 /// Why pre-training stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PretrainError {
-    /// Sizes that do not fit together.
-    #[error(
-        "patch {patch} and cell {cell} do not fit the backbone: the patch must be a multiple of the cell and of {coarsest}, the cell of {voxel}"
-    )]
-    Sizes {
-        /// Side of a cube.
-        patch: usize,
-        /// Side of a cell.
-        cell: usize,
-        /// Side of a voxel of the coarsest stage.
-        coarsest: usize,
-        /// Side of a voxel of the coarsest stage that a mask must fit.
-        voxel: usize,
-    },
-    /// Sizes that make no such net.
-    #[error("the backbone needs {needed}; change the configuration")]
-    Net {
-        /// What it needs.
-        needed: &'static str,
-    },
-    /// Nothing to learn from.
-    #[error("there is no volume to pre-train on")]
-    NoVolumes,
-    /// The loop stopped.
+    /// The configuration breaks a rule.
     #[error(transparent)]
-    Train(#[from] TrainError),
+    Config(#[from] InvalidValue),
+    /// No volumes were given.
+    #[error("there are no volumes to pre-train on")]
+    NoVolumes,
+    /// No volume can be read, at the start or any more.
+    #[error("none of {count} volumes can be read; the last error was: {source}")]
+    Unreadable {
+        /// Number of volumes that were tried.
+        count: usize,
+        /// Why the last one failed.
+        source: FileError,
+    },
+    /// The training loop stopped.
+    #[error(transparent)]
+    Train(TrainError),
 }
 
-/// Whether the sizes fit together.
-pub(super) fn check(config: &PretrainConfig) -> Result<(), PretrainError> {
-    let (patch, cell) = (config.patch, config.cell);
-    let refused = |needed| Err(PretrainError::Net { needed });
-    let (coarsest, voxel) = match config.backbone {
-        Backbone::Segformer3d => {
-            if !config.segformer3d.is_sound() || config.segformer3d.in_channels != IN_CHANNELS {
-                return refused("four channels in, and heads that divide its channels");
-            }
-            // Its keys lie on a grid of 16 voxels; the fourth stage, of 32, counts as seen where
-            // cells are smaller.
-            (32, 16)
+impl From<TrainError> for PretrainError {
+    /// An error of this module that ended the training loop is unwrapped.
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Batch(source) => match source.downcast::<Self>() {
+                Ok(error) => *error,
+                Err(source) => Self::Train(TrainError::Batch(source)),
+            },
+            error => Self::Train(error),
         }
-        Backbone::Waveformer => {
-            let WaveformerConfig { in_channels, size, .. } = config.waveformer;
-            if !config.waveformer.is_sound() || in_channels != IN_CHANNELS || size != [patch; 3] {
-                return refused("four channels in, the patches' size, and a head_dim that divides embed_dim");
-            }
-            (16, 16)
-        }
-        Backbone::Resenc => {
-            if config.method != Method::Spark {
-                return refused("the method spark: MiM is built around segformer3d and waveformer");
-            }
-            let ResEncConfig { in_channels, num_classes, .. } = config.resenc;
-            if [in_channels, num_classes] != [1, 1] || !config.resenc.is_sound() {
-                return refused("one channel in and out, two or more stages, blocks for each");
-            }
-            (config.resenc.coarsest(), config.resenc.coarsest())
-        }
-    };
-    if config.backbone != Backbone::Resenc {
-        if config.decoder_width == 0 || !config.decoder_width.is_multiple_of(32) {
-            return refused("a decoder_width that is a multiple of 32");
-        }
-        if config.method != Method::Spark && (cell != 16 || !patch.is_multiple_of(2 * cell)) {
-            return refused("for MiM cells of 16 voxels, an even number along each side");
-        }
-        if config.method != Method::Spark && !config.nested.has_children((patch / cell).pow(3)) {
-            return refused("on every level of MiM a masked part and a cube in it, and a temperature above 0");
-        }
-        if config.method == Method::SparkMim && config.nested.asks_regions() {
-            return refused(
-                "the method mim for count_weight and position_weight: a sparse encoder is told what is masked",
-            );
-        }
-    }
-    let fits = |side: usize, unit: usize| side > 0 && side.is_multiple_of(unit);
-    match fits(cell, voxel) && fits(patch, cell) && fits(patch, coarsest) {
-        true => Ok(()),
-        false => Err(PretrainError::Sizes { patch, cell, coarsest, voxel }),
     }
 }

@@ -1,40 +1,51 @@
-//! What a linear map can read from the features: where in the head a cube lies.
+//! Linear probe: how well a linear map of the features predicts where in the head a cube is.
 
 use nalgebra::DMatrix;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use willis_core::Image;
+use willis_core::files::FileError;
 
-use super::painter::Painter;
-use super::views::Window;
-use super::{PretrainConfig, tensor};
+use super::crops::Crop;
+use super::net::PretrainNet;
+use super::{PretrainConfig, PretrainError, tensor};
 
-/// Cubes at known places, the same through a run.
+/// Cubes at known places, the same throughout a run.
 pub(super) struct Probe {
     cubes: Vec<Vec<f32>>,
     places: Vec<[f64; 3]>,
 }
 
 impl Probe {
-    pub fn draw(count: usize, volume: impl Fn(usize) -> Option<Image<f32>>, config: &PretrainConfig) -> Option<Self> {
+    /// Draws cubes from the volumes in turn; volumes that cannot be read are skipped.
+    ///
+    /// # Errors
+    /// `NoVolumes` when `count` is 0, `Unreadable` when none can be read
+    pub fn draw(
+        count: usize,
+        read: impl Fn(usize) -> Result<Image<f32>, FileError>,
+        config: &PretrainConfig,
+    ) -> Result<Self, PretrainError> {
         let mut rng = ChaCha8Rng::seed_from_u64(config.train.seed ^ 0x70_72_6f_62_65);
         let (mut cubes, mut places) = (Vec::new(), Vec::new());
-        for i in 0..config.probe_cubes.max(8) {
-            if count > 0
-                && let Some(image) = volume(i % count)
-            {
-                let window = Window::anywhere(&image, config.patch, &mut rng);
-                cubes.push(window.channels(&image, config));
-                places.push(window.middle(&image, config.patch));
+        let mut error = PretrainError::NoVolumes;
+        for i in 0..config.probe_cubes {
+            let Some(number) = i.checked_rem(count) else { break };
+            match read(number) {
+                Ok(image) => {
+                    let crop = Crop::random(&image, config.patch, &mut rng);
+                    cubes.push(crop.channels(&image, config));
+                    places.push(crop.centre(&image, config.patch));
+                }
+                Err(source) => error = PretrainError::Unreadable { count: count.min(config.probe_cubes), source },
             }
         }
-        (!cubes.is_empty()).then_some(Self { cubes, places })
+        if cubes.is_empty() { Err(error) } else { Ok(Self { cubes, places }) }
     }
 
-    /// R² of the linear probe and mean deviation of the bottleneck's channels.
-    ///
-    /// Coordinates are left out: they would tell where a cube lies.
-    pub fn score(&self, net: &Painter, side: usize) -> (f64, f64) {
+    /// R² of the linear probe, and the mean standard deviation of the bottleneck's channels over the
+    /// cubes. The coordinate channels are zeroed, because they would reveal the place.
+    pub fn score(&self, net: &PretrainNet, side: usize) -> (f64, f64) {
         let device = net.device();
         let pooled = |cube: &Vec<f32>| -> Vec<f64> {
             let mut cube = cube.clone();
@@ -58,8 +69,8 @@ impl Probe {
     }
 }
 
-/// R² over all axes of ridge regression from the even cubes to the odd ones, by the kernel form:
-/// there are fewer cubes than channels.
+/// R² over all axes of a ridge regression that is fitted on the even cubes and tested on the odd
+/// ones. The kernel form is used because there are fewer cubes than channels.
 fn explained(features: &[Vec<f64>], places: &[[f64; 3]]) -> f64 {
     let rows = |first: usize| (first..features.len()).step_by(2);
     if rows(1).len() == 0 {
@@ -87,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_linear_map_is_found() {
+    fn a_linear_map_is_explained_and_noise_is_not() {
         let features: Vec<Vec<f64>> = (0..40).map(|i| vec![f64::from(i).sin(), f64::from(i).cos(), 1.0]).collect();
         let places: Vec<[f64; 3]> = features.iter().map(|f| [f[0] - f[1], 2.0 * f[1], 0.5 * f[0]]).collect();
         assert!(explained(&features, &places) > 0.95);

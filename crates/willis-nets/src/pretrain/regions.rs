@@ -1,9 +1,10 @@
-//! HybridMIM's questions to the encoder: how many cells of a region are masked, and which.
+//! HybridMIM's auxiliary losses: how many cells of a region are masked, and which, predicted from the
+//! encoder's features.
 //!
-//! A region is two cells along each axis. The published code takes eight consecutive cells for a
-//! region, which do not lie where the features lie that are asked; here they do.
+//! A region is a cube of 2x2x2 cells.
 //!
-//! Source: Xing et al., arXiv:2303.10333.
+//! Source: Xing et al., arXiv:2303.10333. We differ: the published code groups eight consecutive
+//! cells into a region, which do not coincide with the features that the prediction is made from.
 
 use burn::module::Module;
 use burn::tensor::activation::log_softmax;
@@ -14,16 +15,16 @@ use crate::layers::{Init, Linear, LinearConfig};
 /// Cells of a region.
 const CELLS: usize = 8;
 
-/// The two heads.
+/// The heads of both losses.
 #[derive(Module, Debug)]
 pub(super) struct RegionHeads {
-    /// To the counts 0 to 8.
+    /// Logits of the counts 0 to 8.
     count: Linear,
-    /// To the cells.
+    /// Logits of the cells.
     position: Linear,
 }
 
-/// How far the heads are off, `[1]` each.
+/// Both losses, `[1]` each.
 pub(super) struct RegionErrors {
     /// Cross-entropy of the count.
     pub count: Tensor<1>,
@@ -39,38 +40,38 @@ impl RegionHeads {
         }
     }
 
-    /// Asks the mean features of each region.
+    /// The losses of predictions from the mean features of each region.
     ///
     /// # Shapes
-    /// features `[B, C, d, d, d]`, d a multiple of the regions along an axis; flags of the seen
-    /// cells, `B grid³`
-    pub fn errors(&self, features: Tensor<5>, seen: &[bool], grid: usize) -> RegionErrors {
+    /// features `[B, C, d, d, d]`, d a multiple of the number of regions along an axis; visibility of
+    /// the `grid³` cells of each item
+    pub fn errors(&self, features: Tensor<5>, visible: &[bool], grid: usize) -> RegionErrors {
         let [items, channels, side, ..] = features.dims();
         let regions = grid / 2;
         let k = side / regions;
         let blocks = features.reshape([items * channels * regions, k, regions, k, regions, k]);
         let blocks = blocks.permute([0, 2, 4, 1, 3, 5]).reshape([items, channels, regions.pow(3), k.pow(3)]);
-        let asked = blocks.mean_dim(3).reshape([items, channels, regions.pow(3)]).swap_dims(1, 2);
+        let pooled = blocks.mean_dim(3).reshape([items, channels, regions.pow(3)]).swap_dims(1, 2);
         let rows = items * regions.pow(3);
-        let asked = asked.reshape([rows, channels]);
-        let device = asked.device();
-        let masked = masked_cells(seen, grid);
+        let pooled = pooled.reshape([rows, channels]);
+        let device = pooled.device();
+        let masked = masked_cells(visible, grid);
         let counts: Vec<i32> = masked.iter().map(|cells| cells.iter().filter(|&&cell| cell).count() as i32).collect();
         let counts = Tensor::<2, Int>::from_data(TensorData::new(counts, [rows, 1]), &device);
         let flags: Vec<f32> = masked.iter().flatten().map(|&cell| f32::from(cell)).collect();
         let flags = Tensor::<2>::from_data(TensorData::new(flags, [rows, CELLS]), &device);
-        let logits = self.position.forward(asked.clone());
+        let logits = self.position.forward(pooled.clone());
         // ln(1 + e^l) without overflow.
         let softplus = logits.clone().clamp_min(0.0) + (logits.clone().abs().neg().exp() + 1.0).log();
         RegionErrors {
-            count: log_softmax(self.count.forward(asked), 1).gather(1, counts).mean().neg(),
+            count: log_softmax(self.count.forward(pooled), 1).gather(1, counts).mean().neg(),
             position: (softplus - logits * flags).mean(),
         }
     }
 }
 
-/// Which cells of each region are masked: items, regions and cells in C order.
-fn masked_cells(seen: &[bool], grid: usize) -> Vec<[bool; CELLS]> {
+/// Which cells of each region are masked; items, regions and cells in C order.
+fn masked_cells(visible: &[bool], grid: usize) -> Vec<[bool; CELLS]> {
     let regions = grid / 2;
     let region = |item: &[bool], i: usize| {
         let corner = [i / regions / regions, i / regions % regions, i % regions].map(|v| 2 * v);
@@ -79,7 +80,7 @@ fn masked_cells(seen: &[bool], grid: usize) -> Vec<[bool; CELLS]> {
             !item[(z * grid + y) * grid + x]
         })
     };
-    seen.chunks(grid.pow(3)).flat_map(|item| (0..regions.pow(3)).map(move |i| region(item, i))).collect()
+    visible.chunks(grid.pow(3)).flat_map(|item| (0..regions.pow(3)).map(move |i| region(item, i))).collect()
 }
 
 #[cfg(test)]
@@ -88,11 +89,11 @@ mod tests {
     use burn::tensor::Device;
 
     #[test]
-    fn regions_are_two_cells_along_each_axis() {
-        let mut seen = vec![true; 2 * 64];
-        // Of the second item: z 3, y 0, x 1, which is in region (1, 0, 0) its cell (1, 0, 1).
-        seen[64 + 3 * 16 + 1] = false;
-        let masked = masked_cells(&seen, 4);
+    fn a_region_has_two_cells_along_each_axis() {
+        let mut visible = vec![true; 2 * 64];
+        // Cell (3, 0, 1) of the second item is cell (1, 0, 1) of region (1, 0, 0).
+        visible[64 + 3 * 16 + 1] = false;
+        let masked = masked_cells(&visible, 4);
         assert_eq!(masked.len(), 16);
         for (i, region) in masked.iter().enumerate() {
             let expected: [bool; 8] = std::array::from_fn(|cell| i == 8 + 4 && cell == 5);
@@ -101,11 +102,11 @@ mod tests {
     }
 
     #[test]
-    fn errors_by_hand() {
+    fn losses_worked_by_hand() {
         let device = Device::flex();
         let mut heads = RegionHeads::new(1, &mut Init::new(1, &device));
         let row = |values: &[f32]| Tensor::<1>::from_floats(values, &device);
-        // Scores of a region are its mean feature times these.
+        // The logits of a region are its mean feature times these.
         let counts = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
         heads.count.weight = heads.count.weight.map(|w| row(&counts).reshape(w.dims()));
         heads.position.weight = heads.position.weight.map(|w| row(&[1.0; 8]).reshape(w.dims()));
@@ -114,8 +115,8 @@ mod tests {
         // Two voxels along each axis in the only region, with mean 3; two of its cells are masked.
         let values: Vec<f32> = (0..8).map(|i| i as f32 - 0.5).collect();
         let features = Tensor::<5>::from_data(TensorData::new(values, [1, 1, 2, 2, 2]), &device);
-        let seen: Vec<bool> = (0..8).map(|cell| cell != 2 && cell != 7).collect();
-        let errors = heads.errors(features, &seen, 2);
+        let visible: Vec<bool> = (0..8).map(|cell| cell != 2 && cell != 7).collect();
+        let errors = heads.errors(features, &visible, 2);
         let e3 = 3.0f32.exp();
         assert!((errors.count.into_scalar::<f32>() - ((e3 + 8.0).ln() - 3.0)).abs() < 1e-5);
         assert!((errors.position.into_scalar::<f32>() - ((1.0 + e3).ln() - 3.0 * 2.0 / 8.0)).abs() < 1e-5);

@@ -125,7 +125,7 @@ pub fn fit(
     }
     let net = config.net.init(&mut Init::new(config.train.seed, device));
     let net = match start {
-        Some(weights) => net.grown_from(weights)?,
+        Some(weights) => net.with_shallower_weights(weights)?,
         None => net,
     };
     let cases = TrainingSet::new(cases);
@@ -357,8 +357,7 @@ mod tests {
         other.sample.patch = 48;
         assert_eq!(refused(&paths, &other).to_string(), "sample.patch = 48 must be a positive multiple of 32");
         other.sample.patch = 32;
-        other.net.kind = crate::backbones::published::Backbone::Waveformer;
-        other.net.waveformer.size = [64; 3];
+        other.net = super::super::net::tests::tiny_waveformer([64; 3]);
         let message = refused(&paths, &other).to_string();
         assert_eq!(message, "sample.patch = 32 differs from the only window the net takes, 64 voxels");
     }

@@ -10,7 +10,7 @@ mod sample;
 mod score;
 
 pub use augment::SegmentAugmentConfig;
-pub use branched::Branched;
+pub use branched::{Branched, BranchedConfig};
 pub use fit::{SegmentFitError, SegmentTraining, fit};
 pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};

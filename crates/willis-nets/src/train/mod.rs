@@ -56,6 +56,9 @@ pub enum TrainError {
         /// The checkpoint.
         path: PathBuf,
     },
+    /// A batch cannot be made.
+    #[error(transparent)]
+    Batch(BatchError),
     /// The loss is infinite or not a number.
     #[error("the loss is not finite at step {step}; lower the learning rate")]
     Diverged {
@@ -63,6 +66,9 @@ pub enum TrainError {
         step: usize,
     },
 }
+
+/// Why a batch cannot be made.
+pub type BatchError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Loss of a batch.
 #[derive(Debug)]
@@ -125,6 +131,21 @@ pub fn train<M: Module + Sync, B: Send>(
     config: &TrainConfig,
     run_dir: &Path,
     sample: impl Fn(usize, &mut ChaCha8Rng) -> B + Sync,
+    loss: impl FnMut(&M, B) -> Loss + Send,
+    on_step: impl FnMut(&StepReport<'_>),
+) -> Result<Trained<M>, TrainError> {
+    try_train(net, config, run_dir, |number, rng| Ok(sample(number, rng)), loss, on_step)
+}
+
+/// [`train`] with batches that can fail; a failure ends the run.
+///
+/// # Errors
+/// those of [`train`], and [`TrainError::Batch`]
+pub fn try_train<M: Module + Sync, B: Send>(
+    net: M,
+    config: &TrainConfig,
+    run_dir: &Path,
+    sample: impl Fn(usize, &mut ChaCha8Rng) -> Result<B, BatchError> + Sync,
     mut loss: impl FnMut(&M, B) -> Loss + Send,
     mut on_step: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<M>, TrainError> {
@@ -159,6 +180,7 @@ pub fn train<M: Module + Sync, B: Send>(
             for _ in 0..accumulate {
                 // Received outside the pool: a pool of one thread must stay free to make the batch.
                 let batch = receiver.recv().expect("the sampling thread makes a batch for every step or panics");
+                let batch = batch.map_err(TrainError::Batch)?;
                 let (value, terms, gradient) = keep_threads_awake(|| {
                     let Loss { tensor, value, terms } = loss(&net, batch);
                     (value, terms, gradients(&net, &mut tensor.backward()))

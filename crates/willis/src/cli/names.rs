@@ -2,8 +2,8 @@
 
 use clap::ValueEnum;
 use willis_core::{Modality, Sex};
-use willis_nets::backbones::published::Backbone;
-use willis_nets::pretrain::Method;
+use willis_nets::backbones::BackboneKind;
+use willis_nets::pretrain::{Method, MimConfig, SparkConfig};
 use willis_phantom::ScanSize;
 
 /// Format of stdout.
@@ -57,7 +57,7 @@ impl From<SexName> for Sex {
     }
 }
 
-/// Name of a [`Backbone`].
+/// Name of a [`BackboneKind`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum BackboneName {
     /// SegFormer3D, the backbone of the embedded segmentation net.
@@ -68,12 +68,12 @@ pub enum BackboneName {
     Resenc,
 }
 
-impl From<BackboneName> for Backbone {
+impl From<BackboneName> for BackboneKind {
     fn from(name: BackboneName) -> Self {
         match name {
-            BackboneName::Segformer3d => Self::Segformer3d,
-            BackboneName::Waveformer => Self::Waveformer,
-            BackboneName::Resenc => Self::Resenc,
+            BackboneName::Segformer3d => Self::SegFormer3d,
+            BackboneName::Waveformer => Self::WaveFormer,
+            BackboneName::Resenc => Self::ResEnc,
         }
     }
 }
@@ -90,11 +90,12 @@ pub enum MethodName {
 }
 
 impl From<MethodName> for Method {
+    /// The method with its default configuration.
     fn from(name: MethodName) -> Self {
         match name {
-            MethodName::Spark => Self::Spark,
-            MethodName::Mim => Self::Mim,
-            MethodName::SparkMim => Self::SparkMim,
+            MethodName::Spark => Self::Spark(SparkConfig::default()),
+            MethodName::Mim => Self::Mim(MimConfig::default()),
+            MethodName::SparkMim => Self::SparkMim(MimConfig::default()),
         }
     }
 }

@@ -22,7 +22,7 @@ The net runs once on a cube of that size.")]
         /// Backbone.
         #[arg(value_enum)]
         net: BackboneName,
-        /// Side of the cube; from the configuration by default.
+        /// Side of the cube; by default that of the configuration or of the published net.
         #[arg(long, value_name = "VOXELS")]
         size: Option<usize>,
         /// JSON file with the values that differ from the published configuration.
@@ -38,8 +38,7 @@ Example:
   willis net run segformer3d --weights pytorch_model.bin --input x.npy --output logits.npy
 
 Weights are safetensors or PyTorch state dicts under the official names; the prefixes `module.` and \
-`model.` are stripped. Keys of the configuration: in_channels, num_classes, size, attention_scale \
-(\"heads\" or \"head_dim\"), quirks (\"official\" or \"fixed\"), multi_scale, hf_refinement.")]
+`model.` are stripped. `willis net describe` prints the keys of the configuration.")]
     Run {
         /// Backbone.
         #[arg(value_enum)]
@@ -53,8 +52,8 @@ Weights are safetensors or PyTorch state dicts under the official names; the pre
         /// .npy array, `[B, classes, D, H, W]`.
         #[arg(long, value_name = "Y.npy")]
         output: PathBuf,
-        /// JSON file with the values that differ from the published configuration; `size` is that
-        /// of the input by default.
+        /// JSON file with the values that differ from the published configuration; WaveFormer's
+        /// `size` is that of the input by default.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
     },

@@ -9,12 +9,12 @@ use super::{BackboneName, MethodName};
 /// `willis pretrain`
 #[derive(Debug, Args)]
 pub struct PretrainArgs {
-    /// Method.
-    #[arg(long, value_enum, default_value = "spark")]
-    pub method: MethodName,
-    /// Backbone to pre-train.
-    #[arg(long, value_enum, default_value = "segformer3d")]
-    pub backbone: BackboneName,
+    /// Method; from the configuration by default (spark).
+    #[arg(long, value_enum)]
+    pub method: Option<MethodName>,
+    /// Backbone to pre-train; from the configuration by default (segformer3d).
+    #[arg(long, value_enum)]
+    pub backbone: Option<BackboneName>,
     /// RSNA-layout data set, or folder of DICOM folders, .zip, .nii, .nii.gz and .mha files.
     #[arg(long, value_name = "DIR")]
     pub data: PathBuf,

@@ -5,8 +5,8 @@ use std::path::Path;
 use anyhow::{Context, bail, ensure};
 use serde_json::{Map, Value, json};
 use willis_core::files::npy;
-use willis_nets::backbones::published::state_dict;
-use willis_nets::backbones::published::{Backbone, NetConfig};
+use willis_nets::backbones::published::{PublishedBackbone, for_cubes, state_dict};
+use willis_nets::backbones::{BackboneConfig, BackboneKind};
 use willis_nets::ops::{count_macs, cpu};
 
 use super::Outcome;
@@ -17,8 +17,8 @@ use crate::run::measure;
 pub fn run(command: &NetCommand) -> anyhow::Result<Outcome> {
     match command {
         NetCommand::List => {
-            for backbone in Backbone::ALL {
-                println!("{:<12} {}", backbone.name(), backbone.about());
+            for kind in BackboneKind::ALL {
+                println!("{:<12} {}", kind.name(), kind.about());
             }
         }
         NetCommand::Describe { net, size, config, format } => describe(*net, *size, config.as_deref(), *format)?,
@@ -29,22 +29,23 @@ pub fn run(command: &NetCommand) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-/// The published configuration with what a JSON file says differently, and whether the file gives
-/// the size.
-fn configured(backbone: Backbone, file: Option<&Path>) -> anyhow::Result<(NetConfig, bool)> {
-    let Some(path) = file else { return Ok((backbone.published(), false)) };
+/// The published configuration with the values of a JSON file laid over it, and whether the file
+/// sets the size.
+fn configured(kind: BackboneKind, file: Option<&Path>) -> anyhow::Result<(BackboneConfig, bool)> {
+    let Some(path) = file else { return Ok((kind.published(), false)) };
     let named = || path.display().to_string();
     let text = std::fs::read_to_string(path).with_context(named)?;
     let changes: Map<String, Value> = serde_json::from_str(&text).with_context(named)?;
-    let Value::Object(mut all) = serde_json::to_value(backbone.published())? else { bail!("no configuration") };
+    let Value::Object(mut all) = serde_json::to_value(kind.published())? else { bail!("no configuration") };
     let sized = changes.contains_key("size");
     all.extend(changes);
-    Ok((serde_json::from_value(Value::Object(all)).with_context(named)?, sized))
+    let config: BackboneConfig = serde_json::from_value(Value::Object(all)).with_context(named)?;
+    ensure!(config.kind() == kind, "{} configures {}, not {}", path.display(), config.kind().name(), kind.name());
+    Ok((config, sized))
 }
 
 fn infer(net: BackboneName, weights: &Path, input: &Path, output: &Path, config: Option<&Path>) -> anyhow::Result<()> {
-    let backbone = Backbone::from(net);
-    let (mut config, sized) = configured(backbone, config)?;
+    let (config, sized) = configured(BackboneKind::from(net), config)?;
     let (shape, values) = npy::read_f32(input)?;
     let shape: [usize; 5] = match shape.as_slice() {
         &[c, d, h, w] => [1, c, d, h, w],
@@ -58,17 +59,15 @@ fn infer(net: BackboneName, weights: &Path, input: &Path, output: &Path, config:
         "{} is {depth} x {height} x {width}; the published nets take cubes",
         input.display()
     );
-    if !sized {
-        config.size = depth;
-    }
-    ensure!(config.size == depth, "{} has a side of {depth}, the configuration says {}", input.display(), config.size);
+    let window = config.window().filter(|_| sized).unwrap_or([depth; 3]);
+    ensure!(window == [depth; 3], "{} has a side of {depth}, the configuration says {window:?}", input.display());
     ensure!(
-        channels == config.in_channels,
+        channels == config.in_channels(),
         "{} has {channels} channels, the configuration says {}; set in_channels",
         input.display(),
-        config.in_channels
+        config.in_channels()
     );
-    let net = backbone.build(&config, 0, &cpu())?.with_weights(state_dict::read(weights)?);
+    let net = PublishedBackbone::new(for_cubes(config, depth)?, 0, &cpu())?.with_weights(state_dict::read(weights)?);
     let (shape, logits) = net.with_context(|| weights.display().to_string())?.logits(shape, values);
     npy::write_f32(output, &shape, &logits)?;
     println!("{} {shape:?}", output.display());
@@ -76,30 +75,35 @@ fn infer(net: BackboneName, weights: &Path, input: &Path, output: &Path, config:
 }
 
 fn describe(net: BackboneName, size: Option<usize>, config: Option<&Path>, format: Format) -> anyhow::Result<()> {
-    let backbone = Backbone::from(net);
-    let (mut config, _) = configured(backbone, config)?;
-    config.size = size.unwrap_or(config.size);
-    let net = backbone.build(&config, 0, &cpu())?;
+    let kind = BackboneKind::from(net);
+    let (config, _) = configured(kind, config)?;
+    let config = match size {
+        Some(side) => for_cubes(config, side)?,
+        None => config,
+    };
+    let [depth, height, width] = config.window().unwrap_or([size.unwrap_or(kind.published_side()); 3]);
+    let net = PublishedBackbone::new(config.clone(), 0, &cpu())?;
     let weights = net.weights();
     let layers: Vec<(&str, &[usize])> = weights.shapes().collect();
-    // Stored statistics are no parameters.
+    // Stored statistics are not parameters.
     let is_parameter = |name: &str| !name.ends_with("running_mean") && !name.ends_with("running_var");
     let count = |shape: &[usize]| shape.iter().product::<usize>();
     let parameters: usize = layers.iter().filter(|(name, _)| is_parameter(name)).map(|(_, shape)| count(shape)).sum();
 
-    let shape = [1, config.in_channels, config.size, config.size, config.size];
+    let shape = [1, config.in_channels(), depth, height, width];
     let ((_, work), forward) = measure(|| count_macs(|| net.logits(shape, vec![0.5; count(&shape)])));
     if format == Format::Json {
         let layers: Vec<Value> = layers.iter().map(|(name, shape)| json!({ "name": name, "shape": shape })).collect();
         let description = json!({
-            "net": backbone.name(), "config": config, "parameters": parameters, "multiply_accumulates": work,
+            "net": kind.name(), "config": config, "size": [depth, height, width], "parameters": parameters, "multiply_accumulates": work,
             "seconds": forward.seconds, "peak_mib": forward.peak_mib, "layers": layers,
         });
         println!("{}", serde_json::to_string_pretty(&description)?);
         return Ok(());
     }
-    println!("{}: {}", backbone.name(), backbone.about());
+    println!("{}: {}", kind.name(), kind.about());
     println!("configuration          {}", serde_json::to_string(&config)?);
+    println!("input                  {shape:?}");
     for (name, shape) in &layers {
         println!("{:>10}  {:<24} {name}", count(shape), format!("{shape:?}"));
     }

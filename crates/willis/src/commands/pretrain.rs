@@ -6,8 +6,9 @@ use anyhow::{Context, ensure};
 use image::{GrayImage, ImageFormat, Luma};
 use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, case};
+use willis_nets::backbones::BackboneKind;
 use willis_nets::ops::cpu;
-use willis_nets::pretrain::{Epoch, Panel, PretrainConfig, fit};
+use willis_nets::pretrain::{Epoch, Method, Panel, PretrainConfig, fit};
 use willis_nets::train::TrainConfig;
 use willis_nets::weights::Precision;
 
@@ -31,13 +32,21 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     let mut config = Config::load(args.config.as_deref())?;
     let steps = args.steps.unwrap_or(config.pretrain.train.steps);
     let train = TrainConfig { steps, seed: args.seed, ..config.pretrain.train.clone() };
-    config.pretrain =
-        PretrainConfig { train, backbone: args.backbone.into(), method: args.method.into(), ..config.pretrain };
+    config.pretrain = PretrainConfig { train, ..config.pretrain };
+    // The configured sizes apply to the configured backbone and method only.
+    if let Some(kind) = args.backbone.map(BackboneKind::from).filter(|&kind| kind != config.pretrain.backbone.kind()) {
+        config.pretrain.backbone = PretrainConfig::default_backbone(kind);
+    }
+    if let Some(method) = args.method.map(Method::from).filter(|method| !method.is_same_kind(&config.pretrain.method)) {
+        config.pretrain.method = method;
+    }
+    config.pretrain.validate()?;
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
     let record = args.output.join(RECORD);
     if record.exists() {
         let begun = Config::load(Some(&record))?.pretrain;
-        let same = (begun.method, begun.backbone) == (config.pretrain.method, config.pretrain.backbone);
+        let same = begun.method.is_same_kind(&config.pretrain.method)
+            && begun.backbone.kind() == config.pretrain.backbone.kind();
         ensure!(same, "{} holds a run of another method or backbone; choose another folder", args.output.display());
     }
     let resolved = config.resolved();
@@ -49,7 +58,7 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     let mut failed = None;
     let done = fit(
         folders.len(),
-        |i| case::load(&folders[i]).ok().map(|case| case.image),
+        |i| case::load(&folders[i]).map(|case| case.image),
         recipe,
         &args.output,
         &cpu(),
@@ -119,7 +128,7 @@ fn picture(panel: &Panel) -> GrayImage {
     const GAP: u32 = 8;
     let side = panel.side as u32 * ZOOM;
     let mut picture = GrayImage::from_pixel(3 * side + 2 * GAP, side, Luma([255]));
-    for (i, slice) in (0..).zip([&panel.image, &panel.masked, &panel.painted]) {
+    for (i, slice) in (0..).zip([&panel.image, &panel.masked, &panel.reconstruction]) {
         for y in 0..side {
             for x in 0..side {
                 let value = slice[(y / ZOOM) as usize * panel.side + (x / ZOOM) as usize];

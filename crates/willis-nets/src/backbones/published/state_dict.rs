@@ -1,5 +1,5 @@
-//! Published checkpoints: safetensors files and PyTorch's own, brought to plain f32 tensors under
-//! their official names.
+//! Reading of published checkpoints, safetensors or PyTorch files, into f32 tensors under their
+//! official names.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use crate::weights::Weights;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The file system refused.
+    /// The file cannot be read.
     #[error("cannot read checkpoint {}; check the path", path.display())]
     Io {
         /// The file.
@@ -22,8 +22,8 @@ pub enum CheckpointError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is neither.
-    #[error("{} is no readable safetensors or PyTorch checkpoint ({reason}); download it again", path.display())]
+    /// The file is neither a safetensors nor a PyTorch file.
+    #[error("{} is not a readable safetensors or PyTorch checkpoint ({reason}); download it again", path.display())]
     Format {
         /// The file.
         path: PathBuf,
@@ -32,13 +32,13 @@ pub enum CheckpointError {
     },
 }
 
-/// Keys under which training scripts put a state dict, and wrappers that add a prefix to each name.
+/// Prefixes of names: keys under which training scripts store a state dict, and module wrappers.
 const WRAPPERS: [&str; 4] = ["model_state_dict.", "state_dict.", "model.", "module."];
-/// Buffers that a net makes itself.
+/// Suffixes of buffers that a net computes itself.
 const BUFFERS: [&str; 2] = ["num_batches_tracked", "relative_position_index"];
 
-/// Every real-valued tensor of a checkpoint, under its name without wrappers. Whole numbers
-/// (counters, index tables) are left out.
+/// Reads the floating-point tensors of a checkpoint, under their names without wrappers. Integer
+/// tensors (counters, index tables) are skipped.
 ///
 /// # Errors
 /// [`CheckpointError`]
@@ -57,7 +57,7 @@ pub fn read(path: &Path) -> Result<Weights, CheckpointError> {
 /// Name, shape and values.
 type Entry = (String, Vec<usize>, Vec<f32>);
 
-/// Keeps what lies under a wrapper, where anything does, and drops the wrapper from the names.
+/// Removes each wrapper that any name has, and the entries outside of it.
 fn unwrapped(mut entries: Vec<Entry>) -> Vec<Entry> {
     for wrapper in WRAPPERS {
         if entries.iter().any(|(name, ..)| name.starts_with(wrapper)) {
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn files_that_are_no_checkpoint_are_named() {
+    fn an_unreadable_checkpoint_is_named_in_the_error() {
         let folder = tempfile::tempdir().unwrap();
         for name in ["a.safetensors", "a.pt"] {
             let path = folder.path().join(name);

@@ -10,9 +10,9 @@ use crate::layers::{
 };
 use crate::ops::{self, Corners, resize_trilinear};
 
-/// Brings the four stages to one width and to the finest stage's grid, and fuses them.
+/// Projects the four stages to one width, resizes them to the finest stage's grid and fuses them.
 #[derive(Module, Debug)]
-pub struct Decoder {
+pub struct SegFormerDecoder {
     linear_c1: Projection,
     linear_c2: Projection,
     linear_c3: Projection,
@@ -21,9 +21,8 @@ pub struct Decoder {
     linear_pred: Conv3d,
 }
 
-impl Decoder {
-    /// Initial parameters.
-    pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
+impl SegFormerDecoder {
+    pub(super) fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
         let dim = config.decoder_dim;
         let [c1, c2, c3, c4] = config.embed_dims.map(|channels| Projection {
             proj: LinearConfig::new(channels, dim).init(init),
@@ -42,12 +41,15 @@ impl Decoder {
         }
     }
 
-    /// Tokens of the four stages, finest first -> features `[B, dim, D, H, W]` on the finest grid.
+    /// Fused features of the four stages.
     ///
-    /// The fusing 1x1 convolution of the concatenation `[c4, c3, c2, c1]` is split into its four
-    /// parts, each applied before the interpolation it commutes with: the same result for a
-    /// fraction of the work. A norm by stored statistics is folded into the parts: its scale into
-    /// their weights, its shift into the finest one's bias.
+    /// The 1x1 convolution over the concatenation `[c4, c3, c2, c1]` is split into four, one per
+    /// stage. Each commutes with the interpolation and is applied before it, on the smaller grid. A
+    /// norm with stored statistics is folded into them: its scale into their weights, its shift into
+    /// the bias of the finest one.
+    ///
+    /// # Shapes
+    /// tokens of the four stages, finest first -> `[B, decoder_dim, D, H, W]` on the finest grid
     pub fn features(&self, stages: [Tokens; 4]) -> Tensor<5> {
         let finest = stages[0].grid;
         let projections = [&self.linear_c1, &self.linear_c2, &self.linear_c3, &self.linear_c4];
@@ -69,13 +71,16 @@ impl Decoder {
         &mut self.linear_pred
     }
 
-    /// Features `[B, dim, D, H, W]` -> logits `[B, classes, D, H, W]`.
+    /// Logits of features.
+    ///
+    /// # Shapes
+    /// features `[B, decoder_dim, D, H, W]` -> `[B, num_classes, D, H, W]`
     pub fn classify(&self, features: Tensor<5>) -> Tensor<5> {
         self.linear_pred.forward(features)
     }
 }
 
-/// A linear layer and its norm, which the official code names `bn` though it is a layer norm.
+/// A linear layer and its layer norm, which the official code names `bn`.
 #[derive(Module, Debug)]
 struct Projection {
     proj: Linear,
@@ -96,8 +101,8 @@ struct Fuse {
 }
 
 impl Fuse {
-    /// Weight `[dim, 4 dim]` and bias `[dim]` with the norm in them where its statistics are
-    /// stored; else the weight alone.
+    /// Weight `[dim, 4 dim]` and bias `[dim]` with the norm folded into them if its statistics are
+    /// stored; otherwise the weight and no bias.
     fn folded(&self) -> (Tensor<2>, Option<Tensor<1>>) {
         let [dim, inputs, ..] = self.conv.weight.dims();
         let weight = self.conv.weight.val().reshape([dim, inputs]);
@@ -108,8 +113,8 @@ impl Fuse {
     }
 }
 
-/// Columns `[dim, dim]` of weight `[dim, 4 dim]` for the concatenation's block `position` of
-/// channels.
+/// Columns of the fusing weight for one stage: `[dim, 4 dim]` -> `[dim, dim]`; `position` is the
+/// stage's place in the concatenation.
 fn block(weight: &Tensor<2>, position: usize) -> Tensor<2> {
     let dim = weight.dims()[0];
     weight.clone().narrow(1, position * dim, dim)

@@ -10,39 +10,38 @@ use crate::layers::{
 };
 use crate::ops;
 
-/// Attention in stage s sees keys reduced by this factor along every axis.
+/// Keys and values of each stage's attention are reduced by this factor along every axis.
 const REDUCTION: [usize; 4] = [4, 2, 1, 1];
 
 /// Four stages of patch embedding and transformer blocks.
 #[derive(Module, Debug)]
-pub struct Encoder {
-    embed_1: PatchEmbed,
-    embed_2: PatchEmbed,
-    embed_3: PatchEmbed,
-    embed_4: PatchEmbed,
-    tf_block1: Vec<Block>,
-    tf_block2: Vec<Block>,
-    tf_block3: Vec<Block>,
-    tf_block4: Vec<Block>,
+pub struct SegFormerEncoder {
+    embed_1: OverlapPatchEmbed,
+    embed_2: OverlapPatchEmbed,
+    embed_3: OverlapPatchEmbed,
+    embed_4: OverlapPatchEmbed,
+    tf_block1: Vec<SegFormerBlock>,
+    tf_block2: Vec<SegFormerBlock>,
+    tf_block3: Vec<SegFormerBlock>,
+    tf_block4: Vec<SegFormerBlock>,
     norm1: LayerNorm,
     norm2: LayerNorm,
     norm3: LayerNorm,
     norm4: LayerNorm,
 }
 
-impl Encoder {
-    /// Initial parameters.
-    pub fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
+impl SegFormerEncoder {
+    pub(super) fn new(config: &SegFormer3dConfig, init: &mut Init) -> Self {
         let dims = config.embed_dims;
-        let mut blocks = |stage: usize| -> Vec<Block> {
-            (0..config.depths[stage]).map(|_| Block::new(config, stage, init)).collect()
+        let mut blocks = |stage: usize| -> Vec<SegFormerBlock> {
+            (0..config.depths[stage]).map(|_| SegFormerBlock::new(config, stage, init)).collect()
         };
         let (tf_block1, tf_block2, tf_block3, tf_block4) = (blocks(0), blocks(1), blocks(2), blocks(3));
         Self {
-            embed_1: PatchEmbed::new(config.in_channels, dims[0], 7, 4, init),
-            embed_2: PatchEmbed::new(dims[0], dims[1], 3, 2, init),
-            embed_3: PatchEmbed::new(dims[1], dims[2], 3, 2, init),
-            embed_4: PatchEmbed::new(dims[2], dims[3], 3, 2, init),
+            embed_1: OverlapPatchEmbed::new(config.in_channels, dims[0], 7, 4, init),
+            embed_2: OverlapPatchEmbed::new(dims[0], dims[1], 3, 2, init),
+            embed_3: OverlapPatchEmbed::new(dims[1], dims[2], 3, 2, init),
+            embed_4: OverlapPatchEmbed::new(dims[2], dims[3], 3, 2, init),
             tf_block1,
             tf_block2,
             tf_block3,
@@ -54,13 +53,16 @@ impl Encoder {
         }
     }
 
-    /// x `[B, C, D, H, W]` -> tokens of the four stages with their grids, finest first; with
-    /// `visible` only of the cells that may be seen, and zero elsewhere.
+    /// Tokens of the four stages, finest first. With `visible`, they are computed from visible cells
+    /// only and are zero in hidden ones.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]` -> `[B, N, embed_dims[s]]` on grids of strides 4, 8, 16 and 32
     pub fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> [Tokens; 4] {
-        let stage = |x: Tensor<5>, embed: &PatchEmbed, blocks: &[Block], norm: &LayerNorm| {
-            let tokens = embed.forward(x).kept(visible);
+        let stage = |x: Tensor<5>, embed: &OverlapPatchEmbed, blocks: &[SegFormerBlock], norm: &LayerNorm| {
+            let tokens = embed.forward(x).masked(visible);
             let tokens = blocks.iter().fold(tokens, |tokens, block| block.forward(tokens, visible));
-            tokens.map(|x| norm.forward(x)).kept(visible)
+            tokens.map(|x| norm.forward(x)).masked(visible)
         };
         let first = stage(x, &self.embed_1, &self.tf_block1, &self.norm1);
         let second = stage(first.clone().into_volume(), &self.embed_2, &self.tf_block2, &self.norm2);
@@ -70,29 +72,29 @@ impl Encoder {
     }
 }
 
-/// A volume as a sequence of its voxels' channels.
+/// A feature map as a sequence of tokens, one per voxel of its grid.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// `[B, N, C]`, N the product of the grid.
+    /// `[B, N, C]` with N the product of `grid`.
     pub x: Tensor<3>,
     /// `[D, H, W]`.
     pub grid: [usize; 3],
 }
 
 impl Tokens {
-    /// x `[B, C, D, H, W]` -> its tokens.
+    /// The tokens of x `[B, C, D, H, W]`.
     pub fn from_volume(x: Tensor<5>) -> Self {
         let [batch, channels, depth, height, width] = x.dims();
         Self { x: ops::channels_last(x, [batch, depth * height * width, channels]), grid: [depth, height, width] }
     }
 
-    /// `[B, C, D, H, W]`.
+    /// The feature map `[B, C, D, H, W]`.
     pub fn into_volume(self) -> Tensor<5> {
         ops::channels_first(self.x, self.grid)
     }
 
-    /// Zeros where they may not be seen.
-    fn kept(self, visible: Option<&VisibleCells>) -> Self {
+    /// The tokens with zeros in hidden cells.
+    fn masked(self, visible: Option<&VisibleCells>) -> Self {
         let grid = self.grid;
         match visible {
             Some(visible) => self.map(|x| visible.mask_tokens(x, grid)),
@@ -100,19 +102,20 @@ impl Tokens {
         }
     }
 
-    /// The same grid with other channels.
+    /// Tokens on the same grid, whose number of channels may change.
     pub fn map(self, f: impl FnOnce(Tensor<3>) -> Tensor<3>) -> Self {
         Self { x: f(self.x), grid: self.grid }
     }
 }
 
+/// Strided convolution with overlapping kernels, and a layer norm.
 #[derive(Module, Debug)]
-struct PatchEmbed {
+struct OverlapPatchEmbed {
     patch_embeddings: Conv3d,
     norm: LayerNorm,
 }
 
-impl PatchEmbed {
+impl OverlapPatchEmbed {
     fn new(inputs: usize, outputs: usize, kernel: usize, stride: usize, init: &mut Init) -> Self {
         Self {
             patch_embeddings: Conv3dConfig::new(inputs, outputs, kernel).with_stride(stride).init(init),
@@ -125,20 +128,21 @@ impl PatchEmbed {
     }
 }
 
+/// Transformer block: attention and feed-forward net, both residual with pre-norm.
 #[derive(Module, Debug)]
-struct Block {
+struct SegFormerBlock {
     norm1: LayerNorm,
-    attention: Attention,
+    attention: ReducedAttention,
     norm2: LayerNorm,
     mlp: MixFfn,
 }
 
-impl Block {
+impl SegFormerBlock {
     fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
         let channels = config.embed_dims[stage];
         Self {
             norm1: LayerNormConfig::new(channels).init(init),
-            attention: Attention::new(config, stage, init),
+            attention: ReducedAttention::new(config, stage, init),
             norm2: LayerNormConfig::new(channels).init(init),
             mlp: MixFfn::new(config, stage, init),
         }
@@ -154,13 +158,13 @@ impl Block {
             let normed = Tokens { x: self.norm2.forward(x.clone()), grid };
             x + self.mlp.forward(normed, visible)
         });
-        tokens.kept(visible)
+        tokens.masked(visible)
     }
 }
 
-/// Multi-head attention to keys and values on a reduced grid.
+/// Multi-head attention with keys and values on a reduced grid.
 #[derive(Module, Debug)]
-struct Attention {
+struct ReducedAttention {
     query: Linear,
     key_value: Linear,
     proj: Linear,
@@ -170,7 +174,7 @@ struct Attention {
     divisor: f64,
 }
 
-impl Attention {
+impl ReducedAttention {
     fn new(config: &SegFormer3dConfig, stage: usize, init: &mut Init) -> Self {
         let (channels, heads, reduction) = (config.embed_dims[stage], config.heads[stage], REDUCTION[stage]);
         assert_eq!(channels % heads, 0, "{channels} channels of stage {stage} are no multiple of {heads} heads");
@@ -193,7 +197,7 @@ impl Attention {
         let query = self.query.forward(tokens.x.clone());
         let reduced = match (&self.sr, &self.sr_norm) {
             (Some(conv), Some(norm)) => {
-                Tokens::from_volume(conv.forward(tokens.kept(visible).into_volume())).map(|x| norm.forward(x))
+                Tokens::from_volume(conv.forward(tokens.masked(visible).into_volume())).map(|x| norm.forward(x))
             }
             _ => tokens,
         };
@@ -202,22 +206,22 @@ impl Attention {
             Some(visible) => visible.gather_tokens(reduced.x, grid),
             None => reduced.x,
         };
-        // The linear layer's output splits as [key or value, head, channel of the head].
+        // The channels of `key_value` are ordered as [key or value, head, channel of the head].
         let mixed = ops::attention(query, self.key_value.forward(reduced), self.heads, 1.0 / self.divisor);
         self.proj.forward(mixed)
     }
 }
 
-/// Feed-forward block with a depthwise convolution inside.
+/// Mix-FFN: a feed-forward net with a depthwise convolution between its linear layers.
 #[derive(Module, Debug)]
 struct MixFfn {
     fc1: Linear,
-    dwconv: DepthwiseConv,
+    dwconv: DepthwiseConvNorm,
     fc2: Linear,
 }
 
 #[derive(Module, Debug)]
-struct DepthwiseConv {
+struct DepthwiseConvNorm {
     dwconv: Conv3d,
     bn: SpaceNorm,
 }
@@ -228,7 +232,7 @@ impl MixFfn {
         let hidden = 4 * channels;
         Self {
             fc1: LinearConfig::new(channels, hidden).init(init),
-            dwconv: DepthwiseConv {
+            dwconv: DepthwiseConvNorm {
                 dwconv: Conv3dConfig::depthwise(hidden, 3).init(init),
                 bn: SpaceNormConfig::new(hidden, config.statistics).init(init),
             },
@@ -237,8 +241,8 @@ impl MixFfn {
     }
 
     fn forward(&self, tokens: Tokens, visible: Option<&VisibleCells>) -> Tensor<3> {
-        let volume = tokens.map(|x| self.fc1.forward(x)).kept(visible).into_volume();
-        let DepthwiseConv { dwconv, bn } = &self.dwconv;
+        let volume = tokens.map(|x| self.fc1.forward(x)).masked(visible).into_volume();
+        let DepthwiseConvNorm { dwconv, bn } = &self.dwconv;
         let volume = match visible {
             Some(visible) => visible.norm(bn, visible.mask(dwconv.forward(volume))),
             None => dwconv.forward_normed(volume, bn),

@@ -1,8 +1,7 @@
 //! SegFormer3D: a hierarchical transformer encoder with an all-MLP decoder.
 //!
 //! Source: Perera et al., CVPR-W 2024, arXiv:2404.10156; repository OSUPCVLab/SegFormer3D.
-//! Parameter paths are those of the official state dict, except `linear_fuse.0` and
-//! `linear_fuse.1`, which are [`OFFICIAL_NAMES`].
+//! Parameter paths are those of the official state dict, except those in [`OFFICIAL_NAMES`].
 
 mod decoder;
 mod encoder;
@@ -10,20 +9,28 @@ mod encoder;
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
-pub use decoder::Decoder;
-pub use encoder::Encoder;
+pub use decoder::SegFormerDecoder;
+pub use encoder::SegFormerEncoder;
 
+use super::{check_size, check_sizes};
 use crate::layers::{Init, Statistics};
 use crate::ops::{Corners, resize_trilinear};
 
-/// Parameter path prefixes here and in the official state dict, where they differ.
+/// Stride of the fourth stage.
+pub const COARSEST_STRIDE: usize = 32;
+/// Masks are resolved down to stages of this stride, voxels: attention takes its keys from a grid of
+/// 16 voxels. The fourth stage counts as visible where the cells of a mask are smaller.
+pub const MASK_STRIDE: usize = 16;
+
+/// Prefixes of parameter paths here and in the official state dict, where they differ.
 pub const OFFICIAL_NAMES: [(&str, &str); 2] = [
     ("segformer_decoder.linear_fuse.conv.", "segformer_decoder.linear_fuse.0."),
     ("segformer_decoder.linear_fuse.norm.", "segformer_decoder.linear_fuse.1."),
 ];
 
-/// What attention logits are divided by.
+/// Divisor of the attention logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AttentionScale {
@@ -33,7 +40,7 @@ pub enum AttentionScale {
     HeadDim,
 }
 
-/// Sizes of the net.
+/// Sizes of a [`SegFormer3d`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegFormer3dConfig {
@@ -43,38 +50,21 @@ pub struct SegFormer3dConfig {
     pub num_classes: usize,
     /// Channels of the four stages.
     pub embed_dims: [usize; 4],
-    /// Attention heads of the four stages.
+    /// Attention heads of the four stages; each divides the stage's channels.
     pub heads: [usize; 4],
-    /// Blocks of the four stages.
+    /// Transformer blocks of the four stages.
     pub depths: [usize; 4],
     /// Channels of the decoder.
     pub decoder_dim: usize,
-    /// What attention logits are divided by.
+    /// Divisor of the attention logits.
     pub attention_scale: AttentionScale,
     /// Statistics of the norms over space.
     pub statistics: Statistics,
 }
 
 impl Default for SegFormer3dConfig {
-    /// The published net for BraTS.
+    /// Small enough to train on two cores: four channels in, fifteen classes out.
     fn default() -> Self {
-        Self {
-            in_channels: 4,
-            num_classes: 3,
-            embed_dims: [32, 64, 160, 256],
-            heads: [1, 2, 5, 8],
-            depths: [2; 4],
-            decoder_dim: 256,
-            attention_scale: AttentionScale::Heads,
-            statistics: Statistics::Stored,
-        }
-    }
-}
-
-impl SegFormer3dConfig {
-    /// The backbone of our vessel net: intensity and three world coordinates in; small enough to
-    /// train on two cores.
-    pub fn willis() -> Self {
         Self {
             in_channels: 4,
             num_classes: 15,
@@ -86,48 +76,102 @@ impl SegFormer3dConfig {
             statistics: Statistics::Own,
         }
     }
+}
 
-    /// Whether a net of these sizes can be made: no size is 0 or absurd, and heads divide channels.
-    pub fn is_sound(&self) -> bool {
-        let sizes =
-            [&self.embed_dims[..], &self.heads, &self.depths, &[self.in_channels, self.num_classes, self.decoder_dim]];
-        let plausible = sizes.concat().iter().all(|size| (1..=4096).contains(size));
-        plausible && self.embed_dims.iter().zip(&self.heads).all(|(channels, heads)| channels.is_multiple_of(*heads))
+impl SegFormer3dConfig {
+    /// The published net; its weights for BraTS have four channels in and three classes out.
+    pub fn published(in_channels: usize, num_classes: usize) -> Self {
+        Self {
+            in_channels,
+            num_classes,
+            embed_dims: [32, 64, 160, 256],
+            heads: [1, 2, 5, 8],
+            depths: [2; 4],
+            decoder_dim: 256,
+            attention_scale: AttentionScale::Heads,
+            statistics: Statistics::Stored,
+        }
+    }
+
+    /// Checks that a net of these sizes exists.
+    ///
+    /// # Errors
+    /// the first field whose value breaks a rule
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        check_size("in_channels", self.in_channels)?;
+        check_size("num_classes", self.num_classes)?;
+        check_size("decoder_dim", self.decoder_dim)?;
+        check_sizes("embed_dims", &self.embed_dims)?;
+        check_sizes("heads", &self.heads)?;
+        check_sizes("depths", &self.depths)?;
+        for (stage, (&channels, &heads)) in self.embed_dims.iter().zip(&self.heads).enumerate() {
+            if !channels.is_multiple_of(heads) {
+                let rule = format!("does not divide embed_dims[{stage}] = {channels}");
+                return Err(InvalidValue::new(format!("heads[{stage}]"), heads, rule));
+            }
+        }
+        Ok(())
     }
 
     /// A net with initial parameters.
     ///
     /// # Panics
-    /// if the channels of a stage are not a multiple of its heads (programmer error)
+    /// if [`Self::validate`] refuses the sizes (programmer error)
     pub fn init(&self, init: &mut Init) -> SegFormer3d {
-        SegFormer3d { segformer_encoder: Encoder::new(self, init), segformer_decoder: Decoder::new(self, init) }
+        SegFormer3d { segformer_encoder: self.init_encoder(init), segformer_decoder: SegFormerDecoder::new(self, init) }
+    }
+
+    /// The encoder alone, with initial parameters. `num_classes` and `decoder_dim` do not affect it.
+    ///
+    /// # Panics
+    /// if [`Self::validate`] refuses the sizes (programmer error)
+    pub fn init_encoder(&self, init: &mut Init) -> SegFormerEncoder {
+        self.validate().expect("valid sizes");
+        SegFormerEncoder::new(self, init)
+    }
+
+    /// Layers of the encoder, input first, each as the paths of its parameters within the encoder.
+    /// A stage's norm belongs to its last block.
+    pub fn encoder_layers(&self) -> Vec<Vec<String>> {
+        let stage = |(stage, depth): (usize, usize)| {
+            let block = move |block| {
+                let mut paths = vec![format!("tf_block{stage}.{block}.")];
+                if block + 1 == depth {
+                    paths.push(format!("norm{stage}."));
+                }
+                paths
+            };
+            [vec![format!("embed_{stage}.")]].into_iter().chain((0..depth).map(block))
+        };
+        (1..=4).zip(self.depths).flat_map(stage).collect()
     }
 }
 
-/// The net.
+/// SegFormer3D.
 #[derive(Module, Debug)]
 pub struct SegFormer3d {
-    /// Four stages, at a quarter, an eighth, a sixteenth and a 32nd of the resolution.
-    pub segformer_encoder: Encoder,
-    /// All-MLP decoder at a quarter of the resolution.
-    pub segformer_decoder: Decoder,
+    /// Four stages with strides 4, 8, 16 and 32.
+    pub segformer_encoder: SegFormerEncoder,
+    /// All-MLP decoder at stride 4.
+    pub segformer_decoder: SegFormerDecoder,
 }
 
 impl SegFormer3d {
-    /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> logits `[B, classes, D, H, W]`.
+    /// Logits at the input's resolution, interpolated from stride 4.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]`, every axis a multiple of 32 -> `[B, num_classes, D, H, W]`
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let [_, _, depth, height, width] = x.dims();
-        let coarse = self.forward_coarse(x);
+        let coarse = self.segformer_decoder.classify(self.features(x));
         resize_trilinear(coarse, [depth, height, width], Corners::HalfPixel)
     }
 
-    /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> logits `[B, classes, D/4, H/4, W/4]`.
-    pub fn forward_coarse(&self, x: Tensor<5>) -> Tensor<5> {
-        self.segformer_decoder.classify(self.features(x))
-    }
-
-    /// x `[B, C, D, H, W]`, every axis a multiple of 32 -> decoder features
-    /// `[B, decoder_dim, D/4, H/4, W/4]`.
+    /// Features of the decoder.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]`, every axis a multiple of 32 ->
+    /// `[B, decoder_dim, D/4, H/4, W/4]`
     pub fn features(&self, x: Tensor<5>) -> Tensor<5> {
         self.segformer_decoder.features(self.segformer_encoder.forward(x, None))
     }
@@ -143,7 +187,7 @@ mod tests {
 
     #[test]
     fn the_published_net_has_the_published_number_of_parameters() {
-        let net = SegFormer3dConfig::default().init(&mut Init::new(0, &Device::flex()));
+        let net = SegFormer3dConfig::published(4, 3).init(&mut Init::new(0, &Device::flex()));
         let running: usize =
             Weights::of(&net).shapes().filter(|(n, _)| n.contains("running_")).map(|(_, s)| s[0]).sum();
         assert_eq!(net.num_params() - running, 4_525_251);
@@ -168,7 +212,7 @@ mod tests {
             ),
         ];
         for (attention_scale, mean, deviation, values) in rows {
-            let config = SegFormer3dConfig { attention_scale, ..SegFormer3dConfig::default() };
+            let config = SegFormer3dConfig { attention_scale, ..SegFormer3dConfig::published(4, 3) };
             let net = golden::fill(config.init(&mut Init::new(0, &device)), &OFFICIAL_NAMES);
             let logits = net.forward(golden::input([1, 4, 64, 64, 64], &device));
             golden::check(logits, mean, deviation, probes.into_iter().zip(values), 1e-4);
@@ -176,17 +220,10 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_make_no_net_are_known() {
-        assert!(SegFormer3dConfig::default().is_sound() && SegFormer3dConfig::willis().is_sound());
-        for heads in [[0, 1, 1, 1], [7, 1, 1, 1], [1, 1, 1, 1 << 40]] {
-            assert!(!SegFormer3dConfig { heads, ..SegFormer3dConfig::default() }.is_sound());
-        }
-    }
-
-    #[test]
-    fn axes_may_differ() {
+    fn inputs_need_not_be_cubes() {
         let device = Device::flex();
-        let config = SegFormer3dConfig { embed_dims: [4, 4, 8, 8], heads: [1, 1, 2, 2], ..SegFormer3dConfig::willis() };
+        let config =
+            SegFormer3dConfig { embed_dims: [4, 4, 8, 8], heads: [1, 1, 2, 2], ..SegFormer3dConfig::default() };
         let net = config.init(&mut Init::new(1, &device));
         assert_eq!(net.forward(Tensor::ones([2, 4, 32, 64, 96], &device)).dims(), [2, 15, 32, 64, 96]);
     }

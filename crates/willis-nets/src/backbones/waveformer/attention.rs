@@ -8,9 +8,9 @@ use crate::layers::visible::VisibleCells;
 use crate::layers::{Init, Linear, LinearConfig};
 use crate::ops;
 
-/// Taken from the logits of tokens that are not looked at: far enough for a weight of zero, and
-/// finite where a window has no others.
-const UNSEEN: f64 = 1e9;
+/// Subtracted from the logits of hidden tokens. Their weights become zero, and the softmax stays
+/// finite in windows without visible tokens.
+const HIDDEN_LOGIT: f64 = 1e9;
 
 /// Sizes of [`WindowAttention`].
 #[derive(Debug, Clone)]
@@ -55,8 +55,11 @@ impl WindowAttentionConfig {
 }
 
 impl WindowAttention {
-    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape. With `visible`
-    /// no token looks at one that may not be seen; what it gives for those has no meaning.
+    /// Attention of every token to the tokens of its window, with `visible` to the visible ones
+    /// only. The output of hidden tokens is not meaningful.
+    ///
+    /// # Shapes
+    /// x `[B, D, H, W, C]`, each axis a multiple of the window's -> the same shape
     pub fn forward(&self, x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
         let [b, d, h, w, c] = x.dims();
         let [wd, wh, ww] = self.window;
@@ -65,8 +68,8 @@ impl WindowAttention {
             let windows = x.reshape([b, nd, wd, nh, wh, nw, ww, channels]).permute([0, 1, 3, 5, 2, 4, 6, 7]);
             windows.reshape([b * nd * nh * nw, wd * wh * ww, channels])
         };
-        let seen = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w])).map(|mask| windows(mask, 1));
-        let attended = self.attend(windows(x, c), seen);
+        let mask = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w])).map(|mask| windows(mask, 1));
+        let attended = self.attend(windows(x, c), mask);
         match self.reverse {
             WindowReverse::Flat => attended.reshape([b, d, h, w, c]),
             WindowReverse::Permuted => {
@@ -76,9 +79,11 @@ impl WindowAttention {
         }
     }
 
-    /// x `[windows, T, C]` -> the same shape; `seen` `[windows, T, 1]` is 0 for tokens that are not
-    /// looked at.
-    fn attend(&self, x: Tensor<3>, seen: Option<Tensor<3>>) -> Tensor<3> {
+    /// Attention within each window; `mask` is 0 for hidden tokens.
+    ///
+    /// # Shapes
+    /// x `[windows, T, C]`, mask `[windows, T, 1]` -> the shape of x
+    fn attend(&self, x: Tensor<3>, mask: Option<Tensor<3>>) -> Tensor<3> {
         let [n, tokens, c] = x.dims();
         let width = c / self.heads;
         let qkv = self.qkv.forward(x).reshape([n, tokens, 3, self.heads, width]).permute([2, 0, 3, 1, 4]);
@@ -86,14 +91,14 @@ impl WindowAttention {
         ops::record_macs(2 * n * tokens * tokens * c);
         let (q, k, v) = (part(0) * (width as f64).powf(-0.5), part(1), part(2));
         let mut logits = q.matmul(k.swap_dims(2, 3)) + self.bias(tokens);
-        if let Some(seen) = seen {
-            logits = logits + ((seen - 1.0) * UNSEEN).reshape([n, 1, 1, tokens]);
+        if let Some(mask) = mask {
+            logits = logits + ((mask - 1.0) * HIDDEN_LOGIT).reshape([n, 1, 1, tokens]);
         }
         let weights = ops::softmax(logits);
         self.proj.forward(weights.matmul(v).swap_dims(1, 2).reshape([n, tokens, c]))
     }
 
-    /// `[1, heads, T, T]`.
+    /// Position bias of every pair (query, key), `[1, heads, T, T]`.
     fn bias(&self, tokens: usize) -> Tensor<4> {
         let table = self.relative_position_bias_table.val();
         let index = TensorData::new(self.index.clone(), [self.index.len()]);
@@ -102,7 +107,7 @@ impl WindowAttention {
     }
 }
 
-/// Row of the bias table for each pair (query, key) of a window's tokens.
+/// Row of the bias table for every pair (query, key) of a window's tokens, in C order.
 fn relative_index([wd, wh, ww]: [usize; 3], rule: RelativeIndex) -> Vec<i32> {
     let strides = match rule {
         RelativeIndex::Distinct => [(2 * wh - 1) * (2 * ww - 1), 2 * ww - 1, 1],
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn rows_of_the_bias_table() {
-        // Window 1x2x2: displacements (0, dh, dw) with dh, dw in -1..=1 lie at 3 (dh + 1) + dw + 1.
+        // In a 1x2x2 window, displacement (0, dh, dw) has row 3 (dh + 1) + dw + 1.
         let index = relative_index([1, 2, 2], RelativeIndex::Distinct);
         assert_eq!(index, [4, 3, 1, 0, 5, 4, 2, 1, 7, 6, 4, 3, 8, 7, 5, 4]);
         let distinct = |rule| {

@@ -1,4 +1,4 @@
-//! One WaveFormer block and the merging of patches between stages.
+//! WaveFormer block and the merging of patches between stages.
 
 use burn::module::Module;
 use burn::tensor::{Int, Tensor};
@@ -10,9 +10,9 @@ use crate::layers::visible::VisibleCells;
 use crate::layers::{Conv3d, Conv3dConfig, Init, LayerNorm, LayerNormConfig, Linear, LinearConfig};
 use crate::ops::{self, Corners};
 
-/// Sizes of a [`Block`].
+/// Sizes of a [`WaveFormerBlock`].
 #[derive(Debug, Clone)]
-pub(super) struct BlockConfig {
+pub(super) struct WaveFormerBlockConfig {
     pub channels: usize,
     pub heads: usize,
     pub window: [usize; 3],
@@ -24,20 +24,21 @@ pub(super) struct BlockConfig {
     pub quirks: Quirks,
 }
 
-/// Attention on the low-pass scales, then a feed-forward net; both residual.
+/// Transformer block: window attention on the low-pass scales, then a feed-forward net; both
+/// residual.
 #[derive(Module, Debug)]
-pub(super) struct Block {
+pub(super) struct WaveFormerBlock {
     norm1: LayerNorm,
     attn: WindowAttention,
     norm2: LayerNorm,
-    mlp: FeedForward,
+    mlp: ConvFeedForward,
     levels: usize,
     multi_scale: bool,
     wavelets: bool,
 }
 
-impl BlockConfig {
-    pub fn init(&self, init: &mut Init) -> Block {
+impl WaveFormerBlockConfig {
+    pub fn init(&self, init: &mut Init) -> WaveFormerBlock {
         let attention = WindowAttentionConfig {
             channels: self.channels,
             heads: self.heads,
@@ -45,11 +46,11 @@ impl BlockConfig {
             relative_index: self.quirks.relative_index,
             window_reverse: self.quirks.window_reverse,
         };
-        Block {
+        WaveFormerBlock {
             norm1: LayerNormConfig::new(self.channels).with_eps(1e-6).init(init),
             attn: attention.init(init),
             norm2: LayerNormConfig::new(self.channels).with_eps(1e-6).init(init),
-            mlp: FeedForward::new(self.channels, self.ffn_ratio * self.channels, init),
+            mlp: ConvFeedForward::new(self.channels, self.ffn_ratio * self.channels, init),
             levels: self.levels,
             multi_scale: self.multi_scale,
             wavelets: self.wavelets,
@@ -57,8 +58,9 @@ impl BlockConfig {
     }
 }
 
-impl Block {
-    /// New tokens; with `details`, also the sub-bands of the normed tokens, coarsest level first.
+impl WaveFormerBlock {
+    /// Applies the block. `details` receives the sub-bands of the normed tokens, coarsest level
+    /// first.
     ///
     /// # Shapes
     /// x `[B, D, H, W, C]` -> the same shape
@@ -69,13 +71,13 @@ impl Block {
         details: Option<&mut Vec<Details>>,
     ) -> Tensor<5> {
         let [_, d, h, w, _] = x.dims();
-        let mut scale = kept(self.norm1.forward(x.clone()), visible);
+        let mut scale = masked(self.norm1.forward(x.clone()), visible);
         let mut bands = Vec::new();
         let mut sum: Option<Tensor<5>> = None;
         for level in 1..=self.levels.max(1) {
             if self.levels > 0 {
                 scale = match details {
-                    // Means of blocks, which are the low-pass parts in other units.
+                    // Block means, which are the low-pass parts divided by the square root of 8.
                     _ if !self.wavelets => haar::low_pass(scale) / 8f64.sqrt(),
                     Some(_) => {
                         let (low, high) = haar::transform(scale);
@@ -98,20 +100,21 @@ impl Block {
             *details = bands;
         }
         let x = x + sum.expect("there is at least one scale");
-        let z = kept(self.norm2.forward(x.clone()), visible);
-        kept(x + z.clone() + self.mlp.forward(z, visible), visible)
+        let z = masked(self.norm2.forward(x.clone()), visible);
+        masked(x + z.clone() + self.mlp.forward(z, visible), visible)
     }
 }
 
-/// Tokens `[B, D, H, W, C]` with zeros where they may not be seen.
-pub(super) fn kept(x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
+/// Tokens `[B, D, H, W, C]` with zeros in hidden cells.
+pub(super) fn masked(x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> {
     match visible {
         Some(visible) => visible.mask_channels_last(x),
         None => x,
     }
 }
 
-/// Tokens interpolated to a size; of those that may be seen only, their weights scaled up to one.
+/// Tokens interpolated to a size. With `visible`, the weights of hidden tokens are zero and those of
+/// the others are scaled to sum to one.
 fn enlarge(x: Tensor<5>, size: [usize; 3], visible: Option<&VisibleCells>) -> Tensor<5> {
     let [_, d, h, w, _] = x.dims();
     let resized = |x: Tensor<5>| {
@@ -119,16 +122,15 @@ fn enlarge(x: Tensor<5>, size: [usize; 3], visible: Option<&VisibleCells>) -> Te
     };
     let mask = visible.and_then(|visible| visible.mask_at_channels_last([d, h, w]));
     match mask {
-        _ if [d, h, w] == size => kept(x, visible),
-        Some(mask) => kept(resized(x * mask.clone()) / resized(mask).clamp_min(1e-6), visible),
+        _ if [d, h, w] == size => masked(x, visible),
+        Some(mask) => masked(resized(x * mask.clone()) / resized(mask).clamp_min(1e-6), visible),
         None => resized(x),
     }
 }
 
-/// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise; the residual on its input is the
-/// caller's.
+/// Pointwise, norm, GELU, depthwise, norm, GELU, pointwise. The caller adds the residual.
 #[derive(Module, Debug)]
-struct FeedForward {
+struct ConvFeedForward {
     pwconv: Conv3d,
     norm1: LayerNorm,
     dwconv: Conv3d,
@@ -136,7 +138,7 @@ struct FeedForward {
     fc: Linear,
 }
 
-impl FeedForward {
+impl ConvFeedForward {
     fn new(channels: usize, hidden: usize, init: &mut Init) -> Self {
         Self {
             pwconv: Conv3dConfig::pointwise(channels, hidden).init(init),
@@ -153,7 +155,7 @@ impl FeedForward {
         let weight = self.pwconv.weight.val();
         let [hidden, channels, ..] = weight.dims();
         let h = ops::linear(x, weight.reshape([hidden, channels]), self.pwconv.bias.as_ref().map(|b| b.val()));
-        let h = kept(ops::gelu(self.norm1.forward(h)), visible);
+        let h = masked(ops::gelu(self.norm1.forward(h)), visible);
         let shape = h.dims();
         let h = self.dwconv.forward(ops::channels_first(h, [shape[1], shape[2], shape[3]]));
         let h = ops::channels_last(h, shape);
@@ -161,7 +163,7 @@ impl FeedForward {
     }
 }
 
-/// Eight neighbours become one token of twice the channels.
+/// Merges 2x2x2 tokens into one of twice the channels.
 #[derive(Module, Debug)]
 pub(super) struct PatchMerging {
     reduction: Linear,

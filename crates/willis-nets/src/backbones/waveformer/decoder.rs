@@ -1,13 +1,13 @@
-//! Three parallel decoders that undo the wavelet transforms of the first three stages, and the
-//! residual blocks around them.
+//! The decoder: three parallel branches invert the wavelet transforms of the first three stages, and
+//! residual blocks merge them.
 //!
-//! Letters: C channels of the first stage, R side of the image.
+//! Letters: C channels of the first stage, R side of the input.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
 
-use super::encoder::{StageOutput, WaveformerConfig};
+use super::encoder::{StageOutput, WaveFormerConfig};
 use super::haar::{self, Details};
 use crate::layers::{
     Conv3d, Conv3dConfig, ConvTranspose3d, ConvTranspose3dConfig, Init, Linear, LinearConfig, SpaceNorm,
@@ -19,12 +19,12 @@ fn relu<const D: usize>(x: Tensor<D>) -> Tensor<D> {
     leaky_relu(x, 0.0)
 }
 
-/// Two convolutions with norms beside a shortcut.
+/// Residual block: two convolutions with norms beside a shortcut.
 #[derive(Module, Debug)]
 pub(super) struct ResBlock {
     conv1: Conv3d,
     conv2: Conv3d,
-    /// The shortcut's, where the number of channels changes.
+    /// Projection of the shortcut, where the number of channels changes.
     conv3: Option<Conv3d>,
 }
 
@@ -50,7 +50,7 @@ impl ResBlock {
     }
 }
 
-/// The bottleneck's "channel calibration": a narrow path gated per channel, added to a projection.
+/// Channel calibration of the bottleneck: a narrow path, gated per channel, added to a projection.
 #[derive(Module, Debug)]
 pub(super) struct Calibration {
     reduce: Conv3d,
@@ -86,15 +86,15 @@ impl Calibration {
     }
 }
 
-/// Weighs the sub-bands of one level, voxel by voxel.
+/// Voxel-wise gate on the sub-bands of one level.
 #[derive(Module, Debug)]
-struct Refinement {
+struct SubBandGate {
     conv1: Conv3d,
     norm: SpaceNorm,
     conv2: Conv3d,
 }
 
-impl Refinement {
+impl SubBandGate {
     fn new(channels: usize, init: &mut Init) -> Self {
         Self {
             conv1: Conv3dConfig::depthwise(channels, 3).init(init),
@@ -103,7 +103,7 @@ impl Refinement {
         }
     }
 
-    /// Sub-bands `[B, D, H, W, C]` -> the same shapes.
+    /// Gated sub-bands, `[B, D, H, W, C]` each.
     fn forward(&self, details: Details) -> Details {
         details.map(|band| {
             let first = band.clone().permute([0, 4, 1, 2, 3]);
@@ -113,27 +113,30 @@ impl Refinement {
     }
 }
 
-/// From the bottleneck to one stage's resolution through that stage's sub-bands.
+/// Branch from the bottleneck to one stage's resolution through that stage's sub-bands.
 #[derive(Module, Debug)]
 pub(super) struct WaveletDecoder {
     conv_lf_block: Conv3d,
-    hf_ref: Option<Vec<Refinement>>,
+    hf_ref: Option<Vec<SubBandGate>>,
     conv_block: ResBlock,
 }
 
 impl WaveletDecoder {
-    /// Of a stage (0 to 2).
-    pub fn new(config: &WaveformerConfig, stage: usize, init: &mut Init) -> Self {
+    /// The branch of a stage (0 to 2).
+    pub fn new(config: &WaveFormerConfig, stage: usize, init: &mut Init) -> Self {
         let (bottleneck, channels) = (config.channels(3), config.channels(stage));
         Self {
             conv_lf_block: Conv3dConfig::new(bottleneck, channels, 3).without_bias().init(init),
-            hf_ref: config.hf_refinement.then(|| (0..3 - stage).map(|_| Refinement::new(channels, init)).collect()),
+            hf_ref: config.hf_refinement.then(|| (0..3 - stage).map(|_| SubBandGate::new(channels, init)).collect()),
             conv_block: ResBlock::new(2 * channels, channels, init),
         }
     }
 
-    /// Bottleneck `[B, 8C, R/16, ...]`, a stage's sub-bands and the skip of that stage -> the
-    /// skip's shape. Without sub-bands the bottleneck is interpolated.
+    /// Inverts the wavelet transform with the bottleneck as low-pass part and merges the skip.
+    /// Without sub-bands the bottleneck is interpolated.
+    ///
+    /// # Shapes
+    /// bottleneck `[B, 8C, R/16, ...]`, the stage's sub-bands and skip -> the skip's shape
     pub fn forward(&self, bottleneck: Tensor<5>, details: Vec<Details>, skip: Tensor<5>) -> Tensor<5> {
         let low = self.conv_lf_block.forward(bottleneck);
         if details.is_empty() {
@@ -153,19 +156,19 @@ impl WaveletDecoder {
     }
 }
 
-/// Interpolation to the first stage's resolution and width, beside a shortcut.
+/// Upsampling to the first stage's resolution and width, beside a shortcut.
 #[derive(Module, Debug)]
 pub(super) struct Upsampling {
     depthwise: Conv3d,
     norm: SpaceNorm,
     conv2: Conv3d,
-    /// One or two 1x1 convolutions with GELU between.
+    /// One or two 1x1 convolutions, each after a GELU.
     mix: Vec<Conv3d>,
     shortcut: Conv3d,
 }
 
 impl Upsampling {
-    /// From the width of a stage to that of the first; two mixing layers where the way is far.
+    /// From `channels` to `outputs` channels with one or two mixing `layers`.
     pub fn new(channels: usize, outputs: usize, layers: usize, init: &mut Init) -> Self {
         let mix = match layers {
             1 => vec![Conv3dConfig::pointwise(2 * channels, outputs).init(init)],
@@ -185,7 +188,7 @@ impl Upsampling {
         }
     }
 
-    /// x `[B, C', d, h, w]` -> `[B, C, size...]`.
+    /// x `[B, channels, d, h, w]` -> `[B, outputs, size...]`.
     pub fn forward(&self, x: Tensor<5>, size: [usize; 3]) -> Tensor<5> {
         let large = ops::resize_trilinear(x, size, Corners::Aligned);
         let h = self.norm.forward(self.depthwise.forward(large.clone()));
@@ -194,7 +197,7 @@ impl Upsampling {
     }
 }
 
-/// The way back to the image's resolution.
+/// Upsampling to the input's resolution.
 #[derive(Module, Debug)]
 pub(super) struct FullResolution {
     transposed: ConvTranspose3d,
@@ -214,21 +217,21 @@ impl FullResolution {
     }
 }
 
-/// Everything after the encoder but the first and the last convolution.
+/// The decoder without the convolution that makes the logits.
 #[derive(Module, Debug)]
-pub(super) struct Decoder {
-    /// Skips of the first three stages.
+pub(super) struct WaveFormerDecoder {
+    /// On the skips of the first three stages.
     pub skips: Vec<ResBlock>,
     pub calibration: Calibration,
-    /// Of the first three stages.
+    /// The branches of the first three stages.
     pub wavelet: Vec<WaveletDecoder>,
-    /// From the second and third stage to the first one's resolution.
+    /// From the second and the third stage to the first one's resolution.
     pub up: Vec<Upsampling>,
     pub full: FullResolution,
 }
 
-impl Decoder {
-    pub fn new(config: &WaveformerConfig, init: &mut Init) -> Self {
+impl WaveFormerDecoder {
+    pub fn new(config: &WaveFormerConfig, init: &mut Init) -> Self {
         let c = config.embed_dim;
         let skips = (0..3).map(|stage| ResBlock::new(config.channels(stage), config.channels(stage), init)).collect();
         let wavelet = (0..3).map(|stage| WaveletDecoder::new(config, stage, init)).collect();
@@ -237,8 +240,11 @@ impl Decoder {
         Self { skips, calibration, wavelet, up, full: FullResolution::new(c, init) }
     }
 
-    /// Outputs of the four stages and the image's own features `[B, C, R, ...]` ->
-    /// `[B, C, R, ...]`.
+    /// Features at full resolution.
+    ///
+    /// # Shapes
+    /// outputs of the four stages, full-resolution features of the input `[B, C, R, ...]` ->
+    /// `[B, C, R, ...]`
     pub fn forward(&self, stages: [StageOutput; 4], image: Tensor<5>) -> Tensor<5> {
         let [first, second, third, fourth] = stages;
         let bottleneck = self.calibration.forward(fourth.features);

@@ -1,70 +1,79 @@
-//! The four stages.
+//! The four encoder stages.
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
 use super::Quirks;
-use super::block::{Block, BlockConfig, PatchMerging, kept};
+use super::block::{PatchMerging, WaveFormerBlock, WaveFormerBlockConfig, masked};
 use super::haar::{self, Details};
+use crate::backbones::{check_size, check_sizes};
 use crate::layers::visible::VisibleCells;
 use crate::layers::{Conv3d, Conv3dConfig, Init};
 use crate::ops;
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
+/// Longest side of an input, voxels.
+const MAX_SIDE: usize = 512;
 
 /// Which blocks of a stage hand their sub-bands to the decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DetailSource {
-    /// The last one, as published.
+    /// The last block, as published.
     LastBlock,
-    /// All, summed.
+    /// All blocks; their sub-bands are summed.
     AllBlocks,
 }
 
-/// Sizes and switches of WaveFormer.
+/// Sizes of a [`WaveFormer`](super::WaveFormer) and its variants.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct WaveformerConfig {
-    /// Channels of the image.
+pub struct WaveFormerConfig {
+    /// Channels of the input.
     pub in_channels: usize,
-    /// Sides of the image `[D, H, W]`, multiples of 16; the bias tables are built for them.
+    /// Channels of the logits.
+    pub num_classes: usize,
+    /// Sides of the input `[D, H, W]`, multiples of 16; the tables of position bias are built for
+    /// them.
     pub size: [usize; 3],
     /// Channels of the first stage, C; each later stage has twice as many.
     pub embed_dim: usize,
     /// Blocks of the stages.
     pub depths: [usize; 4],
-    /// Channels of an attention head.
+    /// Channels of an attention head; divides `embed_dim`.
     pub head_dim: usize,
-    /// Hidden width of the feed-forward nets over their channels.
+    /// Hidden width of the feed-forward nets, as a multiple of their channels.
     pub ffn_ratio: usize,
-    /// Whether attention runs on every scale of a stage, or only on the coarsest.
+    /// Whether attention runs on every scale of a stage (published) or on the coarsest only.
     pub multi_scale: bool,
-    /// Whether the scales are Haar low-pass parts, whose details the decoder uses; without, they
-    /// are means of blocks, and the decoder interpolates (the ablation "wavelet level 0").
+    /// Whether the scales are Haar low-pass parts, whose sub-bands the decoder uses (published).
+    /// Otherwise they are block means, and the decoder interpolates: the ablation "wavelet level 0".
     pub wavelets: bool,
-    /// Which blocks' details the decoder uses.
+    /// Which blocks' sub-bands the decoder uses.
     pub details: DetailSource,
-    /// Whether the decoder weighs the details before it uses them.
+    /// Whether the decoder gates the sub-bands before it uses them.
     pub hf_refinement: bool,
-    /// Slips of the published code.
+    /// Errors of the published code.
     pub quirks: Quirks,
 }
 
-impl Default for WaveformerConfig {
-    /// Small enough to train on two cores: four channels in, cubes of 64 voxels.
+impl Default for WaveFormerConfig {
+    /// Small enough to train on two cores: four channels in, fifteen classes out, cubes of 64
+    /// voxels.
     fn default() -> Self {
-        Self { embed_dim: 24, depths: [1; 4], head_dim: 12, ffn_ratio: 2, ..Self::published(4, 64, Quirks::FIXED) }
+        Self { embed_dim: 24, depths: [1; 4], head_dim: 12, ffn_ratio: 2, ..Self::published(4, 15, 64, Quirks::FIXED) }
     }
 }
 
-impl WaveformerConfig {
-    /// The published sizes for a cube.
-    pub fn published(in_channels: usize, side: usize, quirks: Quirks) -> Self {
+impl WaveFormerConfig {
+    /// The published sizes, for cubes of `side` voxels.
+    pub fn published(in_channels: usize, num_classes: usize, side: usize, quirks: Quirks) -> Self {
         Self {
             in_channels,
+            num_classes,
             size: [side; 3],
             embed_dim: 48,
             depths: [2; 4],
@@ -78,48 +87,55 @@ impl WaveformerConfig {
         }
     }
 
-    /// Whether a net of these sizes can be made.
-    pub fn is_sound(&self) -> bool {
-        let sizes = [&[self.in_channels, self.embed_dim, self.head_dim, self.ffn_ratio][..], &self.depths].concat();
-        let plausible = sizes.iter().all(|size| (1..=4096).contains(size));
-        let sides = self.size.iter().all(|side| (16..=512).contains(side) && side.is_multiple_of(16));
-        plausible && sides && self.embed_dim.is_multiple_of(self.head_dim)
+    /// Checks that a net of these sizes exists.
+    ///
+    /// # Errors
+    /// the first field whose value breaks a rule
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        check_size("in_channels", self.in_channels)?;
+        check_size("num_classes", self.num_classes)?;
+        check_size("embed_dim", self.embed_dim)?;
+        check_size("head_dim", self.head_dim)?;
+        check_size("ffn_ratio", self.ffn_ratio)?;
+        check_sizes("depths", &self.depths)?;
+        for (axis, &side) in self.size.iter().enumerate() {
+            if !(16..=MAX_SIDE).contains(&side) || !side.is_multiple_of(16) {
+                let rule = format!("must be a multiple of 16 between 16 and {MAX_SIDE}");
+                return Err(InvalidValue::new(format!("size[{axis}]"), side, rule));
+            }
+        }
+        if !self.embed_dim.is_multiple_of(self.head_dim) {
+            let rule = format!("does not divide embed_dim = {}", self.embed_dim);
+            return Err(InvalidValue::new("head_dim", self.head_dim, rule));
+        }
+        Ok(())
     }
 
-    /// Channels after a stage (0 to 3).
+    /// Channels of a stage (0 to 3).
     pub fn channels(&self, stage: usize) -> usize {
         self.embed_dim << stage
     }
 
-    /// Paths of the encoder's layers, first to last.
-    pub fn layers(&self) -> Vec<String> {
+    /// Layers of the encoder, input first, each as the paths of its parameters within the encoder.
+    pub fn encoder_layers(&self) -> Vec<Vec<String>> {
         let stage = |stage: usize| {
-            let way_in = if stage == 0 { "patch_embed.".to_string() } else { format!("downsample_{stage}.") };
+            let embedding = if stage == 0 { "patch_embed.".to_string() } else { format!("downsample_{stage}.") };
             let blocks = (0..self.depths[stage]).map(move |block| format!("block{}.{block}.", stage + 1));
-            [way_in].into_iter().chain(blocks)
+            [embedding].into_iter().chain(blocks).map(|path| vec![path])
         };
         (0..4).flat_map(stage).collect()
     }
 
-    /// An encoder with initial parameters.
+    /// The encoder alone, with initial parameters. `num_classes` and `hf_refinement` do not affect
+    /// it.
     ///
     /// # Panics
-    /// if a side is no multiple of 16 or the heads do not divide the channels (programmer error)
-    pub fn init(&self, init: &mut Init) -> WaveformerEncoder {
-        assert!(
-            self.size.iter().all(|s| *s > 0 && s.is_multiple_of(16)),
-            "sides {:?} are no multiples of 16",
-            self.size
-        );
-        assert!(
-            self.embed_dim.is_multiple_of(self.head_dim),
-            "{} channels, heads of {}",
-            self.embed_dim,
-            self.head_dim
-        );
+    /// if [`Self::validate`] refuses the sizes (programmer error)
+    pub fn init_encoder(&self, init: &mut Init) -> WaveFormerEncoder {
+        self.validate().expect("valid sizes");
         let proj = Conv3dConfig::patches(self.in_channels, self.embed_dim, 2).init(init);
         let stage = |stage: usize, init: &mut Init| {
-            let block = BlockConfig {
+            let block = WaveFormerBlockConfig {
                 channels: self.channels(stage),
                 heads: self.channels(stage) / self.head_dim,
                 window: self.size.map(|side| side / 16),
@@ -131,8 +147,8 @@ impl WaveformerConfig {
             };
             (0..self.depths[stage]).map(|_| block.init(init)).collect()
         };
-        WaveformerEncoder {
-            patch_embed: PatchEmbed { proj },
+        WaveFormerEncoder {
+            patch_embed: WaveFormerPatchEmbed { proj },
             block1: stage(0, init),
             block2: stage(1, init),
             block3: stage(2, init),
@@ -145,23 +161,23 @@ impl WaveformerConfig {
     }
 }
 
-/// What a stage hands to a decoder.
+/// Output of a stage.
 #[derive(Debug, Clone)]
 pub struct StageOutput {
-    /// Tokens, normed without scale or shift, `[B, C, D, H, W]`.
+    /// Tokens after a layer norm without scale or shift, `[B, C, D, H, W]`.
     pub features: Tensor<5>,
-    /// Sub-bands of the stage's blocks, coarsest level first; none without wavelets.
+    /// Sub-bands of the stage's blocks, coarsest level first; empty without wavelets.
     pub details: Vec<Details>,
 }
 
 /// The encoder, under the published state dict's names (without `waveformer_encoder.`).
 #[derive(Module, Debug)]
-pub struct WaveformerEncoder {
-    patch_embed: PatchEmbed,
-    block1: Vec<Block>,
-    block2: Vec<Block>,
-    block3: Vec<Block>,
-    block4: Vec<Block>,
+pub struct WaveFormerEncoder {
+    patch_embed: WaveFormerPatchEmbed,
+    block1: Vec<WaveFormerBlock>,
+    block2: Vec<WaveFormerBlock>,
+    block3: Vec<WaveFormerBlock>,
+    block4: Vec<WaveFormerBlock>,
     downsample_1: PatchMerging,
     downsample_2: PatchMerging,
     downsample_3: PatchMerging,
@@ -169,22 +185,23 @@ pub struct WaveformerEncoder {
     details: DetailSource,
 }
 
+/// Convolution of 2x2x2 blocks.
 #[derive(Module, Debug)]
-struct PatchEmbed {
+struct WaveFormerPatchEmbed {
     proj: Conv3d,
 }
 
-impl WaveformerEncoder {
-    /// Outputs of the four stages, finest first; with `visible` only of the cells that may be seen,
-    /// and zero elsewhere.
+impl WaveFormerEncoder {
+    /// Outputs of the four stages, finest first. With `visible`, they are computed from visible cells
+    /// only and are zero in masked ones.
     ///
     /// # Shapes
-    /// image `[B, in, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`
+    /// image `[B, in_channels, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`
     pub fn forward(&self, image: Tensor<5>, visible: Option<&VisibleCells>) -> [StageOutput; 4] {
-        let mut x = kept(self.embed(image), visible);
+        let mut x = masked(self.embed(image), visible);
         std::array::from_fn(|stage| {
             if stage > 0 {
-                x = kept(self.merge(stage, x.clone()), visible);
+                x = masked(self.merge(stage, x.clone()), visible);
             }
             let mut details = Vec::new();
             for block in self.blocks(stage) {
@@ -203,7 +220,10 @@ impl WaveformerEncoder {
         self.patch_embed.proj.forward(image).permute([0, 2, 3, 4, 1])
     }
 
-    /// Tokens into a stage (1 to 3) from those of the stage before.
+    /// Tokens for a stage (1 to 3), merged from those of the previous one.
+    ///
+    /// # Shapes
+    /// x `[B, D, H, W, C]` -> `[B, D/2, H/2, W/2, 2C]`
     pub fn merge(&self, stage: usize, x: Tensor<5>) -> Tensor<5> {
         match stage {
             1 => self.downsample_1.forward(x),
@@ -213,12 +233,15 @@ impl WaveformerEncoder {
         }
     }
 
-    /// Tokens through the blocks of a stage (0 to 3), without keeping sub-bands.
+    /// Tokens after the blocks of a stage (0 to 3), without sub-bands.
+    ///
+    /// # Shapes
+    /// x `[B, D, H, W, C]` -> the same shape
     pub fn stage(&self, stage: usize, x: Tensor<5>) -> Tensor<5> {
         self.blocks(stage).iter().fold(x, |x, block| block.forward(x, None, None))
     }
 
-    fn blocks(&self, stage: usize) -> &[Block] {
+    fn blocks(&self, stage: usize) -> &[WaveFormerBlock] {
         [&self.block1, &self.block2, &self.block3, &self.block4][stage]
     }
 }
@@ -228,7 +251,7 @@ fn channels_first(x: Tensor<5>) -> Tensor<5> {
     x.permute([0, 4, 1, 2, 3])
 }
 
-/// Layer norm without scale or shift, eps 1e-5.
+/// Layer norm over the last axis, without scale or shift, eps 1e-5.
 pub(crate) fn norm(x: Tensor<5>) -> Tensor<5> {
     let (channels, device) = (x.dims()[4], x.device().inner());
     ops::layer_norm(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), 1e-5)
@@ -248,9 +271,9 @@ mod tests {
     }
 
     #[test]
-    fn published_code_s_intermediate_values() {
+    fn features_and_sub_bands_equal_the_official_implementation() {
         let device = Device::flex();
-        let net = WaveformerConfig::published(1, 64, Quirks::OFFICIAL).init(&mut Init::new(0, &device));
+        let net = WaveFormerConfig::published(1, 3, 64, Quirks::OFFICIAL).init_encoder(&mut Init::new(0, &device));
         let net = golden::fill(net, &[("", "waveformer_encoder.")]);
         let stages = net.forward(golden::input([1, 1, 64, 64, 64], &device), None);
         let first = stages[0].features.clone();
@@ -264,22 +287,22 @@ mod tests {
     }
 
     #[test]
-    fn nothing_masked_influences_anything_seen() {
+    fn masked_cells_do_not_influence_the_features() {
         let device = Device::flex();
-        let config = WaveformerConfig {
+        let config = WaveFormerConfig {
             size: [32; 3],
             embed_dim: 8,
             head_dim: 4,
             depths: [2, 1, 1, 1],
-            ..WaveformerConfig::published(1, 32, Quirks::FIXED)
+            ..WaveFormerConfig::published(1, 3, 32, Quirks::FIXED)
         };
-        // Norms start without a shift; random parameters show a leak through one.
-        let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
+        // The shifts of norms are zero at first; random parameters would show a leak through them.
+        let net = golden::fill(config.init_encoder(&mut Init::new(1, &device)), &[]);
         let x = golden::input([2, 1, 32, 32, 32], &device);
         let flags: Vec<bool> = (0..16).map(|i| i % 3 == 0).collect();
         let visible = VisibleCells::new(&flags, 2, [2; 3], &device);
         let seen = visible.mask(x.clone());
-        // Only what is masked differs, and that the encoder must not take from its input.
+        // The same volume with other values in masked cells.
         let other = seen.clone() + (x - seen) * 100.0;
         let bytes = |x: Tensor<5>| -> Vec<_> {
             let stages = net.forward(visible.mask(x), Some(&visible)).into_iter();
@@ -304,17 +327,16 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_s_features_depend_on_what_is_seen_elsewhere() {
-        // Attention does look at other seen cells: the mask cuts nothing more than it must.
+    fn features_depend_on_other_visible_cells() {
         let device = Device::flex();
-        let config = WaveformerConfig {
+        let config = WaveFormerConfig {
             size: [32; 3],
             embed_dim: 8,
             head_dim: 4,
             depths: [1; 4],
-            ..WaveformerConfig::published(1, 32, Quirks::FIXED)
+            ..WaveFormerConfig::published(1, 3, 32, Quirks::FIXED)
         };
-        let net = golden::fill(config.init(&mut Init::new(1, &device)), &[]);
+        let net = golden::fill(config.init_encoder(&mut Init::new(1, &device)), &[]);
         let visible = VisibleCells::new(&[true, false, false, false, false, false, false, true], 1, [2; 3], &device);
         let x = golden::input([1, 1, 32, 32, 32], &device);
         let first = |x: Tensor<5>| {
@@ -327,16 +349,17 @@ mod tests {
     }
 
     #[test]
-    fn axes_may_differ() {
+    fn inputs_need_not_be_cubes() {
         let device = Device::flex();
-        let config = WaveformerConfig {
+        let config = WaveFormerConfig {
             size: [16, 32, 48],
             embed_dim: 4,
             head_dim: 2,
             depths: [1; 4],
-            ..WaveformerConfig::published(2, 16, Quirks::FIXED)
+            ..WaveFormerConfig::published(2, 3, 16, Quirks::FIXED)
         };
-        let stages = config.init(&mut Init::new(1, &device)).forward(golden::input([2, 2, 16, 32, 48], &device), None);
+        let stages =
+            config.init_encoder(&mut Init::new(1, &device)).forward(golden::input([2, 2, 16, 32, 48], &device), None);
         assert_eq!(stages[0].features.dims(), [2, 4, 8, 16, 24]);
         assert_eq!(stages[3].features.dims(), [2, 32, 1, 2, 3]);
         assert_eq!(stages[1].details.len(), 2);

@@ -1,13 +1,13 @@
-//! Orthonormal Haar transform over the three axes of tokens.
+//! Orthonormal Haar transform of tokens along the three axes.
 
 use burn::tensor::Tensor;
 
-/// The seven detail sub-bands of one level, in the order aad, ada, add, daa, dad, dda, ddd; the
-/// first letter is the depth axis, `a` the sum and `d` the difference of neighbours. Each
-/// `[B, D/2, H/2, W/2, C]`.
+/// The seven detail sub-bands of one level, in the order aad, ada, add, daa, dad, dda, ddd, each
+/// `[B, D/2, H/2, W/2, C]`. The letters are for the axes D, H, W: `a` is the sum and `d` the
+/// difference of neighbours.
 pub type Details = [Tensor<5>; 7];
 
-/// Low-pass part of one level: the sum of each 2x2x2 block over `√8`.
+/// Low-pass part of one level: the sum of each 2x2x2 block, divided by `√8`.
 ///
 /// # Shapes
 /// x `[B, D, H, W, C]`, even axes -> `[B, D/2, H/2, W/2, C]`
@@ -30,7 +30,10 @@ pub fn transform(x: Tensor<5>) -> (Tensor<5>, Details) {
     (aaa, [aad, ada, add, daa, dad, dda, ddd])
 }
 
-/// The tokens of which [`transform`] gives these parts.
+/// Inverse of [`transform`].
+///
+/// # Shapes
+/// all `[B, D, H, W, C]` -> `[B, 2D, 2H, 2W, C]`
 pub fn inverse(low: Tensor<5>, details: Details) -> Tensor<5> {
     let [aad, ada, add, daa, dad, dda, ddd] = details;
     let aa = join(low, aad, 3);
@@ -40,13 +43,13 @@ pub fn inverse(low: Tensor<5>, details: Details) -> Tensor<5> {
     join(join(aa, ad, 2), join(da, dd, 2), 1)
 }
 
-/// Sub-bands of two levels of one size, summed.
+/// Sum of two sets of sub-bands of one size.
 pub fn add(a: Details, b: Details) -> Details {
     let mut b = b.into_iter();
     a.map(|band| band + b.next().expect("seven sub-bands"))
 }
 
-/// Sums and differences of neighbours along an axis, over `√2`.
+/// Sums and differences of neighbours along an axis, divided by `√2`.
 fn split(x: Tensor<5>, axis: usize) -> (Tensor<5>, Tensor<5>) {
     let dims = x.dims();
     let outer: usize = dims[..axis].iter().product();
@@ -59,6 +62,7 @@ fn split(x: Tensor<5>, axis: usize) -> (Tensor<5>, Tensor<5>) {
     (part(even.clone() + odd.clone()), part(even - odd))
 }
 
+/// Inverse of [`split`].
 fn join(sum: Tensor<5>, difference: Tensor<5>, axis: usize) -> Tensor<5> {
     let half = sum.dims();
     let rows: usize = half[..=axis].iter().product();
@@ -77,7 +81,7 @@ mod tests {
     use burn::tensor::{Device, Tolerance};
 
     #[test]
-    fn inverse_undoes_transform_and_energy_is_kept() {
+    fn the_transform_is_invertible_and_preserves_energy() {
         let x = golden::input([2, 4, 6, 2, 3], &Device::flex());
         let (low, details) = transform(x.clone());
         low_pass(x.clone()).into_data().assert_approx_eq::<f32>(&low.to_data(), Tolerance::absolute(1e-6));
@@ -88,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn letters_name_depth_first_and_differences_are_first_minus_second() {
+    fn the_first_letter_is_depth_and_a_difference_is_first_minus_second() {
         let device = Device::flex();
         let x = Tensor::<1>::from_floats([1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0], &device).reshape([1, 2, 2, 2, 1]);
         let (low, details) = transform(x);

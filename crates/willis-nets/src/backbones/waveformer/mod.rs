@@ -1,12 +1,12 @@
-//! WaveFormer: windowed attention on Haar low-pass scales, with the detail sub-bands kept for a
-//! decoder.
+//! WaveFormer: windowed attention on the low-pass scales of a Haar transform, whose detail sub-bands
+//! the decoder uses to restore resolution.
 //!
-//! Letters: B batch, C channels, D H W axes, T tokens of a window. Tokens are channels last,
-//! `[B, D, H, W, C]`.
+//! Letters: B batch, C channels of the first stage, D H W axes, T tokens of a window. Tokens have
+//! channels last, `[B, D, H, W, C]`.
 //!
-//! Source: Al Hasan et al., MICCAI 2025, arXiv 2503.23764, and the behaviour of the authors' code;
-//! its three slips can be matched or mended ([`Quirks`]). We differ: side lengths may differ per
-//! axis, drop path is left out.
+//! Source: Al Hasan et al., MICCAI 2025, arXiv:2503.23764, and the behaviour of the authors' code,
+//! whose three errors can be reproduced or corrected ([`Quirks`]). We differ: the sides of the input
+//! need not be equal, and there is no drop path.
 
 mod attention;
 mod block;
@@ -15,17 +15,20 @@ mod encoder;
 pub mod haar;
 
 pub(crate) use encoder::norm;
-pub use encoder::{DetailSource, StageOutput, WaveformerConfig, WaveformerEncoder};
+pub use encoder::{DetailSource, StageOutput, WaveFormerConfig, WaveFormerEncoder};
 
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::layers::{Conv3d, Conv3dConfig, Init};
-use decoder::{Decoder, ResBlock};
+use decoder::{ResBlock, WaveFormerDecoder};
 
-/// Parameter path prefixes here and in the official state dict, where they differ; the first that
-/// fits counts.
+/// Stride of the fourth stage.
+pub const COARSEST_STRIDE: usize = 16;
+
+/// Prefixes of parameter paths here and in the official state dict, where they differ; the first
+/// that matches applies.
 pub const OFFICIAL_NAMES: [(&str, &str); 39] = [
     ("image.conv1.", "encoder1.layer.conv1.conv."),
     ("image.conv2.", "encoder1.layer.conv2.conv."),
@@ -68,7 +71,7 @@ pub const OFFICIAL_NAMES: [(&str, &str); 39] = [
     ("out.", "out.conv.conv."),
 ];
 
-/// Whether the slips of the published code are kept.
+/// Which errors of the published code a net reproduces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quirks {
@@ -81,13 +84,13 @@ pub struct Quirks {
 }
 
 impl Quirks {
-    /// As the published code does, for its checkpoints.
+    /// All errors of the published code, which its checkpoints were trained with.
     pub const OFFICIAL: Self = Self {
         window_reverse: WindowReverse::Flat,
         relative_index: RelativeIndex::Colliding,
         merge: MergeOffsets::Repeated,
     };
-    /// As meant; for new training.
+    /// No errors; for new training.
     pub const FIXED: Self = Self {
         window_reverse: WindowReverse::Permuted,
         relative_index: RelativeIndex::Distinct,
@@ -99,7 +102,7 @@ impl Quirks {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowReverse {
-    /// Read on as one flat array: space is scrambled when there is more than one window.
+    /// By a plain reshape, which scrambles space when there is more than one window (published).
     Flat,
     /// To where they were cut.
     Permuted,
@@ -109,9 +112,9 @@ pub enum WindowReverse {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RelativeIndex {
-    /// Depth stride `3w - 1`: displacements collide.
+    /// With depth stride `3w - 1`, by which displacements collide (published).
     Colliding,
-    /// Depth stride `(2w - 1)²`.
+    /// With depth stride `(2w - 1)²`.
     Distinct,
 }
 
@@ -119,45 +122,50 @@ pub enum RelativeIndex {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MergeOffsets {
-    /// 000 100 010 001 101 010 001 111: two are read twice, two never.
+    /// 000 100 010 001 101 010 001 111: two are read twice, two never (published).
     Repeated,
     /// 000 001 010 011 100 101 110 111.
     Product,
 }
 
-/// The whole net.
+/// WaveFormer.
 #[derive(Module, Debug)]
-pub struct Waveformer {
-    waveformer_encoder: WaveformerEncoder,
-    /// Features of the image itself.
+pub struct WaveFormer {
+    waveformer_encoder: WaveFormerEncoder,
+    /// Features of the input at full resolution.
     image: ResBlock,
-    decoder: Decoder,
+    decoder: WaveFormerDecoder,
     out: Conv3d,
     #[module(skip)]
     size: [usize; 3],
 }
 
-impl Waveformer {
+impl WaveFormerConfig {
     /// A net with initial parameters.
     ///
     /// # Panics
-    /// As [`WaveformerConfig::init`].
-    pub fn new(config: &WaveformerConfig, classes: usize, init: &mut Init) -> Self {
-        Self {
-            waveformer_encoder: config.init(init),
-            image: ResBlock::new(config.in_channels, config.embed_dim, init),
-            decoder: Decoder::new(config, init),
-            out: Conv3dConfig::pointwise(config.embed_dim, classes).init(init),
-            size: config.size,
+    /// if [`Self::validate`] refuses the sizes (programmer error)
+    pub fn init(&self, init: &mut Init) -> WaveFormer {
+        WaveFormer {
+            waveformer_encoder: self.init_encoder(init),
+            image: ResBlock::new(self.in_channels, self.embed_dim, init),
+            decoder: WaveFormerDecoder::new(self, init),
+            out: Conv3dConfig::pointwise(self.embed_dim, self.num_classes).init(init),
+            size: self.size,
         }
     }
+}
 
-    /// Sides of the images it was made for, `[D, H, W]`.
+impl WaveFormer {
+    /// The only input size that the net takes, `[D, H, W]`.
     pub fn size(&self) -> [usize; 3] {
         self.size
     }
 
-    /// x `[B, in, D, H, W]` of the size the net was made for -> logits `[B, classes, D, H, W]`.
+    /// Logits at the input's resolution.
+    ///
+    /// # Shapes
+    /// x `[B, in_channels, D, H, W]` of [`Self::size`] -> `[B, num_classes, D, H, W]`
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let stages = self.waveformer_encoder.forward(x.clone(), None);
         self.out.forward(self.decoder.forward(stages, self.image.forward(x)))
@@ -182,8 +190,8 @@ mod tests {
     fn check(quirks: Quirks, multi_scale: bool, refined: bool, mean: f64, deviation: f64, values: [f64; 7]) {
         let device = Device::flex();
         let config =
-            WaveformerConfig { multi_scale, hf_refinement: refined, ..WaveformerConfig::published(1, 64, quirks) };
-        let net = golden::fill(Waveformer::new(&config, 3, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
+            WaveFormerConfig { multi_scale, hf_refinement: refined, ..WaveFormerConfig::published(1, 3, 64, quirks) };
+        let net = golden::fill(config.init(&mut Init::new(0, &device)), &OFFICIAL_NAMES);
         let logits = net.forward(golden::input([1, 1, 64, 64, 64], &device));
         golden::check(logits, mean, deviation, PROBES.into_iter().zip(values), 1e-3);
     }
@@ -191,8 +199,8 @@ mod tests {
     #[test]
     fn the_published_net_has_the_published_number_of_parameters() {
         let count = |hf_refinement| {
-            let config = WaveformerConfig { hf_refinement, ..WaveformerConfig::published(4, 128, Quirks::OFFICIAL) };
-            Waveformer::new(&config, 4, &mut Init::new(0, &Device::flex())).num_params()
+            let config = WaveFormerConfig { hf_refinement, ..WaveFormerConfig::published(4, 4, 128, Quirks::OFFICIAL) };
+            config.init(&mut Init::new(0, &Device::flex())).num_params()
         };
         assert_eq!(count(false), 17_167_546);
         assert_eq!(count(true), 17_167_546 + 78_576);
@@ -200,8 +208,9 @@ mod tests {
 
     #[test]
     fn official_names_are_the_published_ones() {
-        let config = WaveformerConfig { hf_refinement: true, ..WaveformerConfig::published(1, 16, Quirks::OFFICIAL) };
-        let net = Waveformer::new(&config, 3, &mut Init::new(0, &Device::flex()));
+        let config =
+            WaveFormerConfig { hf_refinement: true, ..WaveFormerConfig::published(1, 3, 16, Quirks::OFFICIAL) };
+        let net = config.init(&mut Init::new(0, &Device::flex()));
         let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
         for name in [
             "waveformer_encoder.block1.0.attn.relative_position_bias_table",
@@ -233,38 +242,38 @@ mod tests {
     }
 
     #[test]
-    fn without_wavelets_and_with_the_details_of_all_blocks_it_is_another_net_of_the_same_size() {
+    fn ablations_change_the_logits_but_not_the_parameters() {
         let device = Device::flex();
-        let logits = |change: fn(&mut WaveformerConfig)| {
-            let mut config = WaveformerConfig {
+        let logits = |change: fn(&mut WaveFormerConfig)| {
+            let mut config = WaveFormerConfig {
                 embed_dim: 8,
                 head_dim: 4,
                 size: [16, 32, 16],
-                ..WaveformerConfig::published(2, 16, Quirks::FIXED)
+                ..WaveFormerConfig::published(2, 3, 16, Quirks::FIXED)
             };
             change(&mut config);
-            let net = golden::fill(Waveformer::new(&config, 3, &mut Init::new(0, &device)), &OFFICIAL_NAMES);
+            let net = golden::fill(config.init(&mut Init::new(0, &device)), &OFFICIAL_NAMES);
             let logits = net.forward(golden::input([1, 2, 16, 32, 16], &device));
             assert_eq!(logits.dims(), [1, 3, 16, 32, 16]);
             (net.num_params(), logits.into_data().try_to_vec::<f32>().unwrap())
         };
         let (parameters, plain) = logits(|_| ());
         for change in [
-            |c: &mut WaveformerConfig| c.wavelets = false,
-            |c: &mut WaveformerConfig| c.details = DetailSource::AllBlocks,
+            |c: &mut WaveFormerConfig| c.wavelets = false,
+            |c: &mut WaveFormerConfig| c.details = DetailSource::AllBlocks,
         ] {
             let (same, other) = logits(change);
             assert_eq!(same, parameters);
             assert!(other.iter().all(|v| v.is_finite()) && other != plain);
         }
-        // With one block a stage there is nothing to sum.
+        // With one block per stage the sum is that block.
         let one = |details| logits(details).1;
         let last = one(|c| c.depths = [1; 4]);
         assert_eq!(last, one(|c| (c.depths, c.details) = ([1; 4], DetailSource::AllBlocks)));
     }
 
     #[test]
-    fn logits_with_the_window_reverse_mended() {
+    fn logits_with_the_window_reverse_corrected() {
         let quirks = Quirks { window_reverse: WindowReverse::Permuted, ..Quirks::OFFICIAL };
         let values = [0.349818, -0.525806, -0.374310, -0.590754, -0.698989, 2.051249, 1.348974];
         check(quirks, true, false, 0.3336607, 1.0225098, values);
@@ -273,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_with_all_slips_mended() {
+    fn logits_with_all_errors_corrected() {
         let values = [0.457066, -0.856614, -0.356177, -0.784672, -0.572938, 1.986499, 1.331331];
         check(Quirks::FIXED, true, false, 0.3326702, 1.0218148, values);
         let values = [0.467596, -0.760967, -0.413621, -0.687121, -0.594866, 1.833138, 1.339932];

@@ -9,7 +9,9 @@ use willis_core::files::case;
 use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::ops::cpu;
-use willis_nets::segment::{Agreement, SegmentNet, SegmentTraining, VoxelCounts, fit, segment};
+use willis_nets::segment::{
+    Agreement, SegmentNet, SegmentNetConfig, SegmentTraining, VoxelCounts, fit, segment,
+};
 use willis_nets::weights::{Precision, Weights};
 use willis_stats::figure::Undefined;
 use willis_stats::metrics;
@@ -58,7 +60,10 @@ fn training_config(args: &TrainSegmentArgs, config: &Config) -> SegmentTraining 
     let mut training = config.train.segment.clone();
     training.train = overlaid(&training.train, &args.train);
     if let Some(backbone) = args.backbone {
-        training.net.kind = backbone.into();
+        let kind = backbone.into();
+        if training.net.backbone().kind() != kind {
+            training.net = SegmentNetConfig::around(kind);
+        }
     }
     training
 }

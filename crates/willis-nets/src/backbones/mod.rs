@@ -22,6 +22,10 @@ use resenc::{ResEnc, ResEncConfig, ResEncEncoder};
 use segformer3d::{SegFormer3d, SegFormer3dConfig, SegFormerEncoder};
 use waveformer::{Quirks, WaveFormer, WaveFormerConfig, WaveFormerEncoder};
 
+/// Revision of what the backbones compute from their parameters, which pre-trained weights carry.
+/// It is increased when that changes while names and shapes of the parameters stay.
+pub const REVISION: &str = "1";
+
 /// Name of a backbone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackboneKind {
@@ -356,8 +360,8 @@ pub enum BackboneEncoder {
 }
 
 impl BackboneEncoder {
-    /// Features of the stages, finest first. With `visible`, x must be zero in masked cells; features
-    /// are computed from visible cells only and are zero in masked ones.
+    /// Features of the stages, finest first. With `visible`, x must be zero in masked cells;
+    /// features are computed from visible cells only and are zero in masked ones.
     ///
     /// # Shapes
     /// x `[B, in_channels, D, H, W]` -> `[B, C, D/s, H/s, W/s]` for each stage's channels C and
@@ -476,7 +480,8 @@ mod tests {
             assert_eq!(stages.iter().map(|x| x.dims()[1]).collect::<Vec<_>>(), config.stage_channels());
             let coarsest = stages.last().unwrap().dims();
             assert_eq!(coarsest[2..], [64, 32, 32].map(|side| side / config.coarsest_stride()));
-            // The encoder alone has the parameters of the encoder in the whole net, under its paths.
+            // The encoder alone has the parameters of the encoder in the whole net, under its
+            // paths.
             let whole = config.init(&mut Init::new(1, &device));
             let path = format!("{}{}", kind.variant(), config.encoder_path());
             let names = |weights: &Weights| weights.shapes().map(|(name, _)| name.to_string()).collect::<Vec<_>>();

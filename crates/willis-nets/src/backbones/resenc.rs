@@ -120,9 +120,9 @@ impl ResEncConfig {
 
 /// The tensors of a checkpoint of nnU-Net's family, each once and under the names used here.
 ///
-/// Such a checkpoint stores every convolution and norm under two names, and the encoder again inside
-/// the decoder. Masked pre-training updates only the copies named `all_modules.*`, so where these
-/// are present the others are stale and are dropped.
+/// Such a checkpoint stores every convolution and norm under two names, and the encoder again
+/// inside the decoder. Masked pre-training updates only the copies named `all_modules.*`, so where
+/// these are present the others are stale and are dropped.
 pub fn canonical(checkpoint: &Weights) -> Weights {
     let has_all_modules = checkpoint.shapes().any(|(name, _)| name.contains(".all_modules."));
     let mut found = Weights::default();
@@ -215,8 +215,8 @@ impl ResEnc {
 }
 
 impl ResEncEncoder {
-    /// Features of the stages, finest first. With `visible`, features are computed from visible cells
-    /// only and are zero in masked ones.
+    /// Features of the stages, finest first. With `visible`, features are computed from visible
+    /// cells only and are zero in masked ones.
     ///
     /// # Shapes
     /// x `[B, in_channels, D, H, W]` -> stage s (0 first) `[B, features[s], D / 2^s, ...]`

@@ -122,9 +122,9 @@ impl MimConfig {
 pub struct PretrainConfig {
     /// The objective and its masks.
     pub method: Method,
-    /// The backbone. The encoder of SegFormer3D or WaveFormer takes intensity and world coordinates,
-    /// as in the vessel net; WaveFormer's size is `patch`. The residual-encoder U-Net is pre-trained
-    /// with its decoder and has one channel in and out: the standardised intensity.
+    /// The backbone. The encoder of SegFormer3D or WaveFormer takes intensity and world
+    /// coordinates, as in the vessel net; WaveFormer's size is `patch`. The residual-encoder U-Net
+    /// is pre-trained with its decoder and has one channel in and out: the standardised intensity.
     pub backbone: BackboneConfig,
     /// Channels of SparK's decoder at the coarsest stage, a multiple of 32. The U-Net has its own
     /// decoder.
@@ -136,8 +136,8 @@ pub struct PretrainConfig {
     pub patch: usize,
     /// Side of the cells of a mask, voxels.
     pub cell: usize,
-    /// Volumes per step. SparK crops one cube from each, MiM one of the first level and those of the
-    /// other levels inside it.
+    /// Volumes per step. SparK crops one cube from each, MiM one of the first level and those of
+    /// the other levels inside it.
     pub batch: usize,
     /// Steps between reports.
     pub epoch_steps: usize,

@@ -1,8 +1,8 @@
 //! Batches of pre-training: cubes cropped from volumes, the masks of their cells, and for MiM three
 //! levels of cubes, each inside a masked part of a cube of the level before.
 //!
-//! Source: Zhuang et al., IEEE TMI 44(9), 2025, arXiv:2404.15580. We differ: the published code masks
-//! runs of consecutive tokens and treats them as octants; here octants are masked.
+//! Source: Zhuang et al., IEEE TMI 44(9), 2025, arXiv:2404.15580. We differ: the published code
+//! masks runs of consecutive tokens and treats them as octants; here octants are masked.
 
 use std::collections::BTreeMap;
 
@@ -233,7 +233,8 @@ mod tests {
     use rand::SeedableRng;
     use willis_core::{Affine, Grid, Point, Shape, Spacing};
 
-    /// A volume whose intensities are voxel coordinates, so that cubes reveal where they were cropped.
+    /// A volume whose intensities are voxel coordinates, so that cubes reveal where they were
+    /// cropped.
     fn ramp(axis: usize) -> Image<f32> {
         let grid =
             Grid::new(Shape::new(70, 68, 72), Affine::axis_aligned(Spacing::isotropic(0.8), Point::new(3.0, 1.0, 2.0)));

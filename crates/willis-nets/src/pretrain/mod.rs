@@ -20,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::Image;
 use willis_core::files::FileError;
 
+use crate::backbones;
 use crate::layers::Init;
 use crate::layers::standardise;
 use crate::layers::visible::VisibleCells;
@@ -37,9 +38,9 @@ pub struct Epoch {
     pub step: usize,
     /// Mean loss since the last report.
     pub loss: f64,
-    /// Explained variance (R²) of a linear map from the bottleneck's features to the cube's place in
-    /// the head, fitted on half of the probe's cubes and measured on the other half. At most 1, and
-    /// about 0 for uninformative features.
+    /// Explained variance (R²) of a linear map from the bottleneck's features to the cube's place
+    /// in the head, fitted on half of the probe's cubes and measured on the other half. At most 1,
+    /// and about 0 for uninformative features.
     pub probe: f64,
     /// Mean standard deviation of the bottleneck's channels over the probe's cubes.
     pub spread: f64,
@@ -71,7 +72,7 @@ pub struct Panel {
 #[derive(Debug)]
 pub struct Pretrained {
     /// Averaged weights of the residual-encoder U-Net or of the other backbones' encoder, with the
-    /// [`BackboneConfig`](crate::backbones::BackboneConfig) as `config` in the metadata.
+    /// [`BackboneConfig`](backbones::BackboneConfig) and the revision in the metadata.
     pub weights: Weights,
     /// Number of completed steps.
     pub step: usize,
@@ -112,9 +113,7 @@ pub fn fit(
     };
     let net = config.init(&mut Init::new(config.train.seed, device));
     let trained = try_train(net, &config.train, run_dir, sample, loss, on_step)?;
-    let mut weights = trained.net.backbone_weights();
-    let json = serde_json::to_string(&config.backbone).expect("numbers and names are valid JSON");
-    weights.metadata.insert("config".into(), json);
+    let weights = trained.net.backbone_weights().described(&config.backbone, backbones::REVISION);
     Ok(Pretrained { weights, step: trained.step, finished: trained.finished })
 }
 

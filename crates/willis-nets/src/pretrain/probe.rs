@@ -43,8 +43,8 @@ impl Probe {
         if cubes.is_empty() { Err(error) } else { Ok(Self { cubes, places }) }
     }
 
-    /// R² of the linear probe, and the mean standard deviation of the bottleneck's channels over the
-    /// cubes. The coordinate channels are zeroed, because they would reveal the place.
+    /// R² of the linear probe, and the mean standard deviation of the bottleneck's channels over
+    /// the cubes. The coordinate channels are zeroed, because they would reveal the place.
     pub fn score(&self, net: &PretrainNet, side: usize) -> (f64, f64) {
         let device = net.device();
         let pooled = |cube: &Vec<f32>| -> Vec<f64> {

@@ -1,5 +1,6 @@
 //! The published net of MiM with the authors' golden values, run through the masks, the mask tokens
-//! and the loss of `pretrain`. Our pre-training puts other encoders and decoders in the net's place.
+//! and the loss of `pretrain`. Our pre-training puts other encoders and decoders in the net's
+//! place.
 //!
 //! Letters: B batch, T tokens (216 of 16³ voxels), V visible tokens, C channels.
 //!
@@ -111,8 +112,8 @@ impl PublishedMim {
         self.norm.forward(tokens + gather(fused))
     }
 
-    /// Standardised voxels of every token: features of the visible tokens of one cube `[1, V, 384]`,
-    /// and the numbers of these tokens -> `[1, T, 4096]`.
+    /// Standardised voxels of every token: features of the visible tokens of one cube
+    /// `[1, V, 384]`, and the numbers of these tokens -> `[1, T, 4096]`.
     fn decode(&self, features: Tensor<3>, visible: &VisibleCells, numbers: &[usize]) -> Tensor<3> {
         let device = features.device().inner();
         // A one-hot matrix puts the visible tokens in their places.

@@ -1,5 +1,5 @@
-//! HybridMIM's auxiliary losses: how many cells of a region are masked, and which, predicted from the
-//! encoder's features.
+//! HybridMIM's auxiliary losses: how many cells of a region are masked, and which, predicted from
+//! the encoder's features.
 //!
 //! A region is a cube of 2x2x2 cells.
 //!
@@ -43,8 +43,8 @@ impl RegionHeads {
     /// The losses of predictions from the mean features of each region.
     ///
     /// # Shapes
-    /// features `[B, C, d, d, d]`, d a multiple of the number of regions along an axis; visibility of
-    /// the `grid³` cells of each item
+    /// features `[B, C, d, d, d]`, d a multiple of the number of regions along an axis; visibility
+    /// of the `grid³` cells of each item
     pub fn errors(&self, features: Tensor<5>, visible: &[bool], grid: usize) -> RegionErrors {
         let [items, channels, side, ..] = features.dims();
         let regions = grid / 2;

@@ -107,8 +107,8 @@ impl Branched {
         let half = through(&self.half_in_blocks, self.half_in.forward(full.clone(), None));
         let features = self.backbone.features(x);
         let half_size = [depth / 2, height / 2, width / 2];
-        // A convolution of a concatenation is a sum of convolutions. So the paths are added instead,
-        // after 1x1 convolutions, which commute with the interpolation and run before it.
+        // A convolution of a concatenation is a sum of convolutions. So the paths are added
+        // instead, after 1x1 convolutions, which commute with the interpolation and run before it.
         let half = half + resize_trilinear(self.to_half.forward(features.clone()), half_size, Corners::HalfPixel);
         let half = through(&self.half_out_blocks, self.half_out.forward(half, None));
         let full = full + resize_trilinear(self.to_full.forward(half), [depth, height, width], Corners::HalfPixel);
@@ -124,8 +124,8 @@ fn conv_block(inputs: usize, outputs: usize, stride: usize, init: &mut Init) -> 
     ConvBlockConfig::new(conv, Activation::Gelu).init(init)
 }
 
-/// Residual block `x + W2 GELU(norm(W1 x))`. W2 is zero at first, so adding such blocks to a trained
-/// net does not change its output.
+/// Residual block `x + W2 GELU(norm(W1 x))`. W2 is zero at first, so adding such blocks to a
+/// trained net does not change its output.
 #[derive(Module, Debug)]
 struct FineBlock {
     first: ConvBlock,

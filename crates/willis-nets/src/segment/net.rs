@@ -148,12 +148,18 @@ pub enum SegmentNet {
 }
 
 impl SegmentNet {
+    /// Revision of the computation from the parameters, which weights files carry. It is increased
+    /// when that changes while names and shapes of the parameters stay.
+    pub const REVISION: &str = "1";
+
     /// The net of a weights file, on the CPU.
     ///
     /// # Errors
-    /// not a safetensors file, no valid configuration in its metadata, or weights that do not fit it
+    /// not a safetensors file, another revision, no valid configuration in the metadata, or weights
+    /// that do not fit it
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, WeightsError> {
         let weights = Weights::from_bytes(bytes)?;
+        weights.check_revision(Self::REVISION)?;
         let config: SegmentNetConfig = weights.config()?;
         if config.validate().is_err() {
             return Err(WeightsError::Configuration { source: None });
@@ -300,11 +306,13 @@ pub(super) mod tests {
     #[test]
     fn a_weights_file_is_read_by_the_configuration_in_its_metadata() {
         for config in all() {
-            let mut weights = config.init(&mut Init::new(1, &Device::flex())).weights();
-            let bytes = |weights: &Weights| weights.to_bytes(Precision::F32);
-            assert!(matches!(SegmentNet::from_bytes(&bytes(&weights)), Err(WeightsError::Configuration { .. })));
-            weights.metadata.insert("config".into(), serde_json::to_string(&config).unwrap());
-            let read = SegmentNet::from_bytes(&bytes(&weights)).unwrap();
+            let weights = config.init(&mut Init::new(1, &Device::flex())).weights();
+            let read = |weights: &Weights| SegmentNet::from_bytes(&weights.to_bytes(Precision::F32));
+            assert!(matches!(read(&weights), Err(WeightsError::Revision { .. })));
+            let of_another = weights.clone().described(&"another net", SegmentNet::REVISION);
+            assert!(matches!(read(&of_another), Err(WeightsError::Configuration { .. })));
+            let weights = weights.described(&config, SegmentNet::REVISION);
+            let read = read(&weights).unwrap();
             assert_eq!(read.window(), config.window());
             assert!(read.weights().iter().eq(weights.iter()));
         }

@@ -45,8 +45,8 @@ impl SegFormerDecoder {
     ///
     /// The 1x1 convolution over the concatenation `[c4, c3, c2, c1]` is split into four, one per
     /// stage. Each commutes with the interpolation and is applied before it, on the smaller grid. A
-    /// norm with stored statistics is folded into them: its scale into their weights, its shift into
-    /// the bias of the finest one.
+    /// norm with stored statistics is folded into them: its scale into their weights, its shift
+    /// into the bias of the finest one.
     ///
     /// # Shapes
     /// tokens of the four stages, finest first -> `[B, decoder_dim, D, H, W]` on the finest grid

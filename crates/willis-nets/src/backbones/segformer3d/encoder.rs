@@ -53,8 +53,8 @@ impl SegFormerEncoder {
         }
     }
 
-    /// Tokens of the four stages, finest first. With `visible`, they are computed from visible cells
-    /// only and are zero in hidden ones.
+    /// Tokens of the four stages, finest first. With `visible`, they are computed from visible
+    /// cells only and are zero in hidden ones.
     ///
     /// # Shapes
     /// x `[B, in_channels, D, H, W]` -> `[B, N, embed_dims[s]]` on grids of strides 4, 8, 16 and 32

@@ -20,8 +20,8 @@ use crate::ops::{Corners, resize_trilinear};
 
 /// Stride of the fourth stage.
 pub const COARSEST_STRIDE: usize = 32;
-/// Masks are resolved down to stages of this stride, voxels: attention takes its keys from a grid of
-/// 16 voxels. The fourth stage counts as visible where the cells of a mask are smaller.
+/// Masks are resolved down to stages of this stride, voxels: attention takes its keys from a grid
+/// of 16 voxels. The fourth stage counts as visible where the cells of a mask are smaller.
 pub const MASK_STRIDE: usize = 16;
 
 /// Prefixes of parameter paths here and in the official state dict, where they differ.
@@ -121,7 +121,8 @@ impl SegFormer3dConfig {
         SegFormer3d { segformer_encoder: self.init_encoder(init), segformer_decoder: SegFormerDecoder::new(self, init) }
     }
 
-    /// The encoder alone, with initial parameters. `num_classes` and `decoder_dim` do not affect it.
+    /// The encoder alone, with initial parameters. `num_classes` and `decoder_dim` do not affect
+    /// it.
     ///
     /// # Panics
     /// if [`Self::validate`] refuses the sizes (programmer error)

@@ -113,8 +113,8 @@ pub(super) fn masked(x: Tensor<5>, visible: Option<&VisibleCells>) -> Tensor<5> 
     }
 }
 
-/// Tokens interpolated to a size. With `visible`, the weights of hidden tokens are zero and those of
-/// the others are scaled to sum to one.
+/// Tokens interpolated to a size. With `visible`, the weights of hidden tokens are zero and those
+/// of the others are scaled to sum to one.
 fn enlarge(x: Tensor<5>, size: [usize; 3], visible: Option<&VisibleCells>) -> Tensor<5> {
     let [_, d, h, w, _] = x.dims();
     let resized = |x: Tensor<5>| {

@@ -1,5 +1,5 @@
-//! The decoder: three parallel branches invert the wavelet transforms of the first three stages, and
-//! residual blocks merge them.
+//! The decoder: three parallel branches invert the wavelet transforms of the first three stages,
+//! and residual blocks merge them.
 //!
 //! Letters: C channels of the first stage, R side of the input.
 

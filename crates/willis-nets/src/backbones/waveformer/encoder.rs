@@ -50,7 +50,8 @@ pub struct WaveFormerConfig {
     /// Whether attention runs on every scale of a stage (published) or on the coarsest only.
     pub multi_scale: bool,
     /// Whether the scales are Haar low-pass parts, whose sub-bands the decoder uses (published).
-    /// Otherwise they are block means, and the decoder interpolates: the ablation "wavelet level 0".
+    /// Otherwise they are block means, and the decoder interpolates: the ablation "wavelet level
+    /// 0".
     pub wavelets: bool,
     /// Which blocks' sub-bands the decoder uses.
     pub details: DetailSource,
@@ -192,8 +193,8 @@ struct WaveFormerPatchEmbed {
 }
 
 impl WaveFormerEncoder {
-    /// Outputs of the four stages, finest first. With `visible`, they are computed from visible cells
-    /// only and are zero in masked ones.
+    /// Outputs of the four stages, finest first. With `visible`, they are computed from visible
+    /// cells only and are zero in masked ones.
     ///
     /// # Shapes
     /// image `[B, in_channels, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`

@@ -1,12 +1,12 @@
-//! WaveFormer: windowed attention on the low-pass scales of a Haar transform, whose detail sub-bands
-//! the decoder uses to restore resolution.
+//! WaveFormer: windowed attention on the low-pass scales of a Haar transform, whose detail
+//! sub-bands the decoder uses to restore resolution.
 //!
 //! Letters: B batch, C channels of the first stage, D H W axes, T tokens of a window. Tokens have
 //! channels last, `[B, D, H, W, C]`.
 //!
 //! Source: Al Hasan et al., MICCAI 2025, arXiv:2503.23764, and the behaviour of the authors' code,
-//! whose three errors can be reproduced or corrected ([`Quirks`]). We differ: the sides of the input
-//! need not be equal, and there is no drop path.
+//! whose three errors can be reproduced or corrected ([`Quirks`]). We differ: the sides of the
+//! input need not be equal, and there is no drop path.
 
 mod attention;
 mod block;

@@ -1,8 +1,8 @@
 //! SparK: an encoder computes from the visible cells of a volume, mask tokens fill the rest, and a
 //! decoder reconstructs what was masked.
 //!
-//! Two forms: [`S3d`] reconstructs with the decoder of the residual-encoder U-Net; [`SparkNet`] puts
-//! a light decoder behind the encoder of another backbone.
+//! Two forms: [`S3d`] reconstructs with the decoder of the residual-encoder U-Net; [`SparkNet`]
+//! puts a light decoder behind the encoder of another backbone.
 //!
 //! Source: Tian et al., ICLR 2023, arXiv:2301.03580; Wald et al., CVPR 2025, arXiv:2410.23132.
 
@@ -23,7 +23,8 @@ const FLAT: f64 = 0.05;
 /// Added to variances, as in the official code.
 const EPS: f64 = 1e-6;
 
-/// Mean squared error over masked voxels of a volume that is standardised as a whole (S3D's target).
+/// Mean squared error over masked voxels of a volume that is standardised as a whole (S3D's
+/// target).
 ///
 /// # Shapes
 /// reconstruction and x `[B, C, D, H, W]` -> `[1]`

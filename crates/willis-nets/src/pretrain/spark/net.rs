@@ -115,8 +115,8 @@ impl SparkNet {
     /// Reconstruction of the volume from its visible cells.
     ///
     /// # Shapes
-    /// x `[B, in_channels, D, H, W]`, every axis a multiple of the encoder's coarsest stride (and as
-    /// long as its window, if it has one) -> [`SparkOutput`]
+    /// x `[B, in_channels, D, H, W]`, every axis a multiple of the encoder's coarsest stride (and
+    /// as long as its window, if it has one) -> [`SparkOutput`]
     pub fn forward(&self, x: Tensor<5>, visible: &VisibleCells, encoding: Encoding) -> SparkOutput {
         let stages = match encoding {
             Encoding::Sparse => self.encode(x, Some(visible)),
@@ -224,12 +224,13 @@ pub(crate) mod tests {
     #[test]
     fn masked_cells_do_not_influence_the_features() {
         let device = Device::flex();
-        // Cells of the stride of SegFormer3D's third stage (its fourth is coarser), of the fourth, and
-        // of WaveFormer's fourth.
+        // Cells of the stride of SegFormer3D's third stage (its fourth is coarser), of the fourth,
+        // and of WaveFormer's fourth.
         for (config, cell, height) in
             [(tiny_segformer(1), 16, 64), (tiny_segformer(1), 32, 64), (tiny_waveformer(1), 16, 32)]
         {
-            // The shifts of norms are zero at first; random parameters would show a leak through them.
+            // The shifts of norms are zero at first; random parameters would show a leak through
+            // them.
             let net = golden::fill(config.init(&mut Init::new(3, &device)), &[]);
             let x = golden::input([2, 1, 32, height, 32], &device);
             let grid = [32 / cell, height / cell, 32 / cell];

@@ -2,7 +2,8 @@
 //! cells, mask tokens fill the rest, and the U-Net's decoder reconstructs the volume.
 //!
 //! Source: Wald et al., CVPR 2025, arXiv:2410.23132. We differ: the input is masked too. The
-//! published trainer masks only after the first convolution, which sees one voxel across each border.
+//! published trainer masks only after the first convolution, which sees one voxel across each
+//! border.
 
 use burn::module::{Module, Param};
 use burn::tensor::{Device, Tensor};

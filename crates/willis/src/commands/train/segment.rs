@@ -9,9 +9,7 @@ use willis_core::files::case;
 use willis_core::{Image, TrainingCase, VesselGraph, VesselMap};
 use willis_kernels::{distance::squared_distance_mm2, thinning::skeletonize};
 use willis_nets::ops::cpu;
-use willis_nets::segment::{
-    Agreement, SegmentNet, SegmentNetConfig, SegmentTraining, VoxelCounts, fit, segment,
-};
+use willis_nets::segment::{Agreement, SegmentNet, SegmentNetConfig, SegmentTraining, VoxelCounts, fit, segment};
 use willis_nets::weights::{Precision, Weights};
 use willis_stats::figure::Undefined;
 use willis_stats::metrics;
@@ -34,6 +32,9 @@ pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
     let set = TrainingCases::new(&args.train, progress)?;
     let mut config = training_config(args, &set.config);
     let mut initial = args.from.as_deref().map(Weights::load).transpose()?;
+    if let Some(weights) = &initial {
+        weights.check_revision(SegmentNet::REVISION)?;
+    }
     if let Some(path) = &args.encoder {
         config.train.rates = config.net.encoder_rates(checked_decay(args.layer_decay)?);
         let fits =
@@ -49,8 +50,7 @@ pub fn run(args: &TrainSegmentArgs, progress: &Progress) -> anyhow::Result<()> {
     if !fitted.finished {
         return Ok(());
     }
-    let mut weights = fitted.net.weights();
-    weights.metadata.insert("config".into(), serde_json::to_string(&config.net)?);
+    let weights = fitted.net.weights().described(&config.net, SegmentNet::REVISION);
     weights.save(&args.train.output.join(SEGMENT), Precision::F16)?;
     scoreboard(&fitted.net, &config, &set.config, &validation, progress)?.report(&args.train.output)
 }

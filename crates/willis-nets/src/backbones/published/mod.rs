@@ -98,7 +98,7 @@ mod tests {
     fn small(kind: BackboneKind, seed: u64) -> PublishedBackbone {
         let mut config = for_cubes(kind.published(), 32).unwrap();
         if let BackboneConfig::WaveFormer(config) = &mut config {
-            config.hf_refinement = true;
+            config.hf_refinement = willis_core::Switch::On;
         }
         PublishedBackbone::new(config, seed, &Device::flex()).unwrap()
     }

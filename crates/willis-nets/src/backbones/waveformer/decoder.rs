@@ -6,6 +6,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::activation::sigmoid;
+use willis_core::Switch;
 
 use super::encoder::{StageOutput, WaveFormerConfig};
 use super::haar::{self, Details};
@@ -127,7 +128,8 @@ impl WaveletDecoder {
         let (bottleneck, channels) = (config.channels(3), config.channels(stage));
         Self {
             conv_lf_block: Conv3dConfig::new(bottleneck, channels, 3).without_bias().init(init),
-            hf_ref: config.hf_refinement.then(|| (0..3 - stage).map(|_| SubBandGate::new(channels, init)).collect()),
+            hf_ref: (config.hf_refinement == Switch::On)
+                .then(|| (0..3 - stage).map(|_| SubBandGate::new(channels, init)).collect()),
             conv_block: ResBlock::new(2 * channels, channels, init),
         }
     }

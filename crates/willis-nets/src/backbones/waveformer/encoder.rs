@@ -3,7 +3,7 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
-use willis_core::InvalidValue;
+use willis_core::{InvalidValue, Switch};
 
 use super::Quirks;
 use super::block::{PatchMerging, WaveFormerBlock, WaveFormerBlockConfig, masked};
@@ -48,15 +48,15 @@ pub struct WaveFormerConfig {
     /// Hidden width of the feed-forward nets, as a multiple of their channels.
     pub ffn_ratio: usize,
     /// Whether attention runs on every scale of a stage (published) or on the coarsest only.
-    pub multi_scale: bool,
+    pub multi_scale: Switch,
     /// Whether the scales are Haar low-pass parts, whose sub-bands the decoder uses (published).
     /// Otherwise they are block means, and the decoder interpolates: the ablation "wavelet level
     /// 0".
-    pub wavelets: bool,
+    pub wavelets: Switch,
     /// Which blocks' sub-bands the decoder uses.
     pub details: DetailSource,
     /// Whether the decoder gates the sub-bands before it uses them.
-    pub hf_refinement: bool,
+    pub hf_refinement: Switch,
     /// Errors of the published code.
     pub quirks: Quirks,
 }
@@ -80,10 +80,10 @@ impl WaveFormerConfig {
             depths: [2; 4],
             head_dim: 16,
             ffn_ratio: 4,
-            multi_scale: true,
-            wavelets: true,
+            multi_scale: Switch::On,
+            wavelets: Switch::On,
             details: DetailSource::LastBlock,
-            hf_refinement: false,
+            hf_refinement: Switch::Off,
             quirks,
         }
     }
@@ -141,8 +141,8 @@ impl WaveFormerConfig {
                 heads: self.channels(stage) / self.head_dim,
                 window: self.size.map(|side| side / 16),
                 levels: LEVELS[stage],
-                multi_scale: self.multi_scale,
-                wavelets: self.wavelets,
+                multi_scale: self.multi_scale == Switch::On,
+                wavelets: self.wavelets == Switch::On,
                 ffn_ratio: self.ffn_ratio,
                 quirks: self.quirks,
             };

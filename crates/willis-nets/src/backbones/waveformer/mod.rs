@@ -180,6 +180,7 @@ impl WaveFormer {
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;
+    use willis_core::Switch;
 
     use super::*;
     use crate::golden;
@@ -187,10 +188,9 @@ mod tests {
 
     const PROBES: [usize; 7] = [0, 1, 112_347, 262_144, 393_216, 655_360, 786_431];
 
-    fn check(quirks: Quirks, multi_scale: bool, refined: bool, mean: f64, deviation: f64, values: [f64; 7]) {
+    fn check(quirks: Quirks, multi_scale: Switch, hf_refinement: Switch, mean: f64, deviation: f64, values: [f64; 7]) {
         let device = Device::flex();
-        let config =
-            WaveFormerConfig { multi_scale, hf_refinement: refined, ..WaveFormerConfig::published(1, 3, 64, quirks) };
+        let config = WaveFormerConfig { multi_scale, hf_refinement, ..WaveFormerConfig::published(1, 3, 64, quirks) };
         let net = golden::fill(config.init(&mut Init::new(0, &device)), &OFFICIAL_NAMES);
         let logits = net.forward(golden::input([1, 1, 64, 64, 64], &device));
         golden::check(logits, mean, deviation, PROBES.into_iter().zip(values), 1e-3);
@@ -202,14 +202,14 @@ mod tests {
             let config = WaveFormerConfig { hf_refinement, ..WaveFormerConfig::published(4, 4, 128, Quirks::OFFICIAL) };
             config.init(&mut Init::new(0, &Device::flex())).num_params()
         };
-        assert_eq!(count(false), 17_167_546);
-        assert_eq!(count(true), 17_167_546 + 78_576);
+        assert_eq!(count(Switch::Off), 17_167_546);
+        assert_eq!(count(Switch::On), 17_167_546 + 78_576);
     }
 
     #[test]
     fn official_names_are_the_published_ones() {
         let config =
-            WaveFormerConfig { hf_refinement: true, ..WaveFormerConfig::published(1, 3, 16, Quirks::OFFICIAL) };
+            WaveFormerConfig { hf_refinement: Switch::On, ..WaveFormerConfig::published(1, 3, 16, Quirks::OFFICIAL) };
         let net = config.init(&mut Init::new(0, &Device::flex()));
         let weights = Weights::of(&net).renamed(&OFFICIAL_NAMES);
         for name in [
@@ -234,11 +234,11 @@ mod tests {
     fn logits_of_the_published_code() {
         let quirks = Quirks::OFFICIAL;
         let values = [-0.118035, -0.650825, -0.160237, -0.643882, -0.665978, 2.226145, 1.712722];
-        check(quirks, true, false, 0.3317925, 1.0228056, values);
+        check(quirks, Switch::On, Switch::Off, 0.3317925, 1.0228056, values);
         let values = [0.062707, -0.521298, -0.052175, -0.670431, -0.921454, 1.436905, 1.261091];
-        check(quirks, false, false, 0.3349838, 1.0239457, values);
+        check(quirks, Switch::Off, Switch::Off, 0.3349838, 1.0239457, values);
         let values = [-0.255291, -0.590012, -0.052332, -0.546174, -0.700209, 2.003114, 1.686999];
-        check(quirks, true, true, 0.3316511, 1.0223271, values);
+        check(quirks, Switch::On, Switch::On, 0.3316511, 1.0223271, values);
     }
 
     #[test]
@@ -259,7 +259,7 @@ mod tests {
         };
         let (parameters, plain) = logits(|_| ());
         for change in [
-            |c: &mut WaveFormerConfig| c.wavelets = false,
+            |c: &mut WaveFormerConfig| c.wavelets = Switch::Off,
             |c: &mut WaveFormerConfig| c.details = DetailSource::AllBlocks,
         ] {
             let (same, other) = logits(change);
@@ -276,18 +276,18 @@ mod tests {
     fn logits_with_the_window_reverse_corrected() {
         let quirks = Quirks { window_reverse: WindowReverse::Permuted, ..Quirks::OFFICIAL };
         let values = [0.349818, -0.525806, -0.374310, -0.590754, -0.698989, 2.051249, 1.348974];
-        check(quirks, true, false, 0.3336607, 1.0225098, values);
+        check(quirks, Switch::On, Switch::Off, 0.3336607, 1.0225098, values);
         let values = [0.304857, -0.454235, -0.441927, -0.446026, -0.752748, 1.909968, 1.368405];
-        check(quirks, true, true, 0.3334955, 1.0224169, values);
+        check(quirks, Switch::On, Switch::On, 0.3334955, 1.0224169, values);
     }
 
     #[test]
     fn logits_with_all_errors_corrected() {
         let values = [0.457066, -0.856614, -0.356177, -0.784672, -0.572938, 1.986499, 1.331331];
-        check(Quirks::FIXED, true, false, 0.3326702, 1.0218148, values);
+        check(Quirks::FIXED, Switch::On, Switch::Off, 0.3326702, 1.0218148, values);
         let values = [0.467596, -0.760967, -0.413621, -0.687121, -0.594866, 1.833138, 1.339932];
-        check(Quirks::FIXED, true, true, 0.3321964, 1.0219443, values);
+        check(Quirks::FIXED, Switch::On, Switch::On, 0.3321964, 1.0219443, values);
         let values = [-0.321681, -0.742770, -0.559126, -0.943273, -0.808558, 1.671624, 1.483360];
-        check(Quirks::FIXED, false, false, 0.3339546, 1.0207246, values);
+        check(Quirks::FIXED, Switch::Off, Switch::Off, 0.3339546, 1.0207246, values);
     }
 }

@@ -40,7 +40,7 @@ pub fn run(args: &PretrainArgs, progress: &Progress) -> anyhow::Result<Outcome> 
     if let Some(method) = args.method.map(Method::from).filter(|method| !method.is_same_kind(&config.pretrain.method)) {
         config.pretrain.method = method;
     }
-    config.pretrain.validate()?;
+    config.validate()?;
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot create {}", args.output.display()))?;
     let record = args.output.join(RECORD);
     if record.exists() {

@@ -273,7 +273,8 @@ mod tests {
         assert!(mean(&losses[30..]) < 0.9 * mean(&losses[..5]), "{losses:?}");
         assert!(epochs.len() == 2 && !epochs[1].collapsed(), "{} epochs, spread {}", epochs.len(), epochs[1].spread);
         assert_eq!(done.weights.config::<BackboneConfig>().unwrap(), config.backbone);
-        done.weights.apply(config.backbone.init_encoder(&mut Init::new(9, &device))).unwrap();
+        let BackboneConfig::SegFormer3d(sizes) = config.backbone else { panic!("SegFormer3D was configured") };
+        done.weights.apply(sizes.init_encoder(&mut Init::new(9, &device))).unwrap();
     }
 
     #[test]

@@ -8,7 +8,7 @@
 #[non_exhaustive]
 pub enum FoldError {
     /// Fewer than two folds, or more folds than rows.
-    #[error("cannot split {rows} rows into {folds} folds; ask for 2 to {rows}")]
+    #[error("cannot split {rows} rows into {folds} folds; there must be at least 2 folds and as many rows as folds")]
     Count {
         /// Number of rows.
         rows: usize,

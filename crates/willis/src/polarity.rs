@@ -22,7 +22,7 @@ pub fn correct_polarity(volume: HarmonisedVolume, net: &SegmentNet, config: &Con
     let finding = Finding::warning(
         "modality-corrected",
         format!(
-            "taken for {} after all: arteries show better so, {} voxels instead of {}",
+            "corrected to {}: with inverted intensities {} voxels show arteries instead of {}",
             opposite.name(),
             voxels.inverted,
             voxels.as_is
@@ -34,7 +34,7 @@ pub fn correct_polarity(volume: HarmonisedVolume, net: &SegmentNet, config: &Con
         image: volume.image.map(|v| -v),
         meta,
         source: volume.source,
-        // It concerns how the series was read, so it stands before the findings of this volume.
+        // This finding corrects one of ingest, so it comes before those of harmonise.
         findings: once(finding).chain(volume.findings).collect(),
     }
 }

@@ -136,7 +136,9 @@ fn arteries_correct_a_modality_that_was_guessed_wrong() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     let prediction = fs::read_to_string(out.join("prediction.json")).unwrap();
     assert!(
-        prediction.contains("\"modality\": \"MRI T2\"") && prediction.contains("taken for MRI T1post from"),
+        prediction.contains("\"modality\": \"MRI T2\"")
+            && prediction.contains("taken for MRI T1post from")
+            && prediction.contains("corrected to MRI T2"),
         "{prediction}"
     );
 }

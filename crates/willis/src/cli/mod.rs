@@ -18,6 +18,8 @@ pub use volume::{NyulCommand, VolumeCommand};
 
 /// Columns of the help.
 const HELP_WIDTH: usize = 100;
+/// Heading of the options that every command takes.
+const GLOBAL_OPTIONS: &str = "Global options";
 /// First sentence, examples, usage, arguments. clap cuts the full stop off a description.
 const HELP_TEMPLATE: &str = "{about}.{after-help}\n\n{usage-heading} {usage}\n\n{all-args}";
 
@@ -33,13 +35,13 @@ const HELP_TEMPLATE: &str = "{about}.{after-help}\n\n{usage-heading} {usage}\n\n
 )]
 pub struct Cli {
     /// CPU threads; 0 uses every core.
-    #[arg(long, global = true, default_value_t = 0, value_name = "N")]
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = GLOBAL_OPTIONS)]
     pub threads: usize,
     /// Increase verbosity; repeat for more.
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = GLOBAL_OPTIONS)]
     pub verbose: u8,
     /// Show no progress bars.
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, help_heading = GLOBAL_OPTIONS)]
     pub quiet: bool,
     /// Command to run.
     #[command(subcommand)]

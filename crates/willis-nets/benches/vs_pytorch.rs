@@ -56,8 +56,8 @@ enum Operation {
 #[derive(Debug, Default, Serialize)]
 struct Rounds {
     seconds: Vec<f64>,
-    /// Peak of the resident memory during the rounds, minus the resident memory before them (weights
-    /// and inputs). `None` where `/proc` does not tell.
+    /// Peak of the resident memory during the rounds, minus the resident memory before them
+    /// (weights and inputs). `None` where `/proc` is missing.
     extra_mib: Option<f64>,
 }
 
@@ -229,8 +229,8 @@ fn repeat(rounds: usize, mut run: impl FnMut()) -> Rounds {
         run();
         start.elapsed().as_secs_f64()
     };
-    // Resets the peak of the resident memory. Other systems than Linux have no such file, and report
-    // no memory.
+    // Resets the peak of the resident memory. Other systems than Linux have no such file, and
+    // report no memory.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let resting = resident_mib("VmRSS:");
     let warm = Instant::now();

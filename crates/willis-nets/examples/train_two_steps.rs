@@ -36,7 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         ..SegmentTraining::default()
     };
 
-    // The run folder gets a checkpoint and a log. A second call with the same folder resumes the run.
+    // The run folder gets a checkpoint and a log. A second call with the same folder resumes the
+    // run.
     let run = folder.path().join("run");
     let cases = [case_folder];
     let trained = fit(&cases, &cases, &config, None, &run, &Device::flex(), |report| {

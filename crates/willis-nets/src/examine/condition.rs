@@ -4,8 +4,8 @@
 use willis_core::{Grid, Modality, Point, SITE_COUNT, SeriesMeta, Sex, Site, Spacing};
 
 /// Length of a condition: modality or unknown (5), age and whether it is known (2), sex or unknown
-/// (3), spacing (3), site of the vessel map or none (14), position in the volume (3), and a constant
-/// 1 that tells a condition from the zero vector of a dropped one.
+/// (3), spacing (3), site of the vessel map or none (14), position in the volume (3), and a
+/// constant 1 that distinguishes a condition from the zero vector of a dropped one.
 pub const CONDITIONS: usize = 31;
 
 const SITE: usize = 13;
@@ -42,7 +42,8 @@ pub fn condition(meta: &SeriesMeta, site: Option<Site>, grid: &Grid, centre: Poi
     vector
 }
 
-/// The condition in the mirrored head: left and right sites are exchanged and the position mirrored.
+/// The condition in the mirrored head: left and right sites are exchanged and the position
+/// mirrored.
 pub fn mirrored(vector: [f32; CONDITIONS]) -> [f32; CONDITIONS] {
     let mut mirrored = vector;
     for site in Site::ALL {

@@ -64,8 +64,8 @@ pub struct ExamineCase {
 impl ExamineCase {
     /// Labels the candidates of a series, and adds one at the centre of each lesion.
     ///
-    /// A candidate counts as a hit up to the lesion's radius, but at least 3 mm, from its centre. It
-    /// is assigned to the nearest lesion up to [`NEAR_MM`] beyond that.
+    /// A candidate counts as a hit up to the lesion's radius, but at least 3 mm, from its centre.
+    /// It is assigned to the nearest lesion up to [`NEAR_MM`] beyond that.
     pub fn new(map: &VesselMap, candidates: &[Candidate], lesions: &[Lesion], meta: &SeriesMeta) -> Self {
         let proposed = candidates.iter().map(|c| (c.centre, c.site));
         let at_lesions = lesions.iter().map(|lesion| (lesion.centre, Some(lesion.site)));

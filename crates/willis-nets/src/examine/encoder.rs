@@ -105,11 +105,12 @@ impl PatchEncoderConfig {
         }
     }
 
-    /// Replaces the encoder in a classifier's weights by a pre-trained WaveFormer encoder, which may
-    /// have other input channels and another window.
+    /// Replaces the encoder in a classifier's weights by a pre-trained WaveFormer encoder, which
+    /// may have other input channels and another window.
     ///
     /// # Errors
-    /// [`WeightsError`] when the pre-trained encoder has other parameters, or this encoder is plain.
+    /// [`WeightsError`] when the pre-trained encoder has other parameters, or this encoder is
+    /// plain.
     pub(super) fn transfer(&self, classifier: Weights, pretrained: &Weights) -> Result<Weights, WeightsError> {
         transfer_encoder(classifier, WAVEFORMER_PATH, pretrained)
     }
@@ -162,8 +163,8 @@ pub(super) enum PatchEncoder {
 impl PatchEncoder {
     /// The first half.
     ///
-    /// Both halves end in a norm. The tokens of a WaveFormer grow with depth, and without the norm a
-    /// modulation by FiLM would be lost beside them.
+    /// Both halves end in a norm. The tokens of a WaveFormer grow with depth, and without the norm
+    /// a modulation by FiLM would be lost beside them.
     ///
     /// # Shapes
     /// patch `[B, 5, 48, 48, 48]` -> `[B, M, 12, 12, 12]`

@@ -103,8 +103,8 @@ pub enum ExamineFitError {
     Train(#[from] TrainError),
 }
 
-/// Trains an expert classifier from `start` or from random weights, or resumes the run in `run_dir`.
-/// Equal cases, configuration and seed give equal nets.
+/// Trains an expert classifier from `start` or from random weights, or resumes the run in
+/// `run_dir`. Equal cases, configuration and seed give equal nets.
 ///
 /// # Errors
 /// [`ExamineFitError`] when the configuration is invalid, a class has no example, the initial

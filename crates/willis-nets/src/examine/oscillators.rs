@@ -11,7 +11,8 @@ use crate::layers::kuramoto::{Frequency, Kuramoto, KuramotoConfig, order_paramet
 use crate::layers::{Conv3d, Conv3dConfig, Init};
 use crate::rules::{at_least_one, require};
 
-/// Seed of the initial state, which is the same in every run so that equal inputs give equal outputs.
+/// Seed of the initial state, which is the same in every run so that equal inputs give equal
+/// outputs.
 const START_SEED: u64 = 0x6b75_7261;
 
 /// Smallest radius of the ball in which synchrony is measured, voxels of the patch. The ball then
@@ -39,8 +40,8 @@ impl Default for OscillatorsConfig {
     }
 }
 
-/// Residual block of oscillators: `x + leave(readout(Kuramoto(enter(x))))`, where the readout is the
-/// length of learned projections of the last state.
+/// Residual block of oscillators: `x + leave(readout(Kuramoto(enter(x))))`, where the readout is
+/// the length of learned projections of the last state.
 #[derive(Module, Debug)]
 pub struct Oscillators {
     enter: Conv3d,
@@ -102,8 +103,8 @@ impl Oscillators {
         (x + self.leave.forward(readout), [stimulus, state])
     }
 
-    /// Synchrony of the last state around candidates in the centre of their patches, whose radii are
-    /// given in voxels of the patch.
+    /// Synchrony of the last state around candidates in the centre of their patches, whose radii
+    /// are given in voxels of the patch.
     ///
     /// # Shapes
     /// stimulus and state `[B, C, 12, 12, 12]`, B radii -> B values
@@ -161,8 +162,8 @@ mod tests {
         let (ball, ring) = (shell(-1.0, 6.0), shell(6.0, 12.0));
         assert!(ball.iter().zip(&ring).all(|(a, b)| a * b == 0.0));
         let count = |inner, outer| shell(inner, outer).iter().sum::<f32>();
-        // The cells around the centre are 1.5 or 2.5 voxels from it along each axis; only the corner
-        // (-2.5, -2.5, -2.5), at 4.33 voxels, is outside the smallest ball.
+        // The cells around the centre are 1.5 or 2.5 voxels from it along each axis; only the
+        // corner (-2.5, -2.5, -2.5), at 4.33 voxels, is outside the smallest ball.
         assert_eq!(count(-1.0, MIN_RADIUS_VOX), 7.0);
         assert_eq!(count(MIN_RADIUS_VOX, 4.4), 1.0);
         assert_eq!(count(-1.0, 100.0), MID_SIDE.pow(3) as f32);

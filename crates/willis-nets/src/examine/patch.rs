@@ -18,8 +18,8 @@ const WALL_MM: f32 = 8.0;
 /// Unit of the distance to the central voxel, mm.
 const RADIUS_MM: f64 = 15.0;
 
-/// A cube cut from a vessel map. Its central voxel, `side / 2` on each axis, is the voxel nearest to
-/// a candidate's centre.
+/// A cube cut from a vessel map. Its central voxel, `side / 2` on each axis, is the voxel nearest
+/// to a candidate's centre.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CandidatePatch {
     /// Side of the cube, voxels.

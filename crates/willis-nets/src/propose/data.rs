@@ -30,8 +30,8 @@ pub struct GraphCase {
 }
 
 impl GraphCase {
-    /// Labels the nodes of a table: a node is positive if its distance to a lesion's centre is at most
-    /// the lesion's radius plus `margin_mm`.
+    /// Labels the nodes of a table: a node is positive if its distance to a lesion's centre is at
+    /// most the lesion's radius plus `margin_mm`.
     pub fn new(table: &NodeTable, lesions: &[Lesion], margin_mm: f64) -> Self {
         let near = |lesion: &Lesion, node: &willis_core::CentrelinePoint| {
             let radius_mm = lesion.diameter_mm.unwrap_or(UNKNOWN_DIAMETER_MM) / 2.0;

@@ -77,8 +77,8 @@ fn maxima(probability: &Image<f32>, floor: f32) -> Vec<(usize, f32)> {
     maxima
 }
 
-/// Voxels connected to a seed that have at least a fraction of its value, are within the radius, and
-/// belong to no other region.
+/// Voxels connected to a seed that have at least a fraction of its value, are within the radius,
+/// and belong to no other region.
 fn grow(probability: &Image<f32>, seed: usize, bounds: PeakBounds, owner: &HashMap<usize, usize>) -> Vec<usize> {
     let grid = probability.grid;
     let level = bounds.fraction * probability.voxels[seed];

@@ -33,8 +33,8 @@ impl VesselVoxels {
         Self { voxels: parts.labels.iter().enumerate().filter_map(voxel).collect() }
     }
 
-    /// Distance in mm to the nearest vessel voxel outside `region`, given as sorted offsets, and the
-    /// site of that voxel.
+    /// Distance in mm to the nearest vessel voxel outside `region`, given as sorted offsets, and
+    /// the site of that voxel.
     pub(super) fn nearest_outside(&self, centre: Point, region: &[usize]) -> (Option<f64>, Option<Site>) {
         let mut best: Option<(f64, u8)> = None;
         for voxel in &self.voxels {

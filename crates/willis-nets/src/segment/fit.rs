@@ -39,8 +39,8 @@ pub struct SegmentTraining {
     pub loss: SegmentationLossConfig,
     /// Inference on the validation cases.
     pub infer: SegmentConfig,
-    /// Whether the bias of the background class is corrected after the last step, so that 0.5 is the
-    /// best threshold on the validation cases.
+    /// Whether the bias of the background class is corrected after the last step, so that 0.5 is
+    /// the best threshold on the validation cases.
     pub balance: Switch,
 }
 
@@ -107,8 +107,8 @@ pub enum SegmentFitError {
 /// random weights. The folders in `validation` are used for [`SegmentTraining::balance`].
 ///
 /// # Errors
-/// [`SegmentFitError`] when the configuration is invalid, a case cannot be read, the initial weights
-/// do not fit, or the training loop fails.
+/// [`SegmentFitError`] when the configuration is invalid, a case cannot be read, the initial
+/// weights do not fit, or the training loop fails.
 pub fn fit(
     cases: &[PathBuf],
     validation: &[PathBuf],

@@ -19,8 +19,8 @@ use crate::rules::require;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SegmentConfig {
-    /// Side of a window in voxels, a multiple of 32, best that of the training patches. A WaveFormer
-    /// has its own window size, whatever this value.
+    /// Side of a window in voxels, a multiple of 32, best that of the training patches. A
+    /// WaveFormer has its own window size, whatever this value.
     pub window: usize,
     /// Share of a window that overlaps the next one, 0 to 0.9.
     pub overlap: f64,
@@ -49,8 +49,8 @@ impl SegmentConfig {
 
 /// Predicts vessel, aneurysm and site of every voxel of a harmonised volume.
 ///
-/// Overlapping windows are blended with Gaussian weights. A voxel's site is taken from the window in
-/// which its weight is highest.
+/// Overlapping windows are blended with Gaussian weights. A voxel's site is taken from the window
+/// in which its weight is highest.
 pub fn segment(net: &SegmentNet, volume: &Arc<HarmonisedVolume>, config: &SegmentConfig) -> VesselMap {
     let maps = segment_image(net, &volume.image, config);
     let grid = volume.image.grid;
@@ -110,7 +110,8 @@ fn blend_windows(net: &SegmentNet, image: &Image<f32>, config: &SegmentConfig) -
     for ((v, a), (s, w)) in vessel.iter_mut().zip(aneurysm).zip(site.iter_mut().zip(total)) {
         let w = w.max(f32::MIN_POSITIVE);
         (*v, *a) = ((*v / w).clamp(0.0, 1.0), (*a / w).clamp(0.0, 1.0));
-        // The net predicts a site everywhere; it is kept where "artery" is at least as probable as not.
+        // The net predicts a site everywhere; it is kept where "artery" is at least as probable as
+        // not.
         if *v < 0.5 {
             *s = 0;
         }
@@ -223,8 +224,8 @@ fn mirrored(channels: &[f32], width: usize) -> Vec<f32> {
     mirrored
 }
 
-/// Mean of the logits of a window and of its mirror image `[2, 15, N]` -> `[15, N]`. The rows of the
-/// mirror image are reversed and its left and right sites exchanged.
+/// Mean of the logits of a window and of its mirror image `[2, 15, N]` -> `[15, N]`. The rows of
+/// the mirror image are reversed and its left and right sites exchanged.
 fn averaged(mut logits: Vec<f32>, voxels: usize, width: usize) -> Vec<f32> {
     let (plain, other) = logits.split_at_mut(CHANNELS * voxels);
     plain.par_chunks_exact_mut(voxels).enumerate().for_each(|(channel, mean)| {

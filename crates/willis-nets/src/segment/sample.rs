@@ -172,8 +172,8 @@ impl PackedCase {
         Index::new(moved(found.z, self.shape.z), moved(found.y, self.shape.y), moved(found.x, self.shape.x))
     }
 
-    /// Cuts a patch: intensities by trilinear interpolation, labels of the nearest voxel. Outside the
-    /// volume the border voxels are repeated.
+    /// Cuts a patch: intensities by trilinear interpolation, labels of the nearest voxel. Outside
+    /// the volume the border voxels are repeated.
     pub(super) fn cut(&self, placement: &PatchPlacement) -> LabelledPatch {
         let n = placement.size;
         let axes = [0, 1, 2].map(|axis| placement.taps(axis, self.shape.zyx()[axis]));

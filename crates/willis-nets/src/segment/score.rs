@@ -125,8 +125,8 @@ mod tests {
     #[test]
     fn half_a_vessel_has_a_recall_of_one_half() {
         let mut case = case(24);
-        // A tube along x, 2 mm wide and then 1 mm wide: one half is found, and as many voxels beside
-        // it.
+        // A tube along x, 2 mm wide and then 1 mm wide: one half is found, and as many voxels
+        // beside it.
         for (reach, thin) in [(4, false), (1, true)] {
             let shape = case.sites.grid.shape;
             let (mut found_vessel, mut vessel) = (Vec::new(), 0u64);

@@ -325,7 +325,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let net = LinearConfig::new(2, 1).init(&mut Init::new(5, &Device::flex()));
         let config = TrainConfig { steps: 2, accumulate: 2, ..config() };
-        // Batch k has the loss k; a term is recorded as the loss itself, another by odd batches only.
+        // Batch k has the loss k; a term is recorded as the loss itself, another by odd batches
+        // only.
         let loss = |net: &Linear, number: usize| {
             let value = number as f64;
             let odd = (number % 2 == 1).then_some(("odd", value));

@@ -9,6 +9,7 @@ use hessboost::prelude::{
     BoostedModel, DMatrix, EvalMetric, HessboostError, ModelFormat, Objective, RegLoss, Trainer, TrainingParams,
 };
 use serde::{Deserialize, Serialize};
+use willis_core::InvalidValue;
 
 use crate::table::FeatureTable;
 
@@ -71,6 +72,32 @@ impl Default for BoostConfig {
             seed: 0,
             threads: 2,
         }
+    }
+}
+
+impl BoostConfig {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        let fractions = [
+            ("learning_rate", self.learning_rate),
+            ("subsample", self.subsample),
+            ("column_sample", self.column_sample),
+        ];
+        if let Some((field, value)) = fractions.into_iter().find(|&(_, value)| !(value > 0.0 && value <= 1.0)) {
+            return Err(InvalidValue::new(field, value, "must be greater than 0 and at most 1"));
+        }
+        let penalties = [("min_child_weight", self.min_child_weight), ("l2", self.l2)];
+        if let Some((field, value)) = penalties.into_iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+            return Err(InvalidValue::new(field, value, "must be finite and at least 0"));
+        }
+        let counts = [("max_depth", self.max_depth), ("max_rounds", self.max_rounds)];
+        if let Some((field, value)) = counts.into_iter().find(|&(_, value)| value == 0) {
+            return Err(InvalidValue::new(field, value, "must be at least 1"));
+        }
+        Ok(())
     }
 }
 

@@ -108,11 +108,7 @@ impl TrainTables {
         self.segment.validate().map_err(|e| e.within("segment"))?;
         self.propose.validate().map_err(|e| e.within("propose"))?;
         self.examine.validate().map_err(|e| e.within("examine"))?;
-        let linear_share = self.stack.linear_share;
-        if (0.0..=1.0).contains(&linear_share) {
-            return Ok(());
-        }
-        Err(InvalidValue::new("stack.linear_share", linear_share, "must lie between 0 and 1"))
+        self.stack.validate().map_err(|e| e.within("stack"))
     }
 }
 
@@ -225,6 +221,8 @@ mod tests {
         for (table, assignment, invalid) in [
             ("stack", "prevalence = 1.0", "stack.prevalence = 1 must be greater than 0 and less than 1"),
             ("train.stack", "linear_share = 1.5", "train.stack.linear_share = 1.5 must lie between 0 and 1"),
+            ("train.stack", "folds = 1", "train.stack.folds = 1 must be at least 2"),
+            ("train.stack.boosting", "subsample = 0.0", "train.stack.boosting.subsample = 0 "),
             ("ingest", "age_years = 131", "ingest.age_years = 131 "),
             ("harmonise.spacing_mm", "z = 0\ny = 1\nx = 1", "harmonise.spacing_mm.z = 0 "),
             ("segment", "overlap = 1.0", "segment.overlap = 1 "),

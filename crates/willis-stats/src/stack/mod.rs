@@ -14,7 +14,7 @@ pub mod features;
 mod fit;
 mod model;
 
-use willis_core::{Candidates, Modality, SITE_COUNT};
+use willis_core::{Candidates, InvalidValue, Modality, SITE_COUNT};
 
 use crate::boosting::{BoostConfig, BoostError};
 use crate::calibration::CalibrationError;
@@ -59,6 +59,26 @@ pub struct StackTraining {
 impl Default for StackTraining {
     fn default() -> Self {
         Self { folds: 5, boosting: BoostConfig::default(), logistic_c: 1.0, linear_share: 0.5 }
+    }
+}
+
+impl StackTraining {
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`InvalidValue`] names the first value that breaks its rule.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        if self.folds < 2 {
+            return Err(InvalidValue::new("folds", self.folds, "must be at least 2"));
+        }
+        self.boosting.validate().map_err(|e| e.within("boosting"))?;
+        if !(self.logistic_c.is_finite() && self.logistic_c > 0.0) {
+            return Err(InvalidValue::new("logistic_c", self.logistic_c, "must be finite and greater than 0"));
+        }
+        if !(0.0..=1.0).contains(&self.linear_share) {
+            return Err(InvalidValue::new("linear_share", self.linear_share, "must lie between 0 and 1"));
+        }
+        Ok(())
     }
 }
 

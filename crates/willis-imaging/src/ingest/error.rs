@@ -58,11 +58,29 @@ pub enum IngestError {
     },
     /// Too few slices for a volume.
     #[error(
-        "the series has {usable} usable slice(s), a volume needs at least 2; give the folder of the whole series, not one file of it"
+        "the series has {usable} usable slice(s), a volume needs at least {needed}; give the folder of the whole series, not one file of it"
     )]
     TooFewSlices {
         /// Slices left after everything unusable was dropped.
         usable: usize,
+        /// Least number of slices.
+        needed: usize,
+    },
+    /// Several slices at one position.
+    #[error(
+        "all {slices} slices are at one position: a time series of one slice is not a volume; give a series with slices at different positions"
+    )]
+    OnePlace {
+        /// Number of slices.
+        slices: usize,
+    },
+    /// The requested volume is not in the series.
+    #[error("volume {number} is not among the {found} volumes of the series; omit it to read the largest")]
+    NoSuchVolume {
+        /// Number asked for, from 1.
+        number: usize,
+        /// Number of volumes.
+        found: usize,
     },
     /// More files than the limit.
     #[error("{} holds more than {limit} files; give the folder of one series or raise max_files", path.display())]

@@ -10,8 +10,16 @@ use dicom_object::mem::InMemElement;
 use dicom_transfer_syntax_registry::entries;
 use willis_core::Sex;
 
+use super::mosaic::Mosaic;
 use super::panics;
 use super::structure::{DataSetEncoding, DicomStructure, Pixels};
+
+/// Number of slices in a mosaic, private to Siemens.
+const SIEMENS_MOSAIC_SLICES: Tag = Tag(0x0019, 0x100A);
+/// CSA header of an image, private to Siemens.
+const SIEMENS_CSA_IMAGE: Tag = Tag(0x0029, 0x1010);
+/// Number of slices in a grid, private to United Imaging.
+const UIH_GRID_SLICES: Tag = Tag(0x0065, 0x1050);
 
 /// One file with pixel data.
 #[derive(Debug, Clone)]
@@ -57,23 +65,39 @@ pub(super) struct Slice {
     pub position: Option<[f64; 3]>,
     /// Unit vector along a row, then along a column.
     pub orientation: Option<[f64; 6]>,
+    /// How far the direction cosines in the file were from orthogonal unit vectors: the largest
+    /// deviation of a length from 1 or of their product from 0.
+    pub direction_error: f64,
     /// Distance between rows, then between columns, mm.
     pub pixel_spacing: Option<[f64; 2]>,
     pub slice_location: Option<f64>,
     pub slice_step_mm: Option<f64>,
+    pub thickness_mm: Option<f64>,
+    /// Row and column of the first pixel in its frame, when the frame is a mosaic of slices.
+    pub tile: Option<[usize; 2]>,
     pub slope: f64,
     pub intercept: f64,
     pub instance_number: Option<i64>,
     pub time: TimeKeys,
 }
 
-/// Attributes that distinguish the volumes of a 4-D series, most significant first.
+/// Attributes that distinguish the volumes of one series.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TimeKeys {
     pub image_type: String,
     /// Hundredths of a millisecond.
     pub echo_time: Option<i64>,
+    pub echo_number: Option<i64>,
+    /// s/mm².
+    pub b_value: Option<i64>,
+    /// Tube voltage, tenths of a kilovolt.
+    pub kvp: Option<i64>,
+    /// Whether a contrast agent is named.
+    pub contrast: bool,
+    pub series_number: Option<i64>,
     pub temporal_position: Option<i64>,
+    /// Hundredths of a millisecond.
+    pub trigger_time: Option<i64>,
     pub stack: String,
     pub acquisition: Option<i64>,
 }
@@ -108,6 +132,8 @@ pub(super) enum HeaderError {
         "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
     )]
     Short { expected: u64, available: u64 },
+    #[error("its frame is a mosaic of slices, which cannot be taken apart without {name}; export it as single slices")]
+    Mosaic { name: &'static str },
     #[error("it holds {held} of {declared} declared frames; the file is truncated, copy it again")]
     MissingFrames { declared: u64, held: u64 },
 }
@@ -126,12 +152,19 @@ impl Instance {
         let frames = frame_count(&obj, &pixels, &structure.pixels)?;
         let shared = item(&obj, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         let per_frame = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items());
-        let slices = (0..frames)
+        let slices: Vec<Slice> = (0..frames)
             .map(|frame| {
                 let own = per_frame.and_then(|items| items.get(frame));
                 slice(&FunctionalGroups { top: &obj, shared, own }, frame, frames, &pixels)
             })
             .collect();
+        let slices = match mosaic(&obj)? {
+            None => slices,
+            Some(mosaic) => {
+                let tiles = slices.iter().map(|frame| mosaic.slices(frame));
+                tiles.collect::<Result<Vec<_>, _>>().map_err(|name| HeaderError::Mosaic { name })?.concat()
+            }
+        };
         Ok(Self {
             series_uid: text(&obj, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
             sop_uid: text(&obj, tags::SOP_INSTANCE_UID).unwrap_or_default(),
@@ -222,6 +255,20 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
     }
 }
 
+/// The mosaic that the frames of a file are, if they are one.
+fn mosaic(obj: &InMemDicomObject) -> Result<Option<Mosaic>, HeaderError> {
+    let missing = |name| HeaderError::Mosaic { name };
+    if integer(obj, UIH_GRID_SLICES).is_some_and(|n| n > 1) {
+        return Err(missing("the layout of United Imaging's grids"));
+    }
+    let image_type = text(obj, tags::IMAGE_TYPE).unwrap_or_default();
+    if !image_type.split('\\').any(|value| value == "MOSAIC") {
+        return Ok(None);
+    }
+    let csa = primitive(obj, SIEMENS_CSA_IMAGE).and_then(|e| e.to_bytes().ok());
+    Mosaic::of(integer(obj, SIEMENS_MOSAIC_SLICES), csa.as_deref()).map(Some).map_err(missing)
+}
+
 /// The three data sets in which an attribute of a frame may be, most specific first.
 struct FunctionalGroups<'a> {
     own: Option<&'a InMemDicomObject>,
@@ -260,26 +307,39 @@ fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelF
         (None, 2..) => None,
         _ => groups.find(tags::PLANE_POSITION_SEQUENCE, |s| numbers::<3>(s, tags::IMAGE_POSITION_PATIENT)),
     };
+    let trigger = groups
+        .find(tags::CARDIAC_SYNCHRONIZATION_SEQUENCE, |s| number(s, tags::NOMINAL_CARDIAC_TRIGGER_DELAY_TIME))
+        .or_else(|| number(groups.top, tags::TRIGGER_TIME));
+    let b_value = groups.find(tags::MR_DIFFUSION_SEQUENCE, |s| number(s, tags::DIFFUSION_B_VALUE));
+    let cosines = groups.find(tags::PLANE_ORIENTATION_SEQUENCE, |s| numbers::<6>(s, tags::IMAGE_ORIENTATION_PATIENT));
+    let hundredths = |ms: f64| (ms * 100.0).round() as i64;
     Slice {
         frame,
         rows: pixels.rows,
         columns: pixels.columns,
         position,
-        orientation: groups
-            .find(tags::PLANE_ORIENTATION_SEQUENCE, |s| numbers::<6>(s, tags::IMAGE_ORIENTATION_PATIENT))
-            .and_then(orthonormal),
+        orientation: cosines.and_then(orthonormal),
+        direction_error: cosines.map_or(0.0, direction_error),
         pixel_spacing: spacing.filter(|s| s.iter().all(positive)),
         slice_location: if frames == 1 { number(groups.top, tags::SLICE_LOCATION) } else { None },
         slice_step_mm: measures(tags::SPACING_BETWEEN_SLICES)
             .map(f64::abs)
             .filter(positive)
             .or_else(|| measures(tags::SLICE_THICKNESS).filter(positive)),
+        thickness_mm: measures(tags::SLICE_THICKNESS).filter(positive),
+        tile: None,
         slope: transformation(tags::RESCALE_SLOPE).filter(|&s| s != 0.0).unwrap_or(1.0),
         intercept: transformation(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
         instance_number: integer(groups.top, tags::INSTANCE_NUMBER),
         time: TimeKeys {
             image_type: image_type.unwrap_or_default(),
-            echo_time: echo.map(|ms| (ms * 100.0).round() as i64),
+            echo_time: echo.map(hundredths),
+            echo_number: integer(groups.top, tags::ECHO_NUMBERS),
+            b_value: b_value.map(|b| b.round() as i64),
+            kvp: number(groups.top, tags::KVP).map(|kv| (kv * 10.0).round() as i64),
+            contrast: text(groups.top, tags::CONTRAST_BOLUS_AGENT).is_some_and(|agent| !agent.is_empty()),
+            series_number: integer(groups.top, tags::SERIES_NUMBER),
+            trigger_time: trigger.map(hundredths),
             temporal_position: content(tags::TEMPORAL_POSITION_INDEX)
                 .or_else(|| integer(groups.top, tags::TEMPORAL_POSITION_IDENTIFIER)),
             stack: groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| text(s, tags::STACK_ID)).unwrap_or_default(),
@@ -289,15 +349,25 @@ fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelF
     }
 }
 
-/// The two vectors normalised, or `None` unless they are nearly orthogonal unit vectors.
+/// The largest deviation of two vectors from orthogonal unit vectors.
+fn direction_error(v: [f64; 6]) -> f64 {
+    let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
+    let (row, column) = v.split_at(3);
+    let off_unit = |a: &[f64]| (dot(a, a).sqrt() - 1.0).abs();
+    off_unit(row).max(off_unit(column)).max(dot(row, column).abs())
+}
+
+/// The two vectors normalised, or `None` unless they have a length and are nearly orthogonal.
 fn orthonormal(v: [f64; 6]) -> Option<[f64; 6]> {
     let unit = |a: [f64; 3]| {
         let length = a.iter().map(|x| x * x).sum::<f64>().sqrt();
-        ((length - 1.0).abs() < 0.1).then(|| a.map(|x| x / length))
+        (1e-3..1e3).contains(&length).then(|| a.map(|x| x / length))
     };
     let row = unit([v[0], v[1], v[2]])?;
     let column = unit([v[3], v[4], v[5]])?;
     let cosine: f64 = row.iter().zip(column).map(|(a, b)| a * b).sum();
+    // Beyond rounding, the row is kept and the column made orthogonal to it.
+    let column = if cosine.abs() > 1e-4 { unit(std::array::from_fn(|i| column[i] - cosine * row[i]))? } else { column };
     (cosine.abs() < 0.05).then(|| [row[0], row[1], row[2], column[0], column[1], column[2]])
 }
 

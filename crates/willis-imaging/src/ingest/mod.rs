@@ -6,8 +6,9 @@
 //! of a patient.
 //!
 //! In reading order: `source` finds the files, `structure` locates the parts of a DICOM file,
-//! `header` reads attributes, `group` selects the slices, `geometry` orders them in space, `decode`
-//! turns pixels into values, and `series` joins these steps.
+//! `header` reads attributes (`mosaic` those of slices that share a frame), `group` selects the
+//! series and `volumes` the volume, `geometry` orders its slices in space, `decode` turns pixels
+//! into values, `place` puts them on the grid, and `series` joins these steps.
 
 mod config;
 mod decode;
@@ -16,11 +17,14 @@ mod geometry;
 mod group;
 mod header;
 mod modality;
+mod mosaic;
 mod panics;
+mod place;
 mod rle;
 mod series;
 mod source;
 mod structure;
+mod volumes;
 
 use std::fs::metadata;
 use std::path::Path;
@@ -36,7 +40,8 @@ use source::{FileFormat, InputFile};
 /// `.nii`, `.nii.gz` or `.mha` file.
 ///
 /// If the input holds several series, the one with the most slices is read unless
-/// `config.series_uid` names another. Voxels are the stored values after slope and intercept (HU
+/// `config.series_uid` names another; of several volumes in a series, the largest unless
+/// `config.volume` numbers another. Voxels are the stored values after slope and intercept (HU
 /// for CT), with slices sorted along their normal; the affine maps to LPS mm.
 ///
 /// # Errors
@@ -100,9 +105,7 @@ fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Re
         FileFormat::MetaImage => mha::read_with_notes(path)?,
         _ => nifti::read_with_notes(path)?,
     };
-    if image.grid.shape.z < 2 {
-        return Err(IngestError::TooFewSlices { usable: image.grid.shape.z });
-    }
+    config.check_slices(image.grid.shape.z)?;
     let uid = hash::sha256_file(path)?;
     Ok(series::finish(image, uid, None, config, findings))
 }

@@ -5,17 +5,20 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use rayon::prelude::*;
-use willis_core::{Finding, Grid, Image, SeriesMeta, Shape, Volume};
+use willis_core::{Finding, Image, SeriesMeta, Volume};
 
 use super::config::IngestConfig;
-use super::decode::decode_frame;
+use super::decode::{DecodeError, decode_frame};
 use super::error::IngestError;
 use super::geometry::{StackGeometry, stack};
-use super::group::{SeriesSlice, choose_series, majority, members, one_time_point};
-use super::header::{Colour, Hints, Instance};
+use super::group::{SeriesSlice, choose_series, members};
+use super::header::{Colour, Hints, Instance, PixelFormat, Slice};
 use super::modality::{Basis, modality};
+use super::mosaic;
+use super::place::volume_of;
 use super::source::InputFile;
 use super::structure::DicomStructure;
+use super::volumes::choose_volume;
 
 /// Reads all headers. Files without an image are left out, with a finding; the returned files and
 /// instances correspond.
@@ -78,30 +81,26 @@ pub(super) fn read_volume(
     mut findings: Vec<Finding>,
 ) -> Result<Volume, IngestError> {
     let chosen = choose_series(instances, config.series_uid.as_deref(), &mut findings)?;
-    let mut slices = majority(members(instances, &chosen), &mut findings);
-    slices = one_time_point(slices, &mut findings);
+    let mut slices = choose_volume(members(instances, &chosen), config, &mut findings)?;
     let (mut image, geometry) = loop {
-        if slices.len() < 2 {
-            return Err(IngestError::TooFewSlices { usable: slices.len() });
-        }
+        config.check_slices(slices.len())?;
         let slices_only: Vec<_> = slices.iter().map(|m| m.slice.clone()).collect();
-        let geometry = stack(&slices_only);
-        if geometry.order.len() < 2 {
-            return Err(IngestError::TooFewSlices { usable: geometry.order.len() });
-        }
+        let geometry = stack(&slices_only)?;
+        config.check_slices(geometry.order.len())?;
         check_size(&slices[0], &geometry, config)?;
         let ordered: Vec<&SeriesSlice> = geometry.order.iter().map(|&i| &slices[i]).collect();
         let mut voxels = vec![0f32; ordered.len() * ordered[0].slice.rows * ordered[0].slice.columns];
         let failures = decode(inputs, instances, &ordered, config, &mut voxels);
         let Some((_, first)) = failures.iter().next() else {
-            break (volume_of(&slices[0], &geometry, voxels), geometry);
+            let Slice { rows, columns, .. } = slices[0].slice;
+            break (volume_of(rows, columns, &geometry, voxels), geometry);
         };
         // A file that cannot be decoded is a missing slice: stack the others again.
         let message = format!("{} files could not be decoded and were left out; the first, {first}", failures.len());
         findings.push(Finding::warning("undecodable-files", message));
         let remaining: Vec<SeriesSlice> =
             slices.iter().filter(|m| !failures.contains_key(&m.instance)).cloned().collect();
-        if remaining.len() < 2 {
+        if config.check_slices(remaining.len()).is_err() {
             let (instance, reason) = failures.into_iter().next().expect("there is a failure");
             return Err(all_failed(inputs, instance, reason, slices.len()));
         }
@@ -170,44 +169,40 @@ fn decode_file(
 ) -> Result<(), String> {
     let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
     let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
-    let frames = instance.slices.len();
-    targets
+    let frames = instance.slices.last().map_or(0, |last| last.frame + 1);
+    let mut by_frame: BTreeMap<usize, Vec<(&SeriesSlice, &mut [f32])>> = BTreeMap::new();
+    for (member, target) in targets {
+        by_frame.entry(member.slice.frame).or_default().push((member, target));
+    }
+    let by_frame: Vec<_> = by_frame.into_values().collect();
+    by_frame
         .into_par_iter()
-        .map(|(member, target)| {
-            decode_frame(&structure, &instance.pixels, &member.slice, frames, target).map_err(|e| e.to_string())
-        })
+        .map(|targets| decode_targets(&structure, &instance.pixels, frames, targets).map_err(|e| e.to_string()))
         .collect::<Result<Vec<()>, String>>()
         .map(|_| ())
 }
 
-/// The volume on its grid, with missing slices interpolated.
-fn volume_of(member: &SeriesSlice, geometry: &StackGeometry, voxels: Vec<f32>) -> Image<f32> {
-    let (rows, columns) = (member.slice.rows, member.slice.columns);
-    let voxels = match &geometry.resample {
-        None => voxels,
-        Some(positions) => interpolate(&voxels, rows * columns, positions),
-    };
-    let shape = Shape::new(voxels.len() / (rows * columns), rows, columns);
-    Image::new(Grid::new(shape, geometry.affine), voxels)
-}
-
-/// Planes at fractional indices, interpolated linearly between the given planes.
-fn interpolate(voxels: &[f32], plane: usize, positions: &[f64]) -> Vec<f32> {
-    let mut out = vec![0f32; plane * positions.len()];
-    out.par_chunks_exact_mut(plane).zip(positions).for_each(|(target, &position)| {
-        let low = position.floor() as usize;
-        let weight = (position - low as f64) as f32;
-        let below = &voxels[low * plane..(low + 1) * plane];
-        if weight == 0.0 {
-            target.copy_from_slice(below);
-            return;
+/// Decodes one frame into its only slice, or into the slices of its tiles.
+fn decode_targets(
+    structure: &DicomStructure,
+    format: &PixelFormat,
+    frames: usize,
+    targets: Vec<(&SeriesSlice, &mut [f32])>,
+) -> Result<(), DecodeError> {
+    let mut whole = Vec::new();
+    for (member, target) in targets {
+        match member.slice.tile {
+            None => decode_frame(structure, format, &member.slice, frames, target)?,
+            Some(tile) => {
+                if whole.is_empty() {
+                    whole = vec![0f32; format.rows * format.columns];
+                    decode_frame(structure, format, &member.slice, frames, &mut whole)?;
+                }
+                mosaic::cut(&whole, format.columns, tile, member.slice.columns, target);
+            }
         }
-        let above = &voxels[(low + 1) * plane..(low + 2) * plane];
-        for ((t, &a), &b) in target.iter_mut().zip(below).zip(above) {
-            *t = a + (b - a) * weight;
-        }
-    });
-    out
+    }
+    Ok(())
 }
 
 /// Repairs values and adds the metadata: from the configuration, or else from the header, or else

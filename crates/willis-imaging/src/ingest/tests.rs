@@ -228,7 +228,7 @@ fn one_slice_is_not_a_volume() {
     let folder = axial_series(1);
     for path in [folder.path().to_path_buf(), folder.path().join("999")] {
         let error = read(&path).unwrap_err();
-        assert!(matches!(error, IngestError::TooFewSlices { usable: 1 }), "{error}");
+        assert!(matches!(error, IngestError::TooFewSlices { usable: 1, .. }), "{error}");
     }
 }
 

@@ -188,8 +188,8 @@ mod tests {
         let spacing = Slice { slice_step_mm: None, ..frame() };
         assert_eq!(mosaic.slices(&spacing).unwrap_err(), "SpacingBetweenSlices");
         assert!(mosaic.slices(&Slice { rows: 7, ..frame() }).unwrap_err().contains("multiple"));
-        // Every prefix is damaged, none is read beyond its end.
-        for end in 0..normal.len() {
+        // A prefix is damaged, unless it lacks only the padding of three bytes at the end.
+        for end in 0..normal.len() - 3 {
             assert!(Mosaic::of(Some(4), Some(&normal[..end])).is_err(), "{end}");
         }
     }

@@ -316,20 +316,18 @@ fn by_repetition(slices: Vec<SeriesSlice>) -> Vec<LabelledSlices> {
     vec![(slices, Vec::new())]
 }
 
-/// The first slices of all places, the second ones, and so on.
+/// The first slices of all places in order of instance number, the second ones, and so on.
 fn by_rank(mut slices: Vec<SeriesSlice>) -> Vec<LabelledSlices> {
-    // Stable, so that canonical order decides within a place.
-    slices.sort_by(|a, b| height(&a.slice).unwrap_or(0.0).total_cmp(&height(&b.slice).unwrap_or(0.0)));
+    let at = |s: &SeriesSlice| height(&s.slice).unwrap_or(0.0);
+    slices.sort_by(|a, b| at(a).total_cmp(&at(b)));
     let mut ranks: Vec<Vec<SeriesSlice>> = Vec::new();
-    let mut places: Vec<f64> = Vec::new();
-    let mut rank = 0;
-    for slice in slices {
-        let Some(at) = height(&slice.slice) else { continue };
-        rank = if places.last().is_some_and(|&last| at - last <= ONE_PLACE_MM) { rank + 1 } else { 0 };
-        places.push(at);
-        match ranks.get_mut(rank) {
-            Some(volume) => volume.push(slice),
-            None => ranks.push(vec![slice]),
+    for place in slices.chunk_by_mut(|a, b| at(b) - at(a) <= ONE_PLACE_MM) {
+        place.sort_by_key(|s| (s.slice.instance_number, s.slice.frame));
+        for (rank, slice) in place.iter().enumerate() {
+            match ranks.get_mut(rank) {
+                Some(volume) => volume.push(slice.clone()),
+                None => ranks.push(vec![slice.clone()]),
+            }
         }
     }
     let labelled = |(k, volume)| (volume, vec![format!("repetition {}", k + 1)]);

@@ -53,8 +53,8 @@ impl StackLine {
 /// The line through most slices of a sorted stack.
 ///
 /// The line from the first slice to the last is taken when every slice lies on it. Otherwise the
-/// line through two slices that holds the most others is; among equals the one closest to the
-/// normal.
+/// line that holds the most slices is, along the normal or through two slices; among equals the one
+/// closest to the normal.
 pub(super) fn line_through(stack: &[StackedSlice], normal: [f64; 3]) -> StackLine {
     let (bottom, top) = (&stack[0], &stack[stack.len() - 1]);
     if stack.len() < 2 || top.height <= bottom.height {
@@ -72,10 +72,15 @@ pub(super) fn line_through(stack: &[StackedSlice], normal: [f64; 3]) -> StackLin
     let candidates = chosen.iter().map(|slice| straight(slice)).chain(pairs);
     let count = |line: &StackLine| stack.iter().filter(|slice| line.holds(slice)).count();
     let inclination = |line: &StackLine| dot(line.slope, line.slope);
-    let plausible = |line: &StackLine| inclination(line) <= MAX_TILT_DEGREES.to_radians().cos().powi(-2);
+    // An inclined line must hold half of the slices, or chance would incline scattered ones.
+    let plausible = |(count, line): &(usize, StackLine)| {
+        let inclination = inclination(line);
+        inclination <= 1.0 + 1e-9
+            || (inclination <= MAX_TILT_DEGREES.to_radians().cos().powi(-2) && count * 2 >= stack.len())
+    };
     let best = candidates
-        .filter(plausible)
         .map(|line| (count(&line), line))
+        .filter(plausible)
         .reduce(|best, next| {
             let better = next.0 > best.0 || (next.0 == best.0 && inclination(&next.1) < inclination(&best.1) - 1e-9);
             if better { next } else { best }

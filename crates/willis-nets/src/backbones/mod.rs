@@ -360,8 +360,8 @@ pub enum BackboneEncoder {
 }
 
 impl BackboneEncoder {
-    /// Features of the stages, finest first. With `visible`, x must be zero in masked cells;
-    /// features are computed from visible cells only and are zero in masked ones.
+    /// Features of the stages, finest first. With `visible`, x must be zero in hidden cells;
+    /// features are computed from visible cells only and are zero in hidden ones.
     ///
     /// # Shapes
     /// x `[B, in_channels, D, H, W]` -> `[B, C, D/s, H/s, W/s]` for each stage's channels C and

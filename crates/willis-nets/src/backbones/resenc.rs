@@ -216,7 +216,7 @@ impl ResEnc {
 
 impl ResEncEncoder {
     /// Features of the stages, finest first. With `visible`, features are computed from visible
-    /// cells only and are zero in masked ones.
+    /// cells only and are zero in hidden ones.
     ///
     /// # Shapes
     /// x `[B, in_channels, D, H, W]` -> stage s (0 first) `[B, features[s], D / 2^s, ...]`

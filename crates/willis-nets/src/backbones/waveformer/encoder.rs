@@ -194,7 +194,7 @@ struct WaveFormerPatchEmbed {
 
 impl WaveFormerEncoder {
     /// Outputs of the four stages, finest first. With `visible`, they are computed from visible
-    /// cells only and are zero in masked ones.
+    /// cells only and are zero in hidden ones.
     ///
     /// # Shapes
     /// image `[B, in_channels, D, H, W]` -> stage s (0 to 3) `[B, C 2^s, D / 2^(s+1), ...]`

@@ -296,7 +296,6 @@ impl BackboneConfig {
 
 /// A backbone with its decoder.
 #[derive(Module, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a program holds one or two nets at a time")]
 pub enum Backbone {
     /// SegFormer3D.
     SegFormer3d(SegFormer3d),

@@ -36,6 +36,20 @@ pub(crate) fn positive<T: Real>(field: &str, value: T) -> Result<(), InvalidValu
     require(field, value, real.is_finite() && real > 0.0, "must be finite and above 0")
 }
 
+/// Largest number of channels, heads or blocks: more is a typing error.
+const MAX_SIZE: usize = 4096;
+
+/// A number of channels, heads or blocks.
+pub(crate) fn size(field: &str, value: usize) -> Result<(), InvalidValue> {
+    let rule = format!("must lie between 1 and {MAX_SIZE}");
+    require(field, value, (1..=MAX_SIZE).contains(&value), &rule)
+}
+
+/// [`size`] for every entry of a list.
+pub(crate) fn sizes(field: &str, values: &[usize]) -> Result<(), InvalidValue> {
+    values.iter().enumerate().try_for_each(|(i, &value)| size(&format!("{field}[{i}]"), value))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

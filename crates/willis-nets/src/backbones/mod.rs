@@ -399,22 +399,6 @@ pub fn layer_decay_rates(prefix: &str, layers: Vec<Vec<String>>, decay: f64) -> 
     (0..).zip(layers).flat_map(rated).collect()
 }
 
-/// Largest size that a configuration may ask for: more is a typing error.
-const MAX_SIZE: usize = 4096;
-
-/// Checks that a number of channels, heads or blocks is plausible.
-pub(crate) fn check_size(field: impl Into<String>, value: usize) -> Result<(), InvalidValue> {
-    if (1..=MAX_SIZE).contains(&value) {
-        return Ok(());
-    }
-    Err(InvalidValue::new(field, value, format!("must lie between 1 and {MAX_SIZE}")))
-}
-
-/// [`check_size`] for every entry of a list.
-pub(crate) fn check_sizes(field: &str, values: &[usize]) -> Result<(), InvalidValue> {
-    values.iter().enumerate().try_for_each(|(i, &value)| check_size(format!("{field}[{i}]"), value))
-}
-
 #[cfg(test)]
 mod tests {
     use burn::tensor::Device;

@@ -8,12 +8,12 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::{check_size, check_sizes};
 use crate::layers::visible::VisibleCells;
 use crate::layers::{
     Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, ConvTranspose3d, ConvTranspose3dConfig, Init,
 };
 use crate::ops;
+use crate::rules;
 use crate::weights::Weights;
 
 /// Slope of the leaky ReLUs for negative values.
@@ -62,10 +62,10 @@ impl ResEncConfig {
             let rule = format!("must have one entry for each of the {stages} stages");
             return Err(InvalidValue::new("blocks", listed(&self.blocks), rule));
         }
-        check_size("in_channels", self.in_channels)?;
-        check_size("num_classes", self.num_classes)?;
-        check_sizes("features", &self.features)?;
-        check_sizes("blocks", &self.blocks)
+        rules::size("in_channels", self.in_channels)?;
+        rules::size("num_classes", self.num_classes)?;
+        rules::sizes("features", &self.features)?;
+        rules::sizes("blocks", &self.blocks)
     }
 
     /// Stride of the coarsest stage.

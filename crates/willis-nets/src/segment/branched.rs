@@ -6,10 +6,10 @@ use burn::tensor::Tensor;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use crate::backbones::check_size;
 use crate::backbones::segformer3d::{SegFormer3d, SegFormer3dConfig};
 use crate::layers::{Activation, Conv3d, Conv3dConfig, ConvBlock, ConvBlockConfig, Init};
 use crate::ops::{Corners, resize_trilinear};
+use crate::rules;
 
 /// Most residual blocks at each of the three places of the branch.
 const MAX_FINE_BLOCKS: usize = 64;
@@ -42,8 +42,8 @@ impl BranchedConfig {
     /// the first field whose value breaks a rule
     pub fn validate(&self) -> Result<(), InvalidValue> {
         self.backbone.validate().map_err(|error| error.within("backbone"))?;
-        check_size("full_channels", self.full_channels)?;
-        check_size("half_channels", self.half_channels)?;
+        rules::size("full_channels", self.full_channels)?;
+        rules::size("half_channels", self.half_channels)?;
         if self.fine_blocks > MAX_FINE_BLOCKS {
             let rule = format!("must lie between 0 and {MAX_FINE_BLOCKS}");
             return Err(InvalidValue::new("fine_blocks", self.fine_blocks, rule));

@@ -14,9 +14,9 @@ use willis_core::InvalidValue;
 pub use decoder::SegFormerDecoder;
 pub use encoder::SegFormerEncoder;
 
-use super::{check_size, check_sizes};
 use crate::layers::{Init, Statistics};
 use crate::ops::{Corners, resize_trilinear};
+use crate::rules;
 
 /// Stride of the fourth stage.
 pub const COARSEST_STRIDE: usize = 32;
@@ -98,12 +98,12 @@ impl SegFormer3dConfig {
     /// # Errors
     /// the first field whose value breaks a rule
     pub fn validate(&self) -> Result<(), InvalidValue> {
-        check_size("in_channels", self.in_channels)?;
-        check_size("num_classes", self.num_classes)?;
-        check_size("decoder_dim", self.decoder_dim)?;
-        check_sizes("embed_dims", &self.embed_dims)?;
-        check_sizes("heads", &self.heads)?;
-        check_sizes("depths", &self.depths)?;
+        rules::size("in_channels", self.in_channels)?;
+        rules::size("num_classes", self.num_classes)?;
+        rules::size("decoder_dim", self.decoder_dim)?;
+        rules::sizes("embed_dims", &self.embed_dims)?;
+        rules::sizes("heads", &self.heads)?;
+        rules::sizes("depths", &self.depths)?;
         for (stage, (&channels, &heads)) in self.embed_dims.iter().zip(&self.heads).enumerate() {
             if !channels.is_multiple_of(heads) {
                 let rule = format!("does not divide embed_dims[{stage}] = {channels}");

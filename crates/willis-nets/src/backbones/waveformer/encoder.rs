@@ -8,10 +8,10 @@ use willis_core::{InvalidValue, Switch};
 use super::Quirks;
 use super::block::{PatchMerging, WaveFormerBlock, WaveFormerBlockConfig, masked};
 use super::haar::{self, Details};
-use crate::backbones::{check_size, check_sizes};
 use crate::layers::visible::VisibleCells;
 use crate::layers::{Conv3d, Conv3dConfig, Init};
 use crate::ops;
+use crate::rules;
 
 /// Haar levels of the stages.
 const LEVELS: [usize; 4] = [3, 2, 1, 0];
@@ -93,12 +93,12 @@ impl WaveFormerConfig {
     /// # Errors
     /// the first field whose value breaks a rule
     pub fn validate(&self) -> Result<(), InvalidValue> {
-        check_size("in_channels", self.in_channels)?;
-        check_size("num_classes", self.num_classes)?;
-        check_size("embed_dim", self.embed_dim)?;
-        check_size("head_dim", self.head_dim)?;
-        check_size("ffn_ratio", self.ffn_ratio)?;
-        check_sizes("depths", &self.depths)?;
+        rules::size("in_channels", self.in_channels)?;
+        rules::size("num_classes", self.num_classes)?;
+        rules::size("embed_dim", self.embed_dim)?;
+        rules::size("head_dim", self.head_dim)?;
+        rules::size("ffn_ratio", self.ffn_ratio)?;
+        rules::sizes("depths", &self.depths)?;
         for (axis, &side) in self.size.iter().enumerate() {
             if !(16..=MAX_SIDE).contains(&side) || !side.is_multiple_of(16) {
                 let rule = format!("must be a multiple of 16 between 16 and {MAX_SIDE}");

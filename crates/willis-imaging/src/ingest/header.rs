@@ -3,16 +3,23 @@
 //! Classic files have one frame; enhanced files have many, described by the shared and per-frame
 //! functional groups (PS3.3 C.7.6.16). No value is guessed here: a missing one stays `None`.
 
-use dicom_core::{DicomValue, Tag};
+use std::sync::Arc;
+
+use dicom_core::Tag;
 use dicom_dictionary_std::tags;
-use dicom_object::InMemDicomObject;
-use dicom_object::mem::InMemElement;
-use dicom_transfer_syntax_registry::entries;
 use willis_core::Sex;
 
+use super::attributes::{DataSet, bytes, integer, item, number, numbers, private_decimal, private_short, text};
+use super::lookup::{LookupTable, Palette};
 use super::mosaic::Mosaic;
-use super::panics;
-use super::structure::{DataSetEncoding, DicomStructure, Pixels};
+use super::notes::{Note, Notes};
+use super::structure::{DicomStructure, Pixels};
+use super::syntax::PixelEncoding;
+
+/// A file may have this many frames whatever its size, and one more for each [`FRAME_BYTES`].
+const MAX_SMALL_FRAMES: u64 = 1024;
+/// Minimum size of a frame of a file of many frames, bytes.
+const FRAME_BYTES: u64 = 64;
 
 /// Number of slices in a mosaic, private to Siemens.
 const SIEMENS_MOSAIC_SLICES: Tag = Tag(0x0019, 0x100A);
@@ -29,6 +36,8 @@ pub(super) struct Instance {
     pub pixels: PixelFormat,
     pub slices: Vec<Slice>,
     pub hints: Hints,
+    /// What was repaired or assumed.
+    pub notes: Notes,
 }
 
 /// How pixel values are stored.
@@ -39,9 +48,14 @@ pub(super) struct PixelFormat {
     pub samples: usize,
     pub bits_allocated: usize,
     pub bits_stored: usize,
+    /// Most significant of the stored bits, from 0.
+    pub high_bit: usize,
     pub signed: bool,
     pub planar: bool,
     pub colour: Colour,
+    pub palette: Option<Arc<Palette>>,
+    /// Replaces slope and intercept.
+    pub modality_lut: Option<Arc<LookupTable>>,
 }
 
 /// Photometric interpretation, reduced to the cases that differ in conversion to grey.
@@ -51,7 +65,7 @@ pub(super) enum Colour {
     Monochrome2,
     Rgb,
     Ybr,
-    Unsupported,
+    Palette,
 }
 
 /// Position, rescaling and time of one frame.
@@ -122,12 +136,14 @@ pub(super) struct Hints {
 /// Why a file has no usable image.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum HeaderError {
-    #[error("its header cannot be parsed ({reason}); export the file again")]
-    Parse { reason: String },
     #[error("it has no pixel data")]
     NoPixels,
+    #[error("its transfer syntax {name} is not supported; convert the series to explicit little endian (dcmconv +te)")]
+    Syntax { name: String },
     #[error("its header lacks {name} or has an invalid value of it")]
     Attribute { name: &'static str },
+    #[error("its colour palette is not supported ({reason}); export the series as greyscale")]
+    Palette { reason: &'static str },
     #[error(
         "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
     )]
@@ -136,101 +152,133 @@ pub(super) enum HeaderError {
     Mosaic { name: &'static str },
     #[error("it holds {held} of {declared} declared frames; the file is truncated, copy it again")]
     MissingFrames { declared: u64, held: u64 },
+    #[error("it declares {declared} frames, more than its size allows; the file is damaged or hostile")]
+    TooManyFrames { declared: usize },
 }
 
 impl Instance {
     /// Reads the header of a file.
     ///
     /// # Errors
-    /// [`HeaderError`] when it cannot be parsed, or does not describe usable pixel data.
+    /// [`HeaderError`] when it does not describe usable pixel data.
     pub fn of(structure: &DicomStructure) -> Result<Self, HeaderError> {
-        if structure.pixels == Pixels::Absent {
-            return Err(HeaderError::NoPixels);
+        let set = structure.header();
+        let mut notes = Notes::new();
+        let pixels = pixel_format(&set, &structure.pixels, &mut notes)?;
+        let encoding = PixelEncoding::of(structure).map_err(|name| HeaderError::Syntax { name })?;
+        let frames = frame_count(&set, &pixels, &structure.pixels)?;
+        if frames as u64 > MAX_SMALL_FRAMES + structure.dataset.len() as u64 / FRAME_BYTES {
+            return Err(HeaderError::TooManyFrames { declared: frames });
         }
-        let obj = parse(structure.header(), structure.encoding)?;
-        let pixels = pixel_format(&obj, &structure.pixels)?;
-        let frames = frame_count(&obj, &pixels, &structure.pixels)?;
-        let shared = item(&obj, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
-        let per_frame = obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items());
+        let shared = item(&set, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
         let slices: Vec<Slice> = (0..frames)
             .map(|frame| {
-                let own = per_frame.and_then(|items| items.get(frame));
-                slice(&FunctionalGroups { top: &obj, shared, own }, frame, frames, &pixels)
+                let own = set.item(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, frame);
+                slice(&FunctionalGroups { top: set, shared, own }, frame, frames, &pixels, &mut notes)
             })
             .collect();
-        let slices = match mosaic(&obj)? {
+        let slices = match mosaic(&set)? {
             None => slices,
             Some(mosaic) => {
                 let tiles = slices.iter().map(|frame| mosaic.slices(frame));
                 tiles.collect::<Result<Vec<_>, _>>().map_err(|name| HeaderError::Mosaic { name })?.concat()
             }
         };
+        let hints = hints(&set);
+        let repairs = [
+            (Note::Mislabelled, structure.is_mislabelled),
+            (Note::OtherCodec, encoding == PixelEncoding::NativeDespiteSyntax),
+            (Note::DecimalComma, set.has_decimal_comma()),
+            (Note::Monochrome1Ct, hints.modality == "CT" && pixels.colour == Colour::Monochrome1),
+        ];
+        notes.extend(repairs.into_iter().filter(|(_, applies)| *applies).map(|(note, _)| note));
         Ok(Self {
-            series_uid: text(&obj, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
-            sop_uid: text(&obj, tags::SOP_INSTANCE_UID).unwrap_or_default(),
-            hints: hints(&obj),
-            pixels,
+            series_uid: text(&set, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
+            sop_uid: text(&set, tags::SOP_INSTANCE_UID).unwrap_or_default(),
+            pixels: without_inversion(pixels, &hints),
+            hints,
             slices,
+            notes,
         })
+    }
+}
+
+/// MONOCHROME1 says that small values are displayed white. It does not change the values (PS3.3
+/// C.7.6.3.1.2), so HU stay as they are. Other modalities have no such scale, and their values are
+/// inverted so that tissue is as bright as on the display.
+fn without_inversion(pixels: PixelFormat, hints: &Hints) -> PixelFormat {
+    match (pixels.colour, hints.modality.as_str()) {
+        (Colour::Monochrome1, "CT") => PixelFormat { colour: Colour::Monochrome2, ..pixels },
+        _ => pixels,
     }
 }
 
 impl PixelFormat {
     /// Size of an uncompressed frame, bytes.
     pub fn frame_bytes(&self) -> u64 {
-        (self.rows * self.columns) as u64 * self.samples as u64 * self.bits_allocated as u64 / 8
+        self.samples_per_frame() as u64 * self.bits_allocated as u64 / 8
+    }
+
+    /// Number of samples of a frame.
+    pub fn samples_per_frame(&self) -> usize {
+        self.rows * self.columns * self.samples
     }
 }
 
-/// Parses a header.
-fn parse(header: &[u8], encoding: DataSetEncoding) -> Result<InMemDicomObject, HeaderError> {
-    let syntax = match (encoding.explicit, encoding.big_endian) {
-        (false, _) => entries::IMPLICIT_VR_LITTLE_ENDIAN.erased(),
-        (true, false) => entries::EXPLICIT_VR_LITTLE_ENDIAN.erased(),
-        (true, true) => entries::EXPLICIT_VR_BIG_ENDIAN.erased(),
-    };
-    panics::catch(|| InMemDicomObject::read_dataset_with_ts(header, &syntax))
-        .map_err(|reason| HeaderError::Parse { reason })?
-        .map_err(|e| HeaderError::Parse { reason: e.to_string() })
-}
-
 /// Pixel format from the header; floating-point pixel data determines its own depth.
-fn pixel_format(obj: &InMemDicomObject, pixels: &Pixels) -> Result<PixelFormat, HeaderError> {
+fn pixel_format(set: &DataSet, pixels: &Pixels, notes: &mut Notes) -> Result<PixelFormat, HeaderError> {
+    if *pixels == Pixels::Absent {
+        return Err(HeaderError::NoPixels);
+    }
     let count = |tag: Tag, name: &'static str, most: i64| {
-        integer(obj, tag).filter(|&n| n > 0 && n <= most).map(|n| n as usize).ok_or(HeaderError::Attribute { name })
+        integer(set, tag).filter(|&n| n > 0 && n <= most).map(|n| n as usize).ok_or(HeaderError::Attribute { name })
     };
-    let samples = integer(obj, tags::SAMPLES_PER_PIXEL).unwrap_or(1);
-    let samples = match samples {
-        1 | 3 => samples as usize,
+    let samples = match integer(set, tags::SAMPLES_PER_PIXEL).unwrap_or(1) {
+        samples @ (1 | 3) => samples as usize,
         _ => return Err(HeaderError::Attribute { name: "SamplesPerPixel (1 or 3)" }),
     };
     let bits_allocated = match pixels {
         Pixels::Float { bytes, .. } => bytes * 8,
         _ => count(tags::BITS_ALLOCATED, "BitsAllocated", 64)?,
     };
-    let bits_stored = integer(obj, tags::BITS_STORED).filter(|n| (1..=bits_allocated as i64).contains(n));
-    let colour = match text(obj, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default().as_str() {
+    let bits_stored = integer(set, tags::BITS_STORED).filter(|n| (1..=bits_allocated as i64).contains(n));
+    let bits_stored = bits_stored.map_or(bits_allocated, |n| n as usize);
+    let high_bit = integer(set, tags::HIGH_BIT).filter(|n| (bits_stored as i64 - 1..bits_allocated as i64).contains(n));
+    let high_bit = high_bit.map_or(bits_stored - 1, |n| n as usize);
+    let colour = match text(set, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default().as_str() {
         "MONOCHROME1" => Colour::Monochrome1,
         "RGB" | "YBR_RCT" | "YBR_ICT" => Colour::Rgb,
         name if name.starts_with("YBR") => Colour::Ybr,
-        "PALETTE COLOR" => Colour::Unsupported,
+        "PALETTE COLOR" => Colour::Palette,
         _ if samples == 3 => Colour::Rgb,
         _ => Colour::Monochrome2,
     };
+    let signed = integer(set, tags::PIXEL_REPRESENTATION) == Some(1);
+    if high_bit != bits_stored - 1 {
+        notes.insert(Note::HighBit);
+    }
+    let palette = match colour {
+        Colour::Palette => Some(Palette::of(set, signed).map_err(|reason| HeaderError::Palette { reason })?),
+        _ => None,
+    };
+    let modality_lut = LookupTable::modality(set, signed).map_err(|name| HeaderError::Attribute { name })?;
     Ok(PixelFormat {
         rows: count(tags::ROWS, "Rows", 65_535)?,
         columns: count(tags::COLUMNS, "Columns", 65_535)?,
         samples,
         bits_allocated,
-        bits_stored: bits_stored.unwrap_or(bits_allocated as i64) as usize,
-        signed: integer(obj, tags::PIXEL_REPRESENTATION) == Some(1),
-        planar: integer(obj, tags::PLANAR_CONFIGURATION) == Some(1),
+        bits_stored,
+        high_bit,
+        signed,
+        planar: integer(set, tags::PLANAR_CONFIGURATION) == Some(1),
         colour,
+        palette: palette.map(Arc::new),
+        modality_lut: modality_lut.map(Arc::new),
     })
 }
 
 /// Number of frames: from the header if the pixel data is large enough, else from its size.
-fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) -> Result<usize, HeaderError> {
+fn frame_count(obj: &DataSet, format: &PixelFormat, pixels: &Pixels) -> Result<usize, HeaderError> {
     let declared = integer(obj, tags::NUMBER_OF_FRAMES).filter(|&n| n > 0).map(|n| n as u64);
     let (available, frame_bytes) = match pixels {
         Pixels::Native { range, .. } | Pixels::Float { range, .. } => (range.len() as u64, format.frame_bytes()),
@@ -243,8 +291,7 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
         // Without a frame count, a compressed stream is one frame in any number of fragments,
         // unless the header describes more frames.
         None if matches!(pixels, Pixels::Encapsulated { .. }) && held >= 1 => {
-            let listed =
-                obj.get(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE).and_then(|e| e.items()).map_or(1, |i| i.len());
+            let listed = obj.item_count(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE);
             Ok(listed.clamp(1, held as usize))
         }
         None if held >= 1 => Ok(held as usize),
@@ -256,63 +303,63 @@ fn frame_count(obj: &InMemDicomObject, format: &PixelFormat, pixels: &Pixels) ->
 }
 
 /// The mosaic that the frames of a file are, if they are one.
-fn mosaic(obj: &InMemDicomObject) -> Result<Option<Mosaic>, HeaderError> {
+fn mosaic(obj: &DataSet) -> Result<Option<Mosaic>, HeaderError> {
     let missing = |name| HeaderError::Mosaic { name };
-    if integer(obj, UIH_GRID_SLICES).is_some_and(|n| n > 1) {
+    if private_decimal(obj, UIH_GRID_SLICES).is_some_and(|n| n > 1.0) {
         return Err(missing("the layout of United Imaging's grids"));
     }
     let image_type = text(obj, tags::IMAGE_TYPE).unwrap_or_default();
     if !image_type.split('\\').any(|value| value == "MOSAIC") {
         return Ok(None);
     }
-    let csa = primitive(obj, SIEMENS_CSA_IMAGE).and_then(|e| e.to_bytes().ok());
-    Mosaic::of(integer(obj, SIEMENS_MOSAIC_SLICES), csa.as_deref()).map(Some).map_err(missing)
+    let number = private_short(obj, SIEMENS_MOSAIC_SLICES).map(i64::from);
+    Mosaic::of(number, bytes(obj, SIEMENS_CSA_IMAGE)).map(Some).map_err(missing)
 }
 
 /// The three data sets in which an attribute of a frame may be, most specific first.
 struct FunctionalGroups<'a> {
-    own: Option<&'a InMemDicomObject>,
-    shared: Option<&'a InMemDicomObject>,
-    top: &'a InMemDicomObject,
+    own: Option<DataSet<'a>>,
+    shared: Option<DataSet<'a>>,
+    top: DataSet<'a>,
 }
 
 impl FunctionalGroups<'_> {
     /// The attribute from the functional group, or else from the top level.
-    fn find<T>(&self, group: Tag, get: impl Fn(&InMemDicomObject) -> Option<T>) -> Option<T> {
-        let inside = |set: Option<&InMemDicomObject>| set.and_then(|s| item(s, group)).and_then(&get);
-        inside(self.own).or_else(|| inside(self.shared)).or_else(|| get(self.top))
+    fn find<T>(&self, group: Tag, get: impl Fn(&DataSet) -> Option<T>) -> Option<T> {
+        let inside = |set: Option<DataSet>| set.and_then(|s| item(&s, group)).and_then(|s| get(&s));
+        inside(self.own).or_else(|| inside(self.shared)).or_else(|| get(&self.top))
     }
 }
 
 /// Position, rescaling and time of one frame.
-fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelFormat) -> Slice {
-    let transformation = |tag| groups.find(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |s| number(s, tag));
+fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelFormat, notes: &mut Notes) -> Slice {
     let content = |tag| groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| integer(s, tag));
     let measures = |tag| groups.find(tags::PIXEL_MEASURES_SEQUENCE, |s| number(s, tag));
     let positive = |v: &f64| *v > 0.0 && *v < 1e4;
     let spacing = groups
         .find(tags::PIXEL_MEASURES_SEQUENCE, |s| numbers::<2>(s, tags::PIXEL_SPACING))
-        .or_else(|| numbers::<2>(groups.top, tags::IMAGER_PIXEL_SPACING));
+        .or_else(|| numbers::<2>(&groups.top, tags::IMAGER_PIXEL_SPACING));
     let echo = groups
         .find(tags::MR_ECHO_SEQUENCE, |s| number(s, tags::EFFECTIVE_ECHO_TIME))
-        .or_else(|| number(groups.top, tags::ECHO_TIME));
+        .or_else(|| number(&groups.top, tags::ECHO_TIME));
     let image_type = groups
         .find(tags::MR_IMAGE_FRAME_TYPE_SEQUENCE, |s| {
             let frame_type = text(s, tags::FRAME_TYPE)?;
             Some(frame_type + "\\" + &text(s, tags::COMPLEX_IMAGE_COMPONENT).unwrap_or_default())
         })
-        .or_else(|| text(groups.top, tags::IMAGE_TYPE));
+        .or_else(|| text(&groups.top, tags::IMAGE_TYPE));
     // A multi-frame file without functional groups has one position, that of its first frame.
-    let position = match (groups.own, frames) {
+    let position = match (&groups.own, frames) {
         (None, 2..) => None,
         _ => groups.find(tags::PLANE_POSITION_SEQUENCE, |s| numbers::<3>(s, tags::IMAGE_POSITION_PATIENT)),
     };
     let trigger = groups
         .find(tags::CARDIAC_SYNCHRONIZATION_SEQUENCE, |s| number(s, tags::NOMINAL_CARDIAC_TRIGGER_DELAY_TIME))
-        .or_else(|| number(groups.top, tags::TRIGGER_TIME));
+        .or_else(|| number(&groups.top, tags::TRIGGER_TIME));
     let b_value = groups.find(tags::MR_DIFFUSION_SEQUENCE, |s| number(s, tags::DIFFUSION_B_VALUE));
     let cosines = groups.find(tags::PLANE_ORIENTATION_SEQUENCE, |s| numbers::<6>(s, tags::IMAGE_ORIENTATION_PATIENT));
     let hundredths = |ms: f64| (ms * 100.0).round() as i64;
+    let (slope, intercept) = rescale(groups, pixels, notes);
     Slice {
         frame,
         rows: pixels.rows,
@@ -321,32 +368,51 @@ fn slice(groups: &FunctionalGroups, frame: usize, frames: usize, pixels: &PixelF
         orientation: cosines.and_then(orthonormal),
         direction_error: cosines.map_or(0.0, direction_error),
         pixel_spacing: spacing.filter(|s| s.iter().all(positive)),
-        slice_location: if frames == 1 { number(groups.top, tags::SLICE_LOCATION) } else { None },
+        slice_location: if frames == 1 { number(&groups.top, tags::SLICE_LOCATION) } else { None },
         slice_step_mm: measures(tags::SPACING_BETWEEN_SLICES)
             .map(f64::abs)
             .filter(positive)
             .or_else(|| measures(tags::SLICE_THICKNESS).filter(positive)),
         thickness_mm: measures(tags::SLICE_THICKNESS).filter(positive),
         tile: None,
-        slope: transformation(tags::RESCALE_SLOPE).filter(|&s| s != 0.0).unwrap_or(1.0),
-        intercept: transformation(tags::RESCALE_INTERCEPT).unwrap_or(0.0),
-        instance_number: integer(groups.top, tags::INSTANCE_NUMBER),
+        slope,
+        intercept,
+        instance_number: integer(&groups.top, tags::INSTANCE_NUMBER),
         time: TimeKeys {
             image_type: image_type.unwrap_or_default(),
             echo_time: echo.map(hundredths),
-            echo_number: integer(groups.top, tags::ECHO_NUMBERS),
+            echo_number: integer(&groups.top, tags::ECHO_NUMBERS),
             b_value: b_value.map(|b| b.round() as i64),
-            kvp: number(groups.top, tags::KVP).map(|kv| (kv * 10.0).round() as i64),
-            contrast: text(groups.top, tags::CONTRAST_BOLUS_AGENT).is_some_and(|agent| !agent.is_empty()),
-            series_number: integer(groups.top, tags::SERIES_NUMBER),
+            kvp: number(&groups.top, tags::KVP).map(|kv| (kv * 10.0).round() as i64),
+            contrast: text(&groups.top, tags::CONTRAST_BOLUS_AGENT).is_some_and(|agent| !agent.is_empty()),
+            series_number: integer(&groups.top, tags::SERIES_NUMBER),
             trigger_time: trigger.map(hundredths),
             temporal_position: content(tags::TEMPORAL_POSITION_INDEX)
-                .or_else(|| integer(groups.top, tags::TEMPORAL_POSITION_IDENTIFIER)),
+                .or_else(|| integer(&groups.top, tags::TEMPORAL_POSITION_IDENTIFIER)),
             stack: groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| text(s, tags::STACK_ID)).unwrap_or_default(),
             acquisition: content(tags::FRAME_ACQUISITION_NUMBER)
-                .or_else(|| integer(groups.top, tags::ACQUISITION_NUMBER)),
+                .or_else(|| integer(&groups.top, tags::ACQUISITION_NUMBER)),
         },
     }
+}
+
+/// Rescale slope and intercept.
+///
+/// For Philips these give display values. The precise values of its private scale slope (2005,100E)
+/// are not used: they differ from the display values by one factor where both slopes are constant,
+/// and a private element should not decide the scale of a series.
+fn rescale(groups: &FunctionalGroups, pixels: &PixelFormat, notes: &mut Notes) -> (f64, f64) {
+    let transformation =
+        |tag| groups.find(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE, |s| s.has_value(tag).then(|| number(s, tag)));
+    let (slope, intercept) = (transformation(tags::RESCALE_SLOPE), transformation(tags::RESCALE_INTERCEPT));
+    if matches!(slope, Some(None | Some(0.0))) || intercept == Some(None) {
+        notes.insert(Note::UnreadableRescale);
+    }
+    let is_ct = text(&groups.top, tags::MODALITY).as_deref() == Some("CT");
+    if is_ct && slope.is_none() && intercept.is_none() && pixels.modality_lut.is_none() {
+        notes.insert(Note::NoRescale);
+    }
+    (slope.flatten().filter(|&s| s != 0.0).unwrap_or(1.0), intercept.flatten().unwrap_or(0.0))
 }
 
 /// The largest deviation of two vectors from orthogonal unit vectors.
@@ -372,7 +438,7 @@ fn orthonormal(v: [f64; 6]) -> Option<[f64; 6]> {
 }
 
 /// Attributes of the series and the patient.
-fn hints(obj: &InMemDicomObject) -> Hints {
+fn hints(obj: &DataSet) -> Hints {
     let texts = [tags::SERIES_DESCRIPTION, tags::PROTOCOL_NAME, tags::SEQUENCE_NAME, tags::ACQUISITION_CONTRAST];
     let texts: Vec<String> = texts.iter().filter_map(|&tag| text(obj, tag)).collect();
     Hints {
@@ -407,35 +473,6 @@ pub(super) fn parse_age(age: &str) -> Option<f32> {
     };
     let years = digits.parse::<u16>().ok()? as f32 / per_year;
     (years <= 130.0).then_some(years)
-}
-
-/// First item of a sequence.
-fn item(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemDicomObject> {
-    obj.get(tag)?.items()?.first()
-}
-
-/// An element that is not a sequence.
-fn primitive(obj: &InMemDicomObject, tag: Tag) -> Option<&InMemElement> {
-    obj.get(tag).filter(|e| matches!(e.value(), DicomValue::Primitive(_)))
-}
-
-fn text(obj: &InMemDicomObject, tag: Tag) -> Option<String> {
-    let text = primitive(obj, tag)?.to_str().ok()?;
-    Some(text.trim_matches(['\0', ' ']).to_owned())
-}
-
-fn integer(obj: &InMemDicomObject, tag: Tag) -> Option<i64> {
-    let element = primitive(obj, tag)?;
-    element.to_int::<i64>().ok().or_else(|| number(obj, tag).map(|v| v as i64))
-}
-
-fn number(obj: &InMemDicomObject, tag: Tag) -> Option<f64> {
-    primitive(obj, tag)?.to_float64().ok().filter(|v| v.is_finite())
-}
-
-fn numbers<const N: usize>(obj: &InMemDicomObject, tag: Tag) -> Option<[f64; N]> {
-    let values = primitive(obj, tag)?.to_multi_float64().ok()?;
-    <[f64; N]>::try_from(values).ok().filter(|v| v.iter().all(|x| x.is_finite()))
 }
 
 #[cfg(test)]

@@ -5,25 +5,37 @@
 //! finding; an input that gives no volume is an error. Neither ever carries a name or an identifier
 //! of a patient.
 //!
-//! In reading order: `source` finds the files, `structure` locates the parts of a DICOM file,
-//! `header` reads attributes (`mosaic` those of slices that share a frame), `group` selects the
-//! series and `volumes` the volume, `geometry` orders its slices in space, `decode` turns pixels
-//! into values, `place` puts them on the grid, and `series` joins these steps.
+//! In reading order: `source` finds the files, `structure` and `elements` find the parts of a DICOM
+//! file, `header` and `attributes` read what is needed (`mosaic` that of slices that share a frame),
+//! `group` selects the series and `volumes` the volume, `geometry` orders its slices in space,
+//! `decode` (with `frames`, `streams`, `codecs` and `values`) turns pixels into values, `place` puts
+//! them on the grid, and `series` joins these steps. What was repaired in single files is collected
+//! as `notes`.
 
+mod attributes;
+mod codecs;
 mod config;
 mod decode;
+mod elements;
 mod error;
+mod frames;
 mod geometry;
 mod group;
 mod header;
+mod hounsfield;
+mod lookup;
 mod modality;
 mod mosaic;
+mod notes;
 mod panics;
 mod place;
 mod rle;
 mod series;
 mod source;
+mod streams;
 mod structure;
+mod syntax;
+mod values;
 mod volumes;
 
 use std::fs::metadata;

@@ -87,17 +87,13 @@ fn transfer_syntaxes_give_the_same_slice() {
         ("LittleEndianExplicitTransferSyntax_1.2.840.10008.1.2.1", 0.0),
         ("LittleEndianImplicitTransferSyntax_1.2.840.10008.1.2", 0.0),
         ("RLELosslessTransferSyntax_1.2.840.10008.1.2.5", 0.0),
+        ("JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80", 0.0),
+        ("JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81", 5.0),
     ] {
         let got =
             first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_or_else(|e| panic!("{file}: {e}"));
         let largest = got.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(largest <= tolerance, "{file}: differs by {largest}");
-    }
-    for file in
-        ["JPEGLSLosslessTransferSyntax_1.2.840.10008.1.2.4.80", "JPEGLSLossyTransferSyntax_1.2.840.10008.1.2.4.81"]
-    {
-        let error = first_frame(&folder.join(format!("CTImage.dcm_{file}.dcm"))).unwrap_err();
-        assert!(error.contains("JPEG-LS") && error.contains("uncompressed"), "{error}");
     }
     assert!(first_frame(&folder.join("no-pixel-data.dcm")).unwrap_err().contains("no pixel data"));
 }
@@ -133,6 +129,7 @@ fn series_of_six_vendors_match_their_reference() {
         "generic/compressed/001",
         "generic/compressed_j2k/001",
         "generic/compressed_jpeg/001",
+        "generic/compressed_jpegls/001",
         "generic/compressed_rle/001",
         "hitachi/anatomical/001",
         "hitachi/anatomical/001_implicit",
@@ -162,7 +159,6 @@ fn irregular_series_are_repaired_or_refused() {
         ("failing/sliceorientation/001", "mixed-configuration"),
         ("failing/notavolume/001", "positions-guessed"),
         ("generic/rgb/001", "colour"),
-        ("generic/compressed_jpegls/001", "JPEG-LS"),
         ("ge/anatomical/001_single_slice", "at least 2"),
     ] {
         match ingest(&folder.path().join(series), &IngestConfig::default()) {

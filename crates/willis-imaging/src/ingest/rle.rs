@@ -85,9 +85,12 @@ mod tests {
             samples: 1,
             bits_allocated: 16,
             bits_stored: 16,
+            high_bit: 15,
             signed: false,
             planar: false,
             colour: Colour::Monochrome2,
+            palette: None,
+            modality_lut: None,
         };
         // High bytes 1 1, low bytes 2 3.
         let mut stream = vec![0u8; 64];

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rayon::iter::Either;
 use rayon::prelude::*;
 use willis_core::{Finding, Image, SeriesMeta, Volume};
 
@@ -13,8 +14,10 @@ use super::error::IngestError;
 use super::geometry::{StackGeometry, stack};
 use super::group::{SeriesSlice, choose_series, members};
 use super::header::{Colour, Hints, Instance, PixelFormat, Slice};
+use super::hounsfield::repair_already_hu;
 use super::modality::{Basis, modality};
 use super::mosaic;
+use super::notes::{self, Notes};
 use super::place::volume_of;
 use super::source::InputFile;
 use super::structure::DicomStructure;
@@ -90,8 +93,10 @@ pub(super) fn read_volume(
         check_size(&slices[0], &geometry, config)?;
         let ordered: Vec<&SeriesSlice> = geometry.order.iter().map(|&i| &slices[i]).collect();
         let mut voxels = vec![0f32; ordered.len() * ordered[0].slice.rows * ordered[0].slice.columns];
-        let failures = decode(inputs, instances, &ordered, config, &mut voxels);
+        let (frame_notes, failures) = decode(inputs, instances, &ordered, config, &mut voxels);
         let Some((_, first)) = failures.iter().next() else {
+            let header_notes = slices.iter().map(|m| (m.instance, &instances[m.instance].notes));
+            findings.extend(notes::findings(header_notes.chain(frame_notes.iter().map(|(&i, notes)| (i, notes)))));
             let Slice { rows, columns, .. } = slices[0].slice;
             break (volume_of(rows, columns, &geometry, voxels), geometry);
         };
@@ -136,28 +141,27 @@ fn check_size(member: &SeriesSlice, geometry: &StackGeometry, config: &IngestCon
     Ok(())
 }
 
-/// Decodes slices into consecutive planes of `voxels`; returns the first failure of each instance
-/// that failed.
+/// Decodes slices into consecutive planes of `voxels`; returns the notes on each instance, and the
+/// first failure of each that failed.
 fn decode(
     inputs: &[InputFile],
     instances: &[Instance],
     ordered: &[&SeriesSlice],
     config: &IngestConfig,
     voxels: &mut [f32],
-) -> BTreeMap<usize, String> {
+) -> (BTreeMap<usize, Notes>, BTreeMap<usize, String>) {
     let plane = voxels.len() / ordered.len();
     let mut by_file: BTreeMap<usize, Vec<(&SeriesSlice, &mut [f32])>> = BTreeMap::new();
     for (member, target) in ordered.iter().zip(voxels.chunks_exact_mut(plane)) {
         by_file.entry(member.instance).or_default().push((member, target));
     }
     let by_file: Vec<_> = by_file.into_iter().collect();
-    by_file
-        .into_par_iter()
-        .filter_map(|(index, targets)| {
-            let failure = decode_file(&inputs[index], &instances[index], targets, config).err()?;
-            Some((index, format!("{}: {failure}", inputs[index].name())))
-        })
-        .collect()
+    by_file.into_par_iter().partition_map(|(index, targets)| {
+        match decode_file(&inputs[index], &instances[index], targets, config) {
+            Ok(notes) => Either::Left((index, notes)),
+            Err(failure) => Either::Right((index, format!("{}: {failure}", inputs[index].name()))),
+        }
+    })
 }
 
 /// Decodes slices of one file.
@@ -166,7 +170,7 @@ fn decode_file(
     instance: &Instance,
     targets: Vec<(&SeriesSlice, &mut [f32])>,
     config: &IngestConfig,
-) -> Result<(), String> {
+) -> Result<Notes, String> {
     let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
     let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
     let frames = instance.slices.last().map_or(0, |last| last.frame + 1);
@@ -178,8 +182,8 @@ fn decode_file(
     by_frame
         .into_par_iter()
         .map(|targets| decode_targets(&structure, &instance.pixels, frames, targets).map_err(|e| e.to_string()))
-        .collect::<Result<Vec<()>, String>>()
-        .map(|_| ())
+        .collect::<Result<Vec<Notes>, String>>()
+        .map(|notes| notes.into_iter().flatten().collect())
 }
 
 /// Decodes one frame into its only slice, or into the slices of its tiles.
@@ -188,21 +192,21 @@ fn decode_targets(
     format: &PixelFormat,
     frames: usize,
     targets: Vec<(&SeriesSlice, &mut [f32])>,
-) -> Result<(), DecodeError> {
-    let mut whole = Vec::new();
+) -> Result<Notes, DecodeError> {
+    let (mut whole, mut notes) = (Vec::new(), Notes::new());
     for (member, target) in targets {
         match member.slice.tile {
-            None => decode_frame(structure, format, &member.slice, frames, target)?,
+            None => notes.extend(decode_frame(structure, format, &member.slice, frames, target)?),
             Some(tile) => {
                 if whole.is_empty() {
                     whole = vec![0f32; format.rows * format.columns];
-                    decode_frame(structure, format, &member.slice, frames, &mut whole)?;
+                    notes.extend(decode_frame(structure, format, &member.slice, frames, &mut whole)?);
                 }
                 mosaic::cut(&whole, format.columns, tile, member.slice.columns, target);
             }
         }
     }
-    Ok(())
+    Ok(notes)
 }
 
 /// Repairs values and adds the metadata: from the configuration, or else from the header, or else
@@ -244,40 +248,15 @@ fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
     ));
 }
 
-/// Undoes the rescale intercept when the stored values are certainly HU already.
-///
-/// They are if more than 5 % of them are soft tissue (-100 to 150 HU), more than 5 % are air (-1100
-/// to -850 HU), and after the intercept less than a fifth as many are soft tissue.
-fn repair_already_hu(voxels: &mut [f32], instance: &Instance, slices: &[SeriesSlice], findings: &mut Vec<Finding>) {
-    let intercept = slices[0].slice.intercept;
-    let uniform = slices.iter().all(|m| (m.slice.slope, m.slice.intercept) == (1.0, intercept));
-    if instance.hints.modality != "CT" || !uniform || intercept > -500.0 {
-        return;
-    }
-    let intercept = intercept as f32;
-    let share = |low: f32, high: f32| {
-        voxels.iter().step_by(7).filter(|&&v| (low..high).contains(&v)).count() as f64 / voxels.len().div_ceil(7) as f64
-    };
-    let soft_stored = share(-100.0 + intercept, 150.0 + intercept);
-    let soft_rescaled = share(-100.0, 150.0);
-    let air_stored = share(-1100.0 + intercept, -850.0 + intercept);
-    if soft_stored > 0.05 && soft_rescaled * 5.0 < soft_stored && air_stored > 0.05 {
-        voxels.iter_mut().for_each(|v| *v -= intercept);
-        let message =
-            format!("stored values are HU already; the header's rescale intercept of {intercept} was not applied");
-        findings.push(Finding::warning("already-hu", message));
-    }
-}
-
 /// Reports the conversion of colour and inverted slices.
 fn report_colour(instance: &Instance, findings: &mut Vec<Finding>) {
     match instance.pixels.colour {
-        Colour::Rgb | Colour::Ybr => {
+        Colour::Rgb | Colour::Ybr | Colour::Palette => {
             findings.push(Finding::warning("colour", "slices are in colour and were reduced to luminance"));
         }
         Colour::Monochrome1 => {
             findings.push(Finding::info("inverted", "slices are stored inverted (MONOCHROME1) and were inverted back"))
         }
-        Colour::Monochrome2 | Colour::Unsupported => {}
+        Colour::Monochrome2 => {}
     }
 }

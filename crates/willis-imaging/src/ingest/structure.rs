@@ -1,24 +1,22 @@
-//! Structure of a DICOM file: a walk over its elements that locates the header and the pixel data,
-//! and trusts no length.
+//! Structure of a DICOM file: the transfer syntax, the elements of the header, and where the pixel
+//! data is.
 //!
-//! The parser of dicom-rs allocates whatever length a file declares and recurses as deep as its
-//! sequences are nested, so every file is walked here first. Only lengths are interpreted; the
-//! pixel data is located, not decoded.
+//! The elements are read by `elements`, which trusts no length. The pixel data is located here, not
+//! decoded.
 
 use std::borrow::Cow;
 use std::io::Read;
 use std::ops::Range;
 
-use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry, VirtualVr};
 use dicom_core::{Tag, VR};
-use dicom_dictionary_std::{StandardDataDictionary, uids};
+use dicom_dictionary_std::{tags, uids};
 
-/// Maximum nesting depth of sequences; enhanced files use four levels.
-const MAX_DEPTH: usize = 24;
-/// Explicit VR big endian: a retired transfer syntax that archives still contain.
-const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
-/// Length field of an element of undefined length.
-const UNDEFINED: u32 = u32::MAX;
+use super::attributes::{self, DataSet};
+use super::elements::{self, DataSetEncoding, Element, ElementHeader, MAX_DEPTH, MAX_ELEMENTS, UNDEFINED};
+use super::syntax::BIG_ENDIAN;
+
+/// Maximum number of fragments of compressed pixel data.
+const MAX_FRAGMENTS: usize = 1 << 20;
 
 /// Why a file has no valid structure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,6 +45,12 @@ pub enum StructureError {
         /// Offset in the data set.
         offset: usize,
     },
+    /// More elements than any scanner writes.
+    #[error("the header has more than {MAX_ELEMENTS} elements; the file is damaged or hostile")]
+    TooManyElements,
+    /// More fragments of pixel data than any scanner writes.
+    #[error("the pixel data has more than {MAX_FRAGMENTS} fragments; the file is damaged or hostile")]
+    TooManyFragments,
     /// Sequences nested too deeply.
     #[error("sequences are nested deeper than {MAX_DEPTH} levels; the file is damaged or hostile")]
     TooDeep,
@@ -56,14 +60,6 @@ pub enum StructureError {
         /// Maximum size, bytes.
         limit: u64,
     },
-}
-
-/// Encoding of the elements of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct DataSetEncoding {
-    /// Whether elements carry their value representation (VR).
-    pub explicit: bool,
-    pub big_endian: bool,
 }
 
 /// Location of the pixel data, as byte ranges of [`DicomStructure::dataset`].
@@ -81,9 +77,10 @@ pub(super) enum Pixels {
         range: Range<usize>,
         bytes: usize,
     },
-    /// Fragments of a compressed stream, and the basic offset table.
+    /// Fragments of a compressed stream, and the offset of each frame from the basic or the
+    /// extended offset table; empty without a table.
     Encapsulated {
-        offsets: Vec<u32>,
+        offsets: Vec<u64>,
         fragments: Vec<Range<usize>>,
     },
 }
@@ -93,11 +90,13 @@ pub(super) enum Pixels {
 pub(super) struct DicomStructure<'a> {
     /// Transfer syntax UID; empty when the file has no meta group.
     pub syntax: String,
-    pub encoding: DataSetEncoding,
+    /// Whether the pixel data is big endian.
+    pub big_endian: bool,
+    /// Whether the elements are not encoded as the transfer syntax says.
+    pub is_mislabelled: bool,
     /// The data set without the meta group, after inflation.
     pub dataset: Cow<'a, [u8]>,
-    /// Size of the data set before the pixel data, bytes.
-    pub header_len: usize,
+    elements: Vec<Element>,
     pub pixels: Pixels,
 }
 
@@ -115,29 +114,27 @@ impl<'a> DicomStructure<'a> {
         } else {
             Cow::Borrowed(body)
         };
-        let declared = DataSetEncoding {
-            explicit: if syntax.is_empty() {
-                looks_explicit(&dataset)
-            } else {
-                syntax != uids::IMPLICIT_VR_LITTLE_ENDIAN
-            },
-            big_endian: syntax == BIG_ENDIAN,
+        // Some writers declare explicit VR and write implicit, or the reverse.
+        let (looks_explicit, big_endian) = (looks_explicit(&dataset), syntax == BIG_ENDIAN);
+        let declares_explicit = !matches!(syntax.as_str(), "" | uids::IMPLICIT_VR_LITTLE_ENDIAN);
+        let encoding = DataSetEncoding { explicit: looks_explicit || declares_explicit, big_endian };
+        let parse = |encoding| -> Result<_, StructureError> {
+            let header = elements::walk(&dataset, encoding)?;
+            let pixels = locate_pixels(&dataset, encoding, &header)?;
+            Ok((header.elements, pixels))
         };
-        // Some writers declare explicit VR and write implicit, or the reverse: try both.
-        let other = DataSetEncoding { explicit: !declared.explicit, big_endian: false };
-        let (encoding, (header_len, pixels)) = match find_pixels(&dataset, declared) {
-            Ok(found) => (declared, found),
-            Err(error) => match find_pixels(&dataset, other) {
-                Ok(found) if looks_explicit(&dataset) == other.explicit => (other, found),
-                _ => return Err(error),
-            },
-        };
-        Ok(Self { syntax, encoding, dataset, header_len, pixels })
+        let mut parsed = parse(encoding);
+        if parsed.is_err() && !looks_explicit {
+            parsed = parse(DataSetEncoding::IMPLICIT).or(parsed);
+        }
+        let (elements, pixels) = parsed?;
+        let is_mislabelled = !syntax.is_empty() && !dataset.is_empty() && looks_explicit != declares_explicit;
+        Ok(Self { syntax, big_endian, is_mislabelled, dataset, elements, pixels })
     }
 
-    /// The data set before its pixel data.
-    pub fn header(&self) -> &[u8] {
-        &self.dataset[..self.header_len]
+    /// The elements before the pixel data.
+    pub fn header(&self) -> DataSet<'_> {
+        DataSet { bytes: &self.dataset, elements: &self.elements }
     }
 }
 
@@ -154,7 +151,7 @@ fn meta_start(file: &[u8]) -> Option<usize> {
     }
     let group = u16::from_le_bytes([*file.first()?, *file.get(1)?]);
     let element = u16::from_le_bytes([*file.get(2)?, *file.get(3)?]);
-    let plausible = file.len() >= 8 && ((group == 2 && element <= 2) || (group == 8 && element <= 0x18));
+    let plausible = file.len() >= 8 && ((group == 2 && element <= 0x10) || (group == 8 && element <= 0x18));
     (plausible && (looks_explicit(file) || u32::from_le_bytes([file[4], file[5], file[6], file[7]]) < 256)).then_some(0)
 }
 
@@ -166,13 +163,12 @@ fn looks_explicit(dataset: &[u8]) -> bool {
 /// Transfer syntax from the meta group (always explicit little endian), and the offset of the data
 /// set after it.
 fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), StructureError> {
-    let encoding = DataSetEncoding { explicit: true, big_endian: false };
     let (mut at, mut syntax) = (start, String::new());
     while let Some(group) = file.get(at..at + 2) {
         if group != [2, 0] {
             break;
         }
-        let element = ElementHeader::read(file, at, file.len(), encoding)?;
+        let element = ElementHeader::read(file, at, file.len(), DataSetEncoding::EXPLICIT)?;
         let end = element.end(file.len())?;
         if element.tag == Tag(0x0002, 0x0010) {
             let text = String::from_utf8_lossy(&file[element.value..end]);
@@ -193,158 +189,64 @@ fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
     }
 }
 
-/// Walks the top level up to the pixel data; returns the size of the header and the pixel data.
-fn find_pixels(data: &[u8], encoding: DataSetEncoding) -> Result<(usize, Pixels), StructureError> {
-    let mut at = 0;
-    while at + 8 <= data.len() {
-        let element = ElementHeader::read(data, at, data.len(), encoding)?;
-        let pixels = match element.tag {
-            Tag(0x7FE0, 0x0008) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 4 },
-            Tag(0x7FE0, 0x0009) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 8 },
-            Tag(0x7FE0, 0x0010) if element.length == UNDEFINED => fragments(data, element.value, encoding)?,
-            Tag(0x7FE0, 0x0010) => {
-                Pixels::Native { range: element.value..element.end(data.len())?, words: element.vr != Some(*b"OB") }
-            }
-            // Trailing zero padding.
-            Tag(0, 0) if data[at..].iter().all(|&b| b == 0) => break,
-            _ => {
-                at = skip(data, &element, data.len(), encoding, 0)?;
-                continue;
-            }
-        };
-        return Ok((at, pixels));
-    }
-    Ok((at.min(data.len()), Pixels::Absent))
+/// Where the pixel data is.
+fn locate_pixels(data: &[u8], encoding: DataSetEncoding, header: &elements::Header) -> Result<Pixels, StructureError> {
+    let Some(element) = &header.pixels else { return Ok(Pixels::Absent) };
+    Ok(match (element.tag, element.length) {
+        (tags::FLOAT_PIXEL_DATA, _) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 4 },
+        (tags::DOUBLE_FLOAT_PIXEL_DATA, _) => {
+            Pixels::Float { range: element.value..element.end(data.len())?, bytes: 8 }
+        }
+        (_, UNDEFINED) => {
+            let set = DataSet { bytes: data, elements: &header.elements };
+            fragments(data, element.value, encoding, extended_offsets(&set))?
+        }
+        (_, 0) => Pixels::Absent,
+        _ => Pixels::Native {
+            range: element.value..element.end(data.len())?,
+            words: element.vr != Some(VR::OB.to_bytes()),
+        },
+    })
 }
 
-/// Basic offset table and fragments of an encapsulated stream that starts at `at`.
-fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding) -> Result<Pixels, StructureError> {
-    let (mut at, mut items) = (at, Vec::new());
+/// The extended offset table: 64-bit offsets of the frames.
+fn extended_offsets(set: &DataSet) -> Vec<u64> {
+    let (offsets, _) = attributes::bytes(set, tags::EXTENDED_OFFSET_TABLE).unwrap_or_default().as_chunks::<8>();
+    offsets.iter().take(MAX_FRAGMENTS).map(|&offset| u64::from_le_bytes(offset)).collect()
+}
+
+/// Offset table and fragments of an encapsulated stream that starts at `at`.
+fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding, extended: Vec<u64>) -> Result<Pixels, StructureError> {
+    let (mut at, mut table, mut fragments) = (at, None, Vec::new());
     while at + 8 <= data.len() {
         let item = ElementHeader::read(data, at, data.len(), encoding)?;
         if item.tag != Tag(0xFFFE, 0xE000) {
             break;
         }
         at = item.end(data.len())?;
-        items.push(item.value..at);
-    }
-    if items.is_empty() {
-        return Ok(Pixels::Absent);
-    }
-    let table = items.remove(0);
-    let offsets = data[table].chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-    Ok(Pixels::Encapsulated { offsets, fragments: items })
-}
-
-/// Tag, value representation and length of an element, and where its value starts.
-struct ElementHeader {
-    tag: Tag,
-    vr: Option<[u8; 2]>,
-    length: u32,
-    offset: usize,
-    value: usize,
-}
-
-impl ElementHeader {
-    fn read(data: &[u8], at: usize, end: usize, encoding: DataSetEncoding) -> Result<Self, StructureError> {
-        let bytes = |from: usize, n: usize| {
-            data[..end].get(from..from.saturating_add(n)).ok_or(StructureError::Damaged { offset: at })
-        };
-        let short = |from: usize| {
-            let b = bytes(from, 2)?;
-            Ok(if encoding.big_endian { u16::from_be_bytes([b[0], b[1]]) } else { u16::from_le_bytes([b[0], b[1]]) })
-        };
-        let long = |from: usize| {
-            let b = bytes(from, 4)?;
-            let b = [b[0], b[1], b[2], b[3]];
-            Ok(if encoding.big_endian { u32::from_be_bytes(b) } else { u32::from_le_bytes(b) })
-        };
-        let tag = Tag(short(at)?, short(at + 2)?);
-        if !encoding.explicit || tag.group() == 0xFFFE {
-            return Ok(Self { tag, vr: None, length: long(at + 4)?, offset: at, value: at + 8 });
+        // The first item is the basic offset table.
+        let range = item.value..at;
+        match table {
+            None => table = Some(range),
+            Some(_) => fragments.push(range),
         }
-        let vr = bytes(at + 4, 2)?;
-        let vr = [vr[0], vr[1]];
-        let (length, value) = match &vr {
-            b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV" => {
-                (long(at + 8)?, at + 12)
-            }
-            _ if VR::from_binary(vr).is_some() => (u32::from(short(at + 6)?), at + 8),
-            _ => return Err(StructureError::Damaged { offset: at }),
-        };
-        Ok(Self { tag, vr: Some(vr), length, offset: at, value })
-    }
-
-    /// End of a value of defined length, checked against `limit`.
-    fn end(&self, limit: usize) -> Result<usize, StructureError> {
-        let available = limit.saturating_sub(self.value);
-        if self.length as usize > available {
-            let declared = self.length as usize;
-            return Err(StructureError::Truncated { tag: self.tag, offset: self.offset, declared, available });
-        }
-        Ok(self.value + self.length as usize)
-    }
-
-    fn is_sequence(&self) -> bool {
-        match self.vr {
-            Some(vr) => &vr == b"SQ",
-            None => StandardDataDictionary.by_tag(self.tag).is_some_and(|entry| entry.vr() == VirtualVr::Exact(VR::SQ)),
+        if fragments.len() > MAX_FRAGMENTS {
+            return Err(StructureError::TooManyFragments);
         }
     }
-}
-
-/// Offset after an element; sequences in it are walked.
-fn skip(
-    data: &[u8],
-    element: &ElementHeader,
-    end: usize,
-    encoding: DataSetEncoding,
-    depth: usize,
-) -> Result<usize, StructureError> {
-    if depth > MAX_DEPTH {
-        return Err(StructureError::TooDeep);
-    }
-    if element.length != UNDEFINED && !element.is_sequence() {
-        return element.end(end);
-    }
-    // UN with undefined length is a sequence of implicit elements (PS3.5 6.2.2).
-    let encoding = if element.vr == Some(*b"UN") { DataSetEncoding { explicit: false, ..encoding } } else { encoding };
-    let limit = if element.length == UNDEFINED { end } else { element.end(end)? };
-    let mut at = element.value;
-    while at + 8 <= limit {
-        let item = ElementHeader::read(data, at, limit, encoding)?;
-        at = match item.tag {
-            Tag(0xFFFE, 0xE000) => skip_item(data, &item, limit, encoding, depth + 1)?,
-            Tag(0xFFFE, 0xE0DD) => return Ok(item.value),
-            _ => return Err(StructureError::Damaged { offset: at }),
-        };
-    }
-    if element.length == UNDEFINED { Err(StructureError::Damaged { offset: element.offset }) } else { Ok(limit) }
-}
-
-/// Offset after a sequence item.
-fn skip_item(
-    data: &[u8],
-    item: &ElementHeader,
-    end: usize,
-    encoding: DataSetEncoding,
-    depth: usize,
-) -> Result<usize, StructureError> {
-    let limit = if item.length == UNDEFINED { end } else { item.end(end)? };
-    let mut at = item.value;
-    while at + 8 <= limit {
-        let element = ElementHeader::read(data, at, limit, encoding)?;
-        if element.tag == Tag(0xFFFE, 0xE00D) {
-            return Ok(element.value);
-        }
-        at = skip(data, &element, limit, encoding, depth)?;
-    }
-    if item.length == UNDEFINED { Err(StructureError::Damaged { offset: item.offset }) } else { Ok(limit) }
+    let Some(table) = table else { return Ok(Pixels::Absent) };
+    let (basic, _) = data[table].as_chunks::<4>();
+    let basic = basic.iter().take(MAX_FRAGMENTS).map(|&offset| u64::from(u32::from_le_bytes(offset)));
+    let offsets = if extended.is_empty() { basic.collect() } else { extended };
+    Ok(Pixels::Encapsulated { offsets, fragments })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::attributes::{integer, number, numbers, text};
     use super::*;
+
+    const EXPLICIT: &str = "1.2.840.10008.1.2.1";
 
     /// A file with the given transfer syntax and data set.
     fn file(syntax: &str, dataset: &[u8]) -> Vec<u8> {
@@ -356,18 +258,45 @@ mod tests {
         bytes
     }
 
+    /// An element of explicit VR.
+    fn element(tag: Tag, vr: &[u8; 2], value: &[u8]) -> Vec<u8> {
+        let head = [&tag.group().to_le_bytes()[..], &tag.element().to_le_bytes(), vr].concat();
+        let length = match vr {
+            b"OB" | b"OW" | b"SQ" | b"UN" | b"UT" => [&[0, 0][..], &(value.len() as u32).to_le_bytes()].concat(),
+            _ => (value.len() as u16).to_le_bytes().to_vec(),
+        };
+        [head, length, value.to_vec()].concat()
+    }
+
+    /// An element of implicit VR.
+    fn implicit(tag: Tag, value: &[u8]) -> Vec<u8> {
+        let head = [tag.group().to_le_bytes(), tag.element().to_le_bytes()].concat();
+        [head, (value.len() as u32).to_le_bytes().to_vec(), value.to_vec()].concat()
+    }
+
+    /// A sequence of one item, both of undefined length.
+    fn undefined(tag: Tag, vr: &[u8], content: &[u8]) -> Vec<u8> {
+        let head = [&tag.group().to_le_bytes()[..], &tag.element().to_le_bytes(), vr].concat();
+        let reserved = if vr.is_empty() { &[][..] } else { &[0, 0] };
+        let item = [b"\xfe\xff\x00\xe0\xff\xff\xff\xff", content, b"\xfe\xff\x0d\xe0\0\0\0\0"].concat();
+        [&head, reserved, &[0xff; 4], &item, b"\xfe\xff\xdd\xe0\0\0\0\0"].concat()
+    }
+
+    fn pixels() -> Vec<u8> {
+        element(tags::PIXEL_DATA, b"OW", b"abcd")
+    }
+
     #[test]
     fn native_pixels_are_located() {
-        let dataset = b"\x28\x00\x10\x00US\x02\x00\x01\x00\xe0\x7f\x10\x00OW\0\0\x04\0\0\0abcd";
-        let bytes = file("1.2.840.10008.1.2.1", dataset);
+        let bytes = file(EXPLICIT, b"\x28\x00\x10\x00US\x02\x00\x01\x00\xe0\x7f\x10\x00OW\0\0\x04\0\0\0abcd");
         let structure = DicomStructure::of(&bytes, 100).unwrap();
         assert_eq!(structure.pixels, Pixels::Native { range: 22..26, words: true });
-        assert_eq!(structure.header(), &dataset[..10]);
+        assert_eq!(integer(&structure.header(), tags::ROWS), Some(1));
     }
 
     #[test]
     fn a_length_beyond_the_end_of_the_file_is_truncation() {
-        let bytes = file("1.2.840.10008.1.2.1", b"\x10\x00\x10\x00UT\0\0\xff\xff\xff\x7fabc");
+        let bytes = file(EXPLICIT, b"\x10\x00\x10\x00UT\0\0\xff\xff\xff\x7fabc");
         let error = DicomStructure::of(&bytes, 100).unwrap_err();
         assert!(matches!(error, StructureError::Truncated { declared: 0x7fff_ffff, available: 3, .. }), "{error:?}");
     }
@@ -375,7 +304,14 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         let level = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff".repeat(2000);
-        assert_eq!(DicomStructure::of(&file("1.2.840.10008.1.2.1", &level), 100).unwrap_err(), StructureError::TooDeep);
+        assert_eq!(DicomStructure::of(&file(EXPLICIT, &level), 100).unwrap_err(), StructureError::TooDeep);
+    }
+
+    #[test]
+    fn more_elements_than_the_limit_are_refused() {
+        let many = b"\x10\x00\x10\x00\0\0\0\0".repeat(MAX_ELEMENTS + 1);
+        let error = DicomStructure::of(&file("1.2.840.10008.1.2", &many), 100).unwrap_err();
+        assert_eq!(error, StructureError::TooManyElements);
     }
 
     #[test]
@@ -389,5 +325,110 @@ mod tests {
         std::io::Write::write_all(&mut deflater, &vec![0; 100_000]).unwrap();
         let bytes = file("1.2.840.10008.1.2.1.99", &deflater.finish().unwrap());
         assert_eq!(DicomStructure::of(&bytes, 1000).unwrap_err(), StructureError::Deflate { limit: 1000 });
+    }
+
+    /// Elements of VR UN and undefined length hold items of implicit VR (CP-246), and some writers
+    /// put explicit ones in them.
+    #[test]
+    fn unknown_elements_of_undefined_length_are_walked() {
+        let private = Tag(0x0029, 0x1010);
+        let inner = [implicit(Tag(0x0029, 0x0010), b"NAME"), implicit(private, &[1; 40])].concat();
+        let nested = undefined(Tag(0x0029, 0x1020), b"", &inner);
+        let explicit = element(Tag(0x0029, 0x1011), b"LO", b"text");
+        for content in [&inner, &nested, &explicit, &vec![]] {
+            let dataset = [undefined(private, b"UN", content), element(tags::RESCALE_SLOPE, b"DS", b"2 "), pixels()];
+            let bytes = file(EXPLICIT, &dataset.concat());
+            let structure = DicomStructure::of(&bytes, 100).unwrap();
+            assert_eq!(number(&structure.header(), tags::RESCALE_SLOPE), Some(2.0));
+            assert_eq!(structure.dataset[structure.dataset.len() - 4..], *b"abcd");
+            assert!(matches!(structure.pixels, Pixels::Native { .. }));
+        }
+    }
+
+    /// Attributes of the standard that were stored as UN have their VR of the dictionary, and are
+    /// little endian in every transfer syntax.
+    #[test]
+    fn unknown_elements_of_the_standard_are_read() {
+        let spacing = implicit(tags::PIXEL_SPACING, b"3.0\\2.0 ");
+        let measures = [b"\xfe\xff\x00\xe0", &(spacing.len() as u32).to_le_bytes()[..], &spacing].concat();
+        let dataset = [
+            element(tags::SERIES_DESCRIPTION, b"UN", b"head "),
+            element(tags::ROWS, b"UN", &[5, 1]),
+            element(tags::RESCALE_SLOPE, b"UN", b"1 "),
+            element(tags::PIXEL_MEASURES_SEQUENCE, b"UN", &measures),
+            undefined(tags::PLANE_POSITION_SEQUENCE, b"UN", &implicit(tags::IMAGE_POSITION_PATIENT, b"1\\2\\3 ")),
+            pixels(),
+        ];
+        let bytes = file(EXPLICIT, &dataset.concat());
+        let structure = DicomStructure::of(&bytes, 100).unwrap();
+        let set = structure.header();
+        assert_eq!(text(&set, tags::SERIES_DESCRIPTION).as_deref(), Some("head"));
+        assert_eq!(integer(&set, tags::ROWS), Some(261));
+        assert_eq!(number(&set, tags::RESCALE_SLOPE), Some(1.0));
+        let measures = attributes::item(&set, tags::PIXEL_MEASURES_SEQUENCE).unwrap();
+        assert_eq!(numbers::<2>(&measures, tags::PIXEL_SPACING), Some([3.0, 2.0]));
+        let position = attributes::item(&set, tags::PLANE_POSITION_SEQUENCE).unwrap();
+        assert_eq!(numbers::<3>(&position, tags::IMAGE_POSITION_PATIENT), Some([1.0, 2.0, 3.0]));
+    }
+
+    /// Icons and overlays may be compressed: their fragments are not elements.
+    #[test]
+    fn compressed_icons_are_skipped() {
+        let fragments = b"\xfe\xff\x00\xe0\0\0\0\0\xfe\xff\x00\xe0\x06\0\0\0\xff\xd8\xff\xf7ab\xfe\xff\xdd\xe0\0\0\0\0";
+        let icon = [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", &fragments[..]].concat();
+        let private = [b"\x09\x00\x11\x10OB\0\0\xff\xff\xff\xff", &fragments[..]].concat();
+        for (vr, icon) in [(b"SQ", &icon), (b"UN", &[&icon[..4], &icon[8..]].concat()), (b"SQ", &private)] {
+            let dataset = [
+                undefined(tags::ICON_IMAGE_SEQUENCE, vr, icon),
+                private.clone(),
+                element(tags::RESCALE_SLOPE, b"DS", b"2 "),
+                pixels(),
+            ];
+            let bytes = file(EXPLICIT, &dataset.concat());
+            let structure = DicomStructure::of(&bytes, 100).unwrap();
+            assert_eq!(number(&structure.header(), tags::RESCALE_SLOPE), Some(2.0));
+        }
+    }
+
+    #[test]
+    fn implicit_items_in_an_explicit_data_set_are_read() {
+        let position = implicit(tags::IMAGE_POSITION_PATIENT, b"1\\2\\3 ");
+        let dataset = [undefined(tags::PLANE_POSITION_SEQUENCE, b"SQ", &position), pixels()].concat();
+        let bytes = file(EXPLICIT, &dataset);
+        let structure = DicomStructure::of(&bytes, 100).unwrap();
+        let position = attributes::item(&structure.header(), tags::PLANE_POSITION_SEQUENCE).unwrap();
+        assert_eq!(numbers::<3>(&position, tags::IMAGE_POSITION_PATIENT), Some([1.0, 2.0, 3.0]));
+    }
+
+    #[test]
+    fn a_wrong_transfer_syntax_is_noticed() {
+        let [rows, pixel] = [(tags::ROWS, &[7, 0][..]), (tags::PIXEL_DATA, b"abcd")];
+        let as_implicit = [implicit(rows.0, rows.1), implicit(pixel.0, pixel.1)].concat();
+        let as_explicit = [element(rows.0, b"US", rows.1), element(pixel.0, b"OW", pixel.1)].concat();
+        for (syntax, dataset, mislabelled) in [
+            (EXPLICIT, &as_implicit, true),
+            (EXPLICIT, &as_explicit, false),
+            ("1.2.840.10008.1.2", &as_explicit, true),
+            ("1.2.840.10008.1.2", &as_implicit, false),
+        ] {
+            let bytes = file(syntax, dataset);
+            let structure = DicomStructure::of(&bytes, 100).unwrap();
+            assert_eq!(structure.is_mislabelled, mislabelled, "{syntax}");
+            assert_eq!(integer(&structure.header(), tags::ROWS), Some(7));
+        }
+    }
+
+    #[test]
+    fn both_offset_tables_are_read() {
+        let fragments = b"\xfe\xff\x00\xe0\x04\0\0\0\x07\0\0\0\xfe\xff\x00\xe0\x02\0\0\0ab\xfe\xff\xdd\xe0\0\0\0\0";
+        let encapsulated = [b"\xe0\x7f\x10\x00OB\0\0\xff\xff\xff\xff", &fragments[..]].concat();
+        let extended = implicit(tags::EXTENDED_OFFSET_TABLE, &[&9u64.to_le_bytes()[..]].concat());
+        for (before, expected) in [(vec![], [7]), ([&extended[..4], b"OV\0\0", &extended[4..]].concat(), [9])] {
+            let bytes = file(EXPLICIT, &[before, encapsulated.clone()].concat());
+            let Pixels::Encapsulated { offsets, fragments } = DicomStructure::of(&bytes, 100).unwrap().pixels else {
+                panic!("not encapsulated")
+            };
+            assert_eq!((&offsets[..], fragments.len()), (&expected[..], 1));
+        }
     }
 }

@@ -18,8 +18,8 @@ use super::syntax::PixelEncoding;
 
 /// A file may have this many frames whatever its size, and one more for each [`FRAME_BYTES`].
 const MAX_SMALL_FRAMES: u64 = 1024;
-/// Minimum size of a frame of a file of many frames, bytes.
-const FRAME_BYTES: u64 = 64;
+/// Minimum size of a frame of a file of many frames, with what the header says about it, bytes.
+const FRAME_BYTES: u64 = 512;
 
 /// Number of slices in a mosaic, private to Siemens.
 const SIEMENS_MOSAIC_SLICES: Tag = Tag(0x0019, 0x100A);

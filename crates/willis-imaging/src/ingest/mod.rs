@@ -123,6 +123,8 @@ fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Re
 }
 
 #[cfg(test)]
+mod kinds;
+#[cfg(test)]
 mod real;
 #[cfg(test)]
 mod testing;

@@ -3,8 +3,9 @@
 //! Names inside archives are labels and never become paths. Declared sizes are not trusted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use willis_core::Finding;
@@ -17,6 +18,8 @@ use super::structure::looks_like_dicom;
 const HEAD_BYTES: u64 = 1024;
 /// Maximum compression ratio of DEFLATE (RFC 1951: 258 bytes from two bits), rounded up.
 const MAX_DEFLATE_RATIO: u64 = 1032;
+/// What an entry of an archive is that cannot be unpacked.
+const DAMAGED: &str = "damaged";
 
 /// One input file.
 #[derive(Debug, Clone)]
@@ -163,24 +166,16 @@ pub(super) fn archive(
             return Err(too_large(config.max_archive_bytes, "max_archive_bytes"));
         }
     }
-    let (mut files, mut bad) = (Vec::new(), 0);
+    let (mut files, mut unreadable) = (Vec::new(), BTreeMap::<String, usize>::new());
     for index in 0..archive.len() {
-        let Ok(entry) = archive.by_index(index) else {
-            bad += 1;
-            continue;
-        };
-        if !entry.is_file() {
-            continue;
-        }
-        let (name, declared, packed) = (entry.name().to_owned(), entry.size(), entry.compressed_size());
-        match inflate(entry, declared, packed) {
-            Ok(bytes) => files.push(InputFile::Unpacked { name, bytes }),
-            Err(_) => bad += 1,
+        match archive_entry(&mut archive, index) {
+            Ok(file) => files.extend(file),
+            Err(reason) => *unreadable.entry(reason).or_default() += 1,
         }
     }
-    if bad > 0 {
-        let message =
-            format!("{bad} entries of the archive are damaged, encrypted or compressed in an unsupported way");
+    if !unreadable.is_empty() {
+        let reasons: Vec<String> = unreadable.iter().map(|(reason, n)| format!("{n} entries are {reason}")).collect();
+        let message = reasons.join(", ");
         if files.is_empty() {
             return Err(damaged(&message));
         }
@@ -188,6 +183,31 @@ pub(super) fn archive(
     }
     files.sort_by_key(InputFile::name);
     Ok(files)
+}
+
+/// An entry of an archive; `None` for folders and links.
+///
+/// # Errors
+/// what the entry is that it cannot be read.
+fn archive_entry(archive: &mut zip::ZipArchive<impl Read + Seek>, index: usize) -> Result<Option<InputFile>, String> {
+    let raw = archive.by_index_raw(index).map_err(|_| DAMAGED)?;
+    if !raw.is_file() {
+        return Ok(None);
+    }
+    if raw.encrypted() {
+        return Err("encrypted".into());
+    }
+    let method = raw.compression();
+    drop(raw);
+    let entry = match archive.by_index(index) {
+        Err(zip::result::ZipError::CompressionMethodNotSupported(_)) => {
+            return Err(format!("compressed by {method}, which is not supported"));
+        }
+        entry => entry.map_err(|_| DAMAGED)?,
+    };
+    let (name, declared, packed) = (entry.name().to_owned(), entry.size(), entry.compressed_size());
+    let bytes = inflate(entry, declared, packed).map_err(|_| DAMAGED)?;
+    Ok(Some(InputFile::Unpacked { name, bytes }))
 }
 
 /// Content of an archive entry, or its first bytes when it is not a DICOM file.

@@ -8,6 +8,9 @@ const SMALL_FRAME_PIXELS: usize = 1 << 22;
 /// Larger ones need a byte for this many pixels. An empty image of JPEG-LS has one for about 4000.
 const MAX_PIXELS_PER_BYTE: usize = 4096;
 
+/// Maximum number of JPEG 2000 tiles; the decoder takes several kilobytes for each.
+const MAX_TILES: usize = 4096;
+
 /// Compression of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Codec {
@@ -118,20 +121,41 @@ fn jpeg(stream: &[u8]) -> Option<StreamHeader> {
     }
 }
 
+/// The codestream of a JP2 file: the content of its `jp2c` box; a codestream is its own.
+fn codestream(stream: &[u8]) -> Option<&[u8]> {
+    if stream.starts_with(&[0xFF, 0x4F]) {
+        return Some(stream);
+    }
+    let mut at = 0usize;
+    loop {
+        let (length, kind) = (be32(stream, at)?, stream.get(at + 4..at + 8)?);
+        let head = if length == 1 { 16 } else { 8 };
+        if kind == b"jp2c" {
+            return stream.get(at + head..);
+        }
+        // A length of 1 means 64 bits, which only the codestream may need; 0 means the last box.
+        at = at.checked_add(length).filter(|_| length >= 8)?;
+    }
+}
+
 /// Header of a JPEG 2000 codestream, or of a JP2 file that holds one: the SIZ marker segment.
 fn jpeg_2000(stream: &[u8]) -> Option<StreamHeader> {
-    let start = stream.windows(4).position(|w| w == [0xFF, 0x4F, 0xFF, 0x51])?;
-    let siz = &stream[start + 2..];
+    let siz = codestream(stream)?.strip_prefix(&[0xFF, 0x4F])?;
+    if !siz.starts_with(&[0xFF, 0x51]) {
+        return None;
+    }
     let size = |end: usize, begin: usize| be32(siz, end)?.checked_sub(be32(siz, begin)?);
     let (columns, rows) = (size(6, 14)?, size(10, 18)?);
+    let tiles = |pixels: usize, at: usize| Some(pixels.div_ceil(be32(siz, at)?.max(1)) + 1);
     let samples = be16(siz, 38)?;
     let components = siz.get(40..40 + samples.checked_mul(3)?)?;
     let depth = *components.first()?;
     // Every component has the depth of the first, and no component is subsampled.
     let uniform = components.chunks_exact(3).all(|c| c == [depth, 1, 1]);
+    let few_tiles = tiles(columns, 22)?.checked_mul(tiles(rows, 26)?)? <= MAX_TILES;
     let precision = usize::from(depth & 0x7F) + 1;
     let header = StreamHeader { codec: Codec::Jpeg2000, rows, columns, samples, precision, signed: depth & 0x80 != 0 };
-    uniform.then_some(header)
+    (uniform && few_tiles).then_some(header)
 }
 
 #[cfg(test)]
@@ -155,6 +179,13 @@ mod tests {
         siz.extend(b"\x00\x01\x8f\x01\x01");
         let expected = StreamHeader { codec: Codec::Jpeg2000, precision: 16, signed: true, ..expected };
         assert_eq!(StreamHeader::of(&siz), Some(Ok(expected)));
+        let boxed = [b"\0\0\0\x0cjP  \x0d\x0a\x87\x0a\0\0\0\x0bftypabc\0\0\0\0jp2c", &siz[..]].concat();
+        assert_eq!(StreamHeader::of(&boxed), Some(Ok(expected)));
+        // Tiles of one pixel.
+        siz[24..32].copy_from_slice(&[0, 0, 0, 1, 0, 0, 0, 1]);
+        assert_eq!(StreamHeader::of(&siz), Some(Ok(expected)));
+        siz[8..16].copy_from_slice(&[0, 0, 8, 0, 0, 0, 8, 0]);
+        assert!(StreamHeader::of(&siz).unwrap().is_err());
     }
 
     #[test]

@@ -15,6 +15,10 @@ use super::attributes::{self, DataSet};
 use super::elements::{self, DataSetEncoding, Element, ElementHeader, MAX_DEPTH, MAX_ELEMENTS, UNDEFINED};
 use super::syntax::BIG_ENDIAN;
 
+/// A deflated data set may inflate to this many bytes, ...
+const SMALL_DATASET_BYTES: u64 = 32 << 20;
+/// ... and by this factor. Images are deflated by 2 to 4, those with much background by 20.
+const MAX_INFLATION: u64 = 64;
 /// Maximum number of fragments of compressed pixel data.
 const MAX_FRAGMENTS: usize = 1 << 20;
 
@@ -179,8 +183,9 @@ fn meta_group(file: &[u8], start: usize) -> Result<(String, usize), StructureErr
     Ok((syntax, at))
 }
 
-/// Inflates a deflated data set up to `limit` bytes.
+/// Inflates a deflated data set up to `limit` bytes, and no further than an image would.
 fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
+    let limit = limit.min(SMALL_DATASET_BYTES + MAX_INFLATION * body.len() as u64);
     let mut dataset = Vec::new();
     let read = flate2::read::DeflateDecoder::new(body).take(limit + 1).read_to_end(&mut dataset);
     match read {

@@ -29,12 +29,12 @@ pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>), FileError> {
     .map_err(|error| error.at(path))
 }
 
-/// Reads an array of `float64`: shape and C-order values.
+/// An array of floating-point numbers from the content of a file: shape and C-order values, exact.
 ///
 /// # Errors
-/// As [`read_f32`]; [`FileError::Malformed`] also when the values are of another type.
-pub fn read_f64(path: &Path) -> Result<(Vec<usize>, Vec<f64>), FileError> {
-    decode(open(path)?, read_doubles).map_err(|error| error.at(path))
+/// when the content is damaged or its values are not floating-point numbers
+pub fn parse_f64(content: &[u8]) -> Result<(Vec<usize>, Vec<f64>), Malformed> {
+    decode(content, read_doubles)
 }
 
 /// Writes a C-order array of `float32`.
@@ -67,7 +67,8 @@ pub fn write_f64(path: &Path, shape: &[usize], values: &[f64]) -> Result<(), Fil
     })
 }
 
-fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
+/// Everything before the values, for a C-order array of a NumPy type (`<f4`).
+pub fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
     // A tuple of one number ends in a comma.
     let sides: String = shape.iter().map(|n| format!("{n}, ")).collect();
     let sides = if shape.len() > 1 { sides.trim_end_matches(", ") } else { sides.trim_end() };
@@ -153,8 +154,13 @@ fn read_doubles(
     element: Element,
     order: ByteOrder,
 ) -> Result<Vec<f64>, Malformed> {
-    if (element, order) != (Element::F64, ByteOrder::Little) {
-        return Err(Malformed::new(FORMAT, "its values are not float64"));
+    match (element, order) {
+        (Element::F64, ByteOrder::Little) => {}
+        (Element::F32, _) => {
+            let values = elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)?;
+            return Ok(values.into_iter().map(f64::from).collect());
+        }
+        _ => return Err(Malformed::new(FORMAT, "its values are neither float32 nor little-endian float64")),
     }
     let mut values = Vec::new();
     let mut bytes = [0; 8];
@@ -217,9 +223,14 @@ mod tests {
         let path = folder.path().join("a.npy");
         write_f32(&path, &[2, 1, 2], &[1.5, -2.0, 0.1, 4.0]).unwrap();
         assert_eq!(read_f32(&path).unwrap(), (vec![2, 1, 2], vec![1.5, -2.0, 0.1, 4.0]));
-        assert!(read_f64(&path).unwrap_err().to_string().contains("not float64"));
+        let content = std::fs::read(&path).unwrap();
+        assert_eq!(parse_f64(&content).unwrap(), (vec![2, 1, 2], vec![1.5, -2.0, f64::from(0.1f32), 4.0]));
         write_f64(&path, &[3], &[0.1, 0.2, 0.3]).unwrap();
-        assert_eq!(read_f64(&path).unwrap(), (vec![3], vec![0.1, 0.2, 0.3]));
+        let content = std::fs::read(&path).unwrap();
+        assert_eq!(parse_f64(&content).unwrap(), (vec![3], vec![0.1, 0.2, 0.3]));
+        let integers = [&header("<i2", &[1])[..], &[7, 0]].concat();
+        assert!(parse_f64(&integers).unwrap_err().to_string().contains("neither float32"));
+        assert!(parse_f64(&content[..content.len() - 1]).unwrap_err().to_string().contains("ends early"));
     }
 
     proptest! {

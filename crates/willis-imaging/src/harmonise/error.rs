@@ -23,6 +23,14 @@ pub enum HarmoniseError {
     /// One value everywhere.
     #[error("the series has no contrast inside the head; it cannot be normalised")]
     NoContrast,
+    /// The middle of a Nyúl standard scale is not positive, so it cannot become the unit.
+    #[error(
+        "the standard scale has {middle} at its median; it must be positive, with air near 0; fit it with low = 1 or more"
+    )]
+    BadStandard {
+        /// Intensity at the 50th percentile.
+        middle: f64,
+    },
     /// The Nyúl standard scale cannot be read or fitted.
     #[error(transparent)]
     Nyul(#[from] NyulError),

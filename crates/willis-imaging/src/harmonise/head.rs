@@ -22,11 +22,11 @@ pub(super) fn threshold(coarse: &Image<f32>, units: IntensityUnits) -> f32 {
     match units {
         IntensityUnits::Hounsfield => CT_AIR_HU,
         IntensityUnits::Arbitrary => {
-            let mut values: Vec<f32> = coarse.voxels.iter().copied().filter(|v| v.is_finite()).collect();
+            let values: Vec<f32> = coarse.voxels.iter().copied().filter(|v| v.is_finite()).collect();
             let last = values.len().saturating_sub(1);
             let ranks = [last / 200, last * 98 / 100];
             // A crop without air has a high first percentile, but magnitude images start at 0.
-            match order_statistics(&mut values, &ranks)[..] {
+            match order_statistics(&values, &ranks)[..] {
                 [low, high] => low.min(0.0) + MR_AIR_FRACTION * (high - low.min(0.0)),
                 _ => 0.0,
             }

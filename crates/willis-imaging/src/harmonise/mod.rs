@@ -23,7 +23,8 @@ mod region;
 
 pub use error::HarmoniseError;
 use intensity::IntensityUnits;
-pub use normalise::Normalise;
+use normalise::Intensities;
+pub use normalise::{Normalise, NyulStandard};
 pub use region::{BoxSize, RoiConfig};
 
 /// Spacing of the copy on which the head is segmented, mm.
@@ -59,19 +60,47 @@ impl Default for HarmoniseConfig {
 /// Resamples a volume to patient axes at the working spacing, crops it to the region of interest
 /// and normalises its intensities.
 ///
-/// Interpolation is trilinear, preceded by block averages where the series is much finer than the
-/// working spacing. Voxels outside the scan take the lowest value of the series. World positions
-/// are preserved.
+/// Interpolation is trilinear along axes on which the series is no finer than the working spacing,
+/// and by an anti-aliasing cubic along the others. Voxels outside the scan take the lowest value of
+/// the series. World positions are preserved.
 ///
 /// # Errors
 /// [`HarmoniseError`] when the volume has no usable voxels, position or contrast, or would be too
 /// large.
 pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<HarmonisedVolume, HarmoniseError> {
+    let Region { mut image, series, mut findings } = region_of_interest(volume, config)?;
+    normalise::apply(&mut image.voxels, &config.normalise, series, &mut findings)?;
+    if config.invert_t2 == Switch::On && volume.meta.modality == Some(Modality::T2) {
+        image.voxels.iter_mut().for_each(|v| *v = -*v);
+    }
+    Ok(HarmonisedVolume { image, meta: volume.meta.clone(), source: Arc::clone(volume), findings })
+}
+
+/// The tissue of the region of interest on the scale of the shipped Nyúl standards: air at 0, the
+/// median of the tissue at 50; for CT -160 HU at 0 and 40 HU at 50. Standards for the line are
+/// fitted on it, with the landmarks as they are.
+///
+/// # Errors
+/// As [`harmonise`].
+pub fn tissue_on_standard(volume: &Volume, config: &HarmoniseConfig) -> Result<Vec<f32>, HarmoniseError> {
+    let Region { image, series, .. } = region_of_interest(volume, config)?;
+    normalise::tissue_on_standard(&image.voxels, series)
+}
+
+/// The region of interest at the working spacing, in the units of the series.
+struct Region {
+    image: Image<f32>,
+    series: Intensities,
+    findings: Vec<Finding>,
+}
+
+fn region_of_interest(volume: &Volume, config: &HarmoniseConfig) -> Result<Region, HarmoniseError> {
     let source = &volume.image;
     source.grid.affine.inverse().ok_or(HarmoniseError::SingularPlace)?;
     let lowest = lowest(source).ok_or(HarmoniseError::Empty)?;
     let mut findings = geometry_findings(source);
-    let units = IntensityUnits::of(volume.meta.modality, lowest, &mut findings);
+    let modality = volume.meta.modality;
+    let units = IntensityUnits::of(modality, lowest, &mut findings);
     let scan = region::scan_box(&source.grid);
     let coarse = resample::area(source, &scan.grid(Spacing::isotropic(COARSE_MM))?, lowest);
     let threshold = head::threshold(&coarse, units);
@@ -82,12 +111,8 @@ pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<Harmo
         }
         Switch::Off => scan,
     };
-    let mut image = resample::area(source, &region.grid(config.spacing_mm)?, lowest);
-    normalise::apply(&mut image.voxels, &config.normalise, units, threshold, lowest)?;
-    if config.invert_t2 == Switch::On && volume.meta.modality == Some(Modality::T2) {
-        image.voxels.iter_mut().for_each(|v| *v = -*v);
-    }
-    Ok(HarmonisedVolume { image, meta: volume.meta.clone(), source: Arc::clone(volume), findings })
+    let image = resample::antialiased(source, &region.grid(config.spacing_mm)?, lowest);
+    Ok(Region { image, series: Intensities { modality, units, threshold, lowest }, findings })
 }
 
 impl HarmoniseConfig {

@@ -1,4 +1,5 @@
-//! Resampling of images to other grids: interpolation in world space and block averages.
+//! Resampling of images to other grids: interpolation in world space, block averages, and an
+//! anti-aliasing filter.
 //!
 //! A position within half a voxel of an image is inside it and takes the value at the border; every
 //! other position is outside. Every position is outside an image whose affine is singular. Results
@@ -9,8 +10,11 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 use willis_core::{Grid, Image};
 
+mod antialias;
 mod blocks;
 mod route;
+
+pub use antialias::antialiased;
 
 use route::{AxisTaps, Route};
 

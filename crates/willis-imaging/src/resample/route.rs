@@ -66,15 +66,21 @@ pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
     Some(rows.map(|row| row[..3].iter().fold(0.0, |most: f64, v| most.max(v.abs()))))
 }
 
-/// The voxels around a position on an axis of `side` voxels, `stride` apart in memory; `None`
-/// outside the image.
-pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> {
+/// A position on an axis of `side` voxels, moved to the nearest voxel centre when it is close to one
+/// or beyond the border's; `None` outside the image.
+pub(super) fn inside(position: f64, side: usize) -> Option<f64> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {
         return None;
     }
     let whole = position.round();
-    let position = if (position - whole).abs() < SNAP { whole } else { position }.clamp(0.0, last);
+    Some(if (position - whole).abs() < SNAP { whole } else { position }.clamp(0.0, last))
+}
+
+/// The voxels around a position on an axis of `side` voxels, `stride` apart in memory; `None`
+/// outside the image.
+pub(super) fn tap(position: f64, side: usize, stride: usize) -> Option<AxisTap> {
+    let position = inside(position, side)?;
     let low = position.floor();
     let weight = (position - low) as f32;
     let low = low as usize * stride;
@@ -103,7 +109,7 @@ impl AxisTaps {
 }
 
 impl VoxelMap {
-    fn between(image: &Grid, grid: &Grid) -> Option<Self> {
+    pub fn between(image: &Grid, grid: &Grid) -> Option<Self> {
         let to_voxel = image.affine.inverse()?;
         let at = |p: Point| {
             let p = to_voxel.apply(p);
@@ -127,9 +133,14 @@ impl VoxelMap {
         self.0.map(|r| r[0] * x as f64 + r[1] * y as f64 + r[2] * z as f64 + r[3])
     }
 
+    /// Position along axis `i` of the image of voxel `k` along the grid's parallel axis `j`.
+    pub fn along(&self, i: usize, j: usize, k: usize) -> f64 {
+        self.0[i][3] + self.0[i][j] * k as f64
+    }
+
     /// For each grid axis x, y, z the image axis that it is parallel to; `None` unless all are
     /// parallel to one.
-    fn aligned_axes(&self, lengths: [usize; 3]) -> Option<[usize; 3]> {
+    pub fn aligned_axes(&self, lengths: [usize; 3]) -> Option<[usize; 3]> {
         let drift = |i: usize, j: usize| (self.0[i][j] * lengths[j] as f64).abs();
         let main = |j: usize| (0..3).max_by(|&a, &b| drift(a, j).total_cmp(&drift(b, j))).expect("three axes");
         let axes = [main(0), main(1), main(2)];

@@ -3,6 +3,7 @@
 mod cohort;
 mod names;
 mod net;
+mod nyul;
 mod train;
 mod volume;
 
@@ -13,8 +14,9 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, ScanSizeName, SexName};
 pub use net::NetCommand;
+pub use nyul::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
 pub use train::{FoldArgs, PretrainArgs, TrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs};
-pub use volume::{NyulCommand, VolumeCommand};
+pub use volume::VolumeCommand;
 
 /// Columns of the help.
 const HELP_WIDTH: usize = 100;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::Format;
+use super::{Format, NyulCommand};
 
 /// `willis volume ...`
 #[derive(Debug, Subcommand)]
@@ -54,40 +54,4 @@ Examples:
   willis volume nyul apply c.nii.gz --standard standard.npy -o c-standard.nii.gz"
     )]
     Nyul(NyulCommand),
-}
-
-/// `willis volume nyul ...`
-#[derive(Debug, Subcommand)]
-pub enum NyulCommand {
-    /// Learn the standard scale of several images.
-    #[command(after_help = "Example:\n  willis volume nyul fit a.nii.gz b.nii.gz -o standard.npy")]
-    Fit {
-        /// Images.
-        #[arg(required = true)]
-        images: Vec<PathBuf>,
-        /// One mask per image, in order; voxels above zero count. By default the voxels of the
-        /// image above zero count.
-        #[arg(long, num_args = 1.., value_name = "FILE")]
-        mask: Vec<PathBuf>,
-        /// .npy file of shape (2, 11).
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
-    },
-    /// Map an image to a standard scale.
-    #[command(
-        after_help = "Example:\n  willis volume nyul apply c.nii.gz --standard standard.npy -o c-standard.nii.gz"
-    )]
-    Apply {
-        /// Image.
-        image: PathBuf,
-        /// Standard scale from `willis volume nyul fit`.
-        #[arg(long, value_name = "FILE")]
-        standard: PathBuf,
-        /// Mask; voxels above zero count. By default the voxels of the image above zero count.
-        #[arg(long, value_name = "FILE")]
-        mask: Option<PathBuf>,
-        /// .nii or .nii.gz file.
-        #[arg(short, long, value_name = "FILE")]
-        output: PathBuf,
-    },
 }

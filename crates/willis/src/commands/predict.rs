@@ -110,8 +110,19 @@ fn single(
     Ok(Outcome::Done)
 }
 
-/// Prints the fourteen probabilities and the first candidates.
+/// Prints the fourteen probabilities and the first candidates; if willis abstains, only why.
 pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, detail: Detail) {
+    if let Some(reason) = &result.prediction.abstain {
+        println!("no verdict: willis abstains: {reason}");
+    } else {
+        print_probabilities(result);
+    }
+    println!("{:.1} s; {}", run.seconds, crate::report::RESEARCH_ONLY);
+    let last = if detail == Detail::Full { "report.html" } else { "prediction.json" };
+    println!("{}", folder.join(last).display());
+}
+
+fn print_probabilities(result: &SeriesResult) {
     let mut table = comfy_table::Table::new();
     table.load_preset(comfy_table::presets::NOTHING).set_header(["site", "probability"]);
     for name in column_names() {
@@ -126,12 +137,6 @@ pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, deta
             c.rank, c.probability, c.diameter_mm
         );
     }
-    if let Some(reason) = &result.prediction.abstain {
-        println!("abstains: {reason}");
-    }
-    println!("{:.1} s; {}", run.seconds, crate::report::RESEARCH_ONLY);
-    let last = if detail == Detail::Full { "report.html" } else { "prediction.json" };
-    println!("{}", folder.join(last).display());
 }
 
 fn several(

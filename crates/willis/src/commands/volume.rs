@@ -1,17 +1,17 @@
 //! `willis volume`: runs the deterministic algorithms on files.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
 use serde_json::json;
 use willis_core::files::{json as json_file, nifti};
 use willis_core::{Image, Volume};
-use willis_imaging::harmonise::nyul;
 use willis_imaging::ingest::{IngestConfig, ingest};
 use willis_imaging::trace::{TraceConfig, graph_from_mask};
 
 use super::Outcome;
-use crate::cli::{Format, NyulCommand, VolumeCommand};
+use crate::cli::{Format, VolumeCommand};
+
+mod nyul;
 
 /// Runs one of the volume commands.
 pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
@@ -20,10 +20,7 @@ pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
         VolumeCommand::Convert { input, output } => nifti::write(output, &read(input)?.image)?,
         VolumeCommand::Skeleton { input, output } => skeleton(input, output)?,
         VolumeCommand::Graph { input, output } => graph(input, output)?,
-        VolumeCommand::Nyul(NyulCommand::Fit { images, mask, output }) => fit(images, mask, output)?,
-        VolumeCommand::Nyul(NyulCommand::Apply { image, standard, mask, output }) => {
-            apply(image, standard, mask.as_deref(), output)?
-        }
+        VolumeCommand::Nyul(command) => nyul::run(command)?,
     }
     Ok(Outcome::Done)
 }
@@ -77,38 +74,4 @@ fn graph(input: &Path, output: &Path) -> anyhow::Result<()> {
 /// Reads a mask as zeros and ones.
 fn foreground(path: &Path) -> anyhow::Result<Image<u8>> {
     Ok(read(path)?.image.map(|&v| u8::from(v > 0.0)))
-}
-
-fn fit(images: &[PathBuf], masks: &[PathBuf], output: &Path) -> anyhow::Result<()> {
-    ensure!(
-        masks.is_empty() || masks.len() == images.len(),
-        "{} images but {} masks; give one mask per image, in order, or none",
-        images.len(),
-        masks.len()
-    );
-    let values = images
-        .iter()
-        .enumerate()
-        .map(|(i, path)| masked_values(&read(path)?.image, masks.get(i).map(PathBuf::as_path)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    nyul::fit(values)?.save(output)?;
-    Ok(())
-}
-
-fn apply(image: &Path, standard: &Path, mask: Option<&Path>, output: &Path) -> anyhow::Result<()> {
-    let standard = nyul::Standard::load(standard)?;
-    let image = read(image)?.image;
-    let map = nyul::map_to(&standard, masked_values(&image, mask)?)?;
-    nifti::write(output, &image.map(|&v| map.apply(f64::from(v)) as f32))?;
-    Ok(())
-}
-
-/// Voxels inside the mask, or above zero without one.
-fn masked_values(image: &Image<f32>, mask: Option<&Path>) -> anyhow::Result<Vec<f32>> {
-    let Some(path) = mask else { return Ok(image.voxels.iter().copied().filter(|&v| v > 0.0).collect()) };
-    let mask = read(path).with_context(|| format!("mask {}", path.display()))?.image;
-    if mask.grid.shape != image.grid.shape {
-        bail!("mask {} has another shape than its image", path.display());
-    }
-    Ok(image.voxels.iter().zip(&mask.voxels).filter(|&(_, &m)| m > 0.0).map(|(&v, _)| v).collect())
 }

@@ -2,6 +2,7 @@
 //! evidence.
 
 pub mod figures;
+mod verdict;
 
 use figures::{Picture, View};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -18,8 +19,12 @@ const SHOWN: usize = 6;
 pub const RESEARCH_ONLY: &str = "Research use only. Not a medical device. Not for diagnosis.";
 
 /// The whole report as one HTML document.
+///
+/// If willis abstains, the reason stands in the place of the probability, no probability is shown
+/// anywhere, and the candidates are folded away without marks in the pictures.
 pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
     let shown = &result.candidates[..result.candidates.len().min(SHOWN)];
+    let body = if result.prediction.abstain.is_some() { silent(result) } else { spoken(result, run, shown) };
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -34,18 +39,51 @@ pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
                     h1 { "willis" span.sub { "intracranial aneurysm report" } }
                     p.warning { (RESEARCH_ONLY) }
                 }
+                (verdict::guesses(&result.prediction.findings))
                 (headline(result))
-                (projections(result, shown))
-                (probabilities(result, run))
-                (candidate_table(&result.candidates))
-                (triptychs(result, shown))
-                (graph(result, shown))
+                (body)
                 (findings(&result.prediction.findings))
                 (provenance(result, run))
             }
         }
     }
     .into_string()
+}
+
+/// The body of a report with probabilities.
+fn spoken(result: &SeriesResult, run: &RunRecord, shown: &[Candidate]) -> Markup {
+    html! {
+        (projections(result, shown))
+        (probabilities(result, run))
+        section.long {
+            h2 { "Candidates" }
+            (candidate_table(&result.candidates, Probabilities::Shown))
+        }
+        (triptychs(result, shown))
+        (graph(result, shown))
+    }
+}
+
+/// The body of a report that abstains.
+fn silent(result: &SeriesResult) -> Markup {
+    html! {
+        (projections(result, &[]))
+        section.long {
+            details {
+                summary { "What the nets marked all the same (" (result.candidates.len()) ")" }
+                p.note { "The nets were not made for a series like this one, so these places mean little. Their values are in candidates.json." }
+                (candidate_table(&result.candidates, Probabilities::Hidden))
+            }
+        }
+        (graph(result, &[]))
+    }
+}
+
+/// Whether a table shows probabilities.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probabilities {
+    Shown,
+    Hidden,
 }
 
 fn percent(p: f64) -> String {
@@ -58,18 +96,12 @@ fn headline(result: &SeriesResult) -> Markup {
     let [dz, dy, dx] = series.spacing_zyx_mm;
     html! {
         section.headline {
-            div.big {
-                span.value { (result.prediction.present().map_or("n/a".into(), percent)) }
-                span.label { "probability that an aneurysm is present" }
-            }
+            (verdict::verdict(&result.prediction))
             dl {
                 dt { "modality" } dd { (series.modality.map_or("unknown", |m| m.name())) }
                 dt { "series as read" } dd { (nx) " × " (ny) " × " (nz) " voxels of " (format!("{dx:.2} × {dy:.2} × {dz:.2}")) " mm" }
                 dt { "arteries traced" } dd { (format!("{:.0} mm", result.graph.length_mm())) " in " (result.graph.edges.len()) " branches" }
-                dt { "candidates" } dd { (result.candidates.len()) }
-            }
-            @if let Some(reason) = &result.prediction.abstain {
-                p.abstain { "willis abstains: " (reason) }
+                @if result.prediction.abstain.is_none() { dt { "candidates" } dd { (result.candidates.len()) } }
             }
         }
     }
@@ -92,7 +124,10 @@ fn projections(result: &SeriesResult, shown: &[Candidate]) -> Markup {
     html! {
         section {
             h2 { "Projections of the arteries" }
-            p.note { "Maximum of the vessel probability along each ray, over the mean intensity. Circles mark the first " (shown.len()) " candidates by rank." }
+            p.note {
+                "Maximum of the vessel probability along each ray, over the mean intensity."
+                @if !shown.is_empty() { " Circles mark the first " (shown.len()) " candidates by rank." }
+            }
             div.three {
                 @for view in View::ALL {
                     figure {
@@ -133,29 +168,28 @@ fn probabilities(result: &SeriesResult, run: &RunRecord) -> Markup {
     }
 }
 
-fn candidate_table(candidates: &[Candidate]) -> Markup {
+fn candidate_table(candidates: &[Candidate], probabilities: Probabilities) -> Markup {
     let millimetres = |value: Option<f64>| value.map_or("n/a".into(), |v| format!("{v:.1}"));
+    let shown = probabilities == Probabilities::Shown;
     html! {
-        section.long {
-            h2 { "Candidates" }
-            @if candidates.is_empty() { p { "None." } }
-            @else {
-                p.note { "Lengths in mm. Centres are patient coordinates (LPS); the last column is the distance to the nearest vessel outside the candidate." }
-                div.scroll { table.candidates {
-                    thead { tr {
-                        th { "rank" } th { "probability" } th { "site" } th { "diameter" } th { "centre (L, P, S)" } th { "to vessel" }
-                    } }
-                    tbody { @for c in candidates {
-                        tr {
-                            td { (c.rank) } td { (percent(c.probability)) } td.wrap { (c.site.map_or("n/a", Site::name)) }
-                            td { (format!("{:.1}", c.diameter_mm)) }
-                            td { (format!("{:.1}, {:.1}, {:.1}", c.centre.x, c.centre.y, c.centre.z)) }
-                            td { (millimetres(c.distance_to_vessel_mm)) }
-                        }
-                    } }
+        @if candidates.is_empty() { p { "None." } }
+        @else {
+            p.note { "Lengths in mm. Centres are patient coordinates (LPS); the last column is the distance to the nearest vessel outside the candidate." }
+            div.scroll { table.candidates {
+                thead { tr {
+                    th { "rank" } @if shown { th { "probability" } } th { "site" } th { "diameter" } th { "centre (L, P, S)" } th { "to vessel" }
                 } }
-                (evidence_table(candidates))
-            }
+                tbody { @for c in candidates {
+                    tr {
+                        td { (c.rank) } @if shown { td { (percent(c.probability)) } }
+                        td.wrap { (c.site.map_or("n/a", Site::name)) }
+                        td { (format!("{:.1}", c.diameter_mm)) }
+                        td { (format!("{:.1}, {:.1}, {:.1}", c.centre.x, c.centre.y, c.centre.z)) }
+                        td { (millimetres(c.distance_to_vessel_mm)) }
+                    }
+                } }
+            } }
+            @if shown { (evidence_table(candidates)) }
         }
     }
 }
@@ -265,27 +299,4 @@ fn provenance(result: &SeriesResult, run: &RunRecord) -> Markup {
 }
 
 #[cfg(test)]
-mod tests {
-    use willis_core::{Evidence, Point};
-
-    use super::*;
-
-    /// Ten columns in one table were wider than the page.
-    #[test]
-    fn the_candidate_table_is_narrow_and_the_evidence_folds_out() {
-        let candidate = Candidate {
-            rank: 1,
-            centre: Point::new(-32.0, -24.0, -11.7),
-            diameter_mm: 3.1,
-            probability: 0.25,
-            site: Some(Site::RightSupraclinoidIca),
-            distance_to_vessel_mm: Some(10.8),
-            evidence: Evidence { aneurysm_peak: Some(0.5), ..Evidence::default() },
-        };
-        let html = candidate_table(&[candidate]).into_string();
-        let (table, evidence) = html.split_once("<details>").unwrap();
-        assert_eq!(table.matches("<th>").count(), 6, "{table}");
-        assert!(table.contains("25.0 %") && !table.contains("0.50"), "{table}");
-        assert!(evidence.contains("<td>0.50</td>") && evidence.contains("<td>n/a</td>"), "{evidence}");
-    }
-}
+mod tests;

@@ -69,7 +69,7 @@ fn silent(result: &SeriesResult) -> Markup {
     html! {
         (projections(result, &[]))
         section.long {
-            details {
+            details.folded {
                 summary { "What the nets marked all the same (" (result.candidates.len()) ")" }
                 p.note { "The nets were not made for a series like this one, so these places mean little. Their values are in candidates.json." }
                 (candidate_table(&result.candidates, Probabilities::Hidden))

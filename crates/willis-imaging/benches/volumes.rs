@@ -28,8 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match &words[..] {
             ["fit", paths @ ..] => {
-                let images =
-                    paths.iter().map(|path| npy::read_f32(Path::new(path))).collect::<Result<Vec<_>, _>>()?;
+                let images = paths.iter().map(|path| npy::read_f32(Path::new(path))).collect::<Result<Vec<_>, _>>()?;
                 let start = Instant::now();
                 let voxels = images.iter().map(|(_, voxels)| nyul::foreground(voxels, None));
                 let fitted = nyul::fit(voxels, FitOptions::default())?;

@@ -66,8 +66,8 @@ pub(super) fn steps(image: &Grid, grid: &Grid) -> Option<[f64; 3]> {
     Some(rows.map(|row| row[..3].iter().fold(0.0, |most: f64, v| most.max(v.abs()))))
 }
 
-/// A position on an axis of `side` voxels, moved to the nearest voxel centre when it is close to one
-/// or beyond the border's; `None` outside the image.
+/// A position on an axis of `side` voxels, moved to the nearest voxel centre when it is close to
+/// one or beyond the border's; `None` outside the image.
 pub(super) fn inside(position: f64, side: usize) -> Option<f64> {
     let last = side as f64 - 1.0;
     if !(-0.5 - SNAP..=last + 0.5 + SNAP).contains(&position) {

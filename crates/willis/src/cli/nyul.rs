@@ -44,8 +44,8 @@ pub struct NyulFitArgs {
     /// Intensity of the last landmark on the scale.
     #[arg(long, default_value_t = 100.0, value_name = "VALUE", allow_negative_numbers = true)]
     pub high: f64,
-    /// Standard scale, as the Python package `intensity-normalization` stores it: .npy as version 3,
-    /// .npz as version 4.
+    /// Standard scale, as the Python package `intensity-normalization` stores it: .npy as version
+    /// 3, .npz as version 4.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 }

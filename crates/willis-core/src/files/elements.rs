@@ -118,11 +118,32 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrde
 
 /// Writes `f32` numbers in little-endian order.
 pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
-    let mut buffer = Vec::with_capacity(1 << 16);
-    for piece in values.chunks(1 << 14) {
-        buffer.clear();
-        piece.iter().for_each(|v| buffer.extend_from_slice(&v.to_le_bytes()));
-        writer.write_all(&buffer)?;
+    write_words(writer, values, f32::to_le_bytes)
+}
+
+/// Writes numbers as 16-bit integers in little-endian order; they must be such ([`fit_i16`]).
+pub(super) fn write_i16(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
+    write_words(writer, values, |value| (value as i16).to_le_bytes())
+}
+
+/// Whether every number is a 16-bit integer.
+pub(super) fn fit_i16(values: &[f32]) -> bool {
+    let fits = |value: &f32| f32::from(*value as i16) == *value;
+    // Whole pieces without a branch, so that the loop is vectorised.
+    values.chunks(1 << 12).all(|piece| piece.iter().fold(true, |all, value| all & fits(value)))
+}
+
+fn write_words<const N: usize>(
+    writer: &mut dyn io::Write,
+    values: &[f32],
+    bytes_of: impl Fn(f32) -> [u8; N],
+) -> io::Result<()> {
+    let mut buffer = vec![0u8; N << 15];
+    for piece in values.chunks(1 << 15) {
+        let bytes = &mut buffer[..N * piece.len()];
+        let (words, _) = bytes.as_chunks_mut::<N>();
+        words.iter_mut().zip(piece).for_each(|(word, value)| *word = bytes_of(*value));
+        writer.write_all(bytes)?;
     }
     Ok(())
 }

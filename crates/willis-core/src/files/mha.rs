@@ -1,4 +1,4 @@
-//! MetaImage (`.mha`): text header and voxels in one file, as written by ITK. Read only.
+//! MetaImage (`.mha`): text header and voxels in one file, as written by ITK.
 //!
 //! World coordinates are LPS mm. Each triple of `TransformMatrix` is the direction of one voxel
 //! axis. Not supported: voxels in another file (`.mhd` + `.raw`), voxels as text, several channels.
@@ -12,6 +12,7 @@ use std::path::Path;
 
 use flate2::read::ZlibDecoder;
 
+use super::atomic::write_atomically;
 use super::elements::{self, ByteOrder, Element, Scale, checked_shape};
 use super::{FileError, Malformed, open};
 use crate::image::Image;
@@ -62,6 +63,35 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
     Ok((Image::new(grid, voxels), findings))
 }
 
+/// Writes an image as uncompressed `f32` voxels.
+///
+/// # Errors
+/// [`FileError::Write`] when the file cannot be written.
+pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
+    let grid = &image.grid;
+    let spacing = grid.spacing();
+    let sizes = [spacing.x, spacing.y, spacing.z];
+    let rows = grid.affine.0;
+    let words = |numbers: &[f64]| numbers.iter().map(f64::to_string).collect::<Vec<_>>().join(" ");
+    let directions: [f64; 9] = std::array::from_fn(|i| rows[i % 3][i / 3] / sizes[i / 3]);
+    let header = format!(
+        "ObjectType = Image\nNDims = 3\nBinaryData = True\nBinaryDataByteOrderMSB = False\n\
+         CompressedData = False\nTransformMatrix = {}\nOffset = {}\nCenterOfRotation = 0 0 0\n\
+         AnatomicalOrientation = RAI\nElementSpacing = {}\nDimSize = {} {} {}\n\
+         ElementType = MET_FLOAT\nElementDataFile = LOCAL\n",
+        words(&directions),
+        words(&rows.map(|row| row[3])),
+        words(&sizes),
+        grid.shape.x,
+        grid.shape.y,
+        grid.shape.z,
+    );
+    write_atomically(path, |writer| {
+        writer.write_all(header.as_bytes())?;
+        elements::write_f32(writer, &image.voxels)
+    })
+}
+
 /// The `Key = Value` lines of the header.
 struct MhaHeader(HashMap<String, String>);
 
@@ -79,7 +109,7 @@ impl MhaHeader {
             };
             let (key, value) = (key.trim().to_string(), value.trim().to_string());
             if key == "ElementDataFile" {
-                return match value.as_str() {
+                return match value.to_ascii_uppercase().as_str() {
                     "LOCAL" => Ok(Self(fields)),
                     _ => Err(Malformed::new(FORMAT, "its voxels are in another file; convert it to one .mha file")),
                 };
@@ -195,6 +225,34 @@ mod tests {
         encoder.write_all(&voxels(i16::to_le_bytes)).unwrap();
         let header = format!("{HEADER}CompressedData = True\n");
         assert_eq!(decode(&file(&header, &encoder.finish().unwrap())[..]).unwrap().0, plain);
+    }
+
+    #[test]
+    fn spellings_of_other_writers_are_read() {
+        let plain = decode(&file(HEADER, &voxels(i16::to_le_bytes))[..]).unwrap().0;
+        for word in ["Local", "local", "LOCAL\r"] {
+            let bytes = [HEADER.as_bytes(), format!("ElementDataFile = {word}\n").as_bytes()].concat();
+            assert_eq!(decode(&[bytes, voxels(i16::to_le_bytes)].concat()[..]).unwrap().0, plain, "{word}");
+        }
+        let spaced = format!("  {}", HEADER.replace('\n', "\n \t"));
+        assert_eq!(decode(&file(&spaced, &voxels(i16::to_le_bytes))[..]).unwrap().0, plain);
+        let other = [HEADER.as_bytes(), b"ElementDataFile = local.raw\n"].concat();
+        assert!(decode(&other[..]).unwrap_err().reason.contains("another file"));
+    }
+
+    #[test]
+    fn a_written_image_is_read_back() {
+        let affine = Affine([[0.5, 0.1, 0.0, -71.25], [-0.1, 0.5, 0.2, 33.5], [0.0, -0.1, 0.9, 11.0]]);
+        let grid = Grid::new(crate::space::Shape::new(2, 3, 4), affine);
+        let image = Image::new(grid, (0..24).map(|i| i as f32 / 3.0).collect());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mha");
+        write(&path, &image).unwrap();
+        let (back, findings) = read_with_notes(&path).unwrap();
+        assert_eq!((&back.voxels, back.grid.shape, findings), (&image.voxels, grid.shape, vec![]));
+        for (a, b) in back.grid.affine.0.iter().flatten().zip(affine.0.iter().flatten()) {
+            assert!((a - b).abs() < 1e-12);
+        }
     }
 
     #[test]

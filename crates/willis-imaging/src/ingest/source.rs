@@ -99,7 +99,9 @@ fn format_of_bytes(head: &[u8]) -> FileFormat {
         FileFormat::Zip
     } else if nifti {
         FileFormat::Nifti
-    } else if ["ObjectType", "NDims", "Comment"].iter().any(|key| text.starts_with(key)) && text.contains('=') {
+    } else if ["ObjectType", "NDims", "Comment"].iter().any(|key| text.trim_start().starts_with(key))
+        && text.contains('=')
+    {
         FileFormat::MetaImage
     } else if looks_like_dicom(head) {
         FileFormat::Dicom

@@ -16,12 +16,22 @@ const LENGTH_2: usize = 540;
 /// Maximum offset of the first voxel, bytes. Header extensions precede the voxels.
 const MAX_VOXEL_OFFSET: f64 = (1u32 << 28) as f64;
 
+/// Where the voxels are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NiftiLayout {
+    /// In the file of the header (`.nii`).
+    Single,
+    /// In a file beside it (`.hdr` and `.img`).
+    Pair,
+}
+
 /// The fields of a header that are needed to read the voxels.
 #[derive(Debug)]
 pub(super) struct NiftiHeader {
     /// Size of the header, bytes.
     pub length: u64,
-    /// Offset of the first voxel in the file, at least `length`.
+    pub layout: NiftiLayout,
+    /// Offset of the first voxel in its file; in a single file at least `length`.
     pub voxel_offset: u64,
     pub grid: Grid,
     pub element: Element,
@@ -33,6 +43,7 @@ pub(super) struct NiftiHeader {
 struct NiftiFields {
     bytes: Vec<u8>,
     order: ByteOrder,
+    layout: NiftiLayout,
 }
 
 macro_rules! getter {
@@ -87,6 +98,7 @@ impl NiftiFields {
             handedness: if sizes[0] < 0.0 { -1.0 } else { 1.0 },
             sizes: [sizes[1], sizes[2], sizes[3]],
             units: (if two { self.i32(500) } else { self.bytes[123].into() }) & 7,
+            shape: [1, 2, 3].map(|axis| u64::try_from(self.dims()[axis]).unwrap_or(1)),
         }
     }
 
@@ -104,12 +116,17 @@ impl NiftiHeader {
         let shape = shape(fields.dims(), &mut findings)?;
         let element = element(fields.datatype())?;
         let length = fields.bytes.len() as u64;
+        // In a pair, the voxels may start at once.
+        let (least, usual) = match fields.layout {
+            NiftiLayout::Single => (length, length + 4),
+            NiftiLayout::Pair => (0, 0),
+        };
         let voxel_offset = match fields.voxel_offset() {
-            offset if offset >= length as f64 && offset <= MAX_VOXEL_OFFSET => offset as u64,
+            offset if offset >= least as f64 && offset <= MAX_VOXEL_OFFSET => offset as u64,
             offset => {
-                let message = format!("the voxels cannot start at byte {offset}; assumed to follow the header");
+                let message = format!("the voxels cannot start at byte {offset}; assumed to start at byte {usual}");
                 findings.push(Finding::warning("nifti-voxel-offset", message));
-                length + 4
+                usual
             }
         };
         let scale = match fields.scale() {
@@ -125,7 +142,7 @@ impl NiftiHeader {
             }
         };
         let grid = Grid::new(shape, place::to_lps(&fields.place(), &mut findings));
-        Ok((Self { length, voxel_offset, grid, element, order: fields.order, scale }, findings))
+        Ok((Self { length, layout: fields.layout, voxel_offset, grid, element, order: fields.order, scale }, findings))
     }
 
     /// The little-endian bytes of a file before the first voxel, for a grid in LPS.
@@ -182,18 +199,16 @@ fn read_fields(reader: &mut dyn Read) -> Result<NiftiFields, Malformed> {
         _ => return Err(Malformed::new(FORMAT, "it does not start with a NIfTI header")),
     };
     let magic = if length == LENGTH_2 { &bytes[4..7] } else { &bytes[344..347] };
-    match magic {
-        b"n+1" | b"n+2" => {}
-        b"ni1" | b"ni2" => {
-            return Err(Malformed::new(FORMAT, "header and voxels are in two files; convert it to one .nii file"));
-        }
+    let layout = match magic {
+        b"n+1" | b"n+2" => NiftiLayout::Single,
+        b"ni1" | b"ni2" => NiftiLayout::Pair,
         _ => return Err(Malformed::new(FORMAT, "the NIfTI signature is missing (Analyze 7.5?); convert it to .nii")),
-    }
+    };
     if length == LENGTH_2 {
         bytes.resize(LENGTH_2, 0);
         reader.read_exact(&mut bytes[LENGTH_1..]).map_err(|error| Malformed::from_io(FORMAT, &error))?;
     }
-    Ok(NiftiFields { bytes, order })
+    Ok(NiftiFields { bytes, order, layout })
 }
 
 fn shape(dims: [i64; 8], findings: &mut Vec<Finding>) -> Result<Shape, Malformed> {

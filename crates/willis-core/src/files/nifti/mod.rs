@@ -1,14 +1,15 @@
-//! NIfTI-1 and NIfTI-2 in one file, plain or gzipped. The only module that converts RAS to LPS.
+//! NIfTI-1 and NIfTI-2, plain or gzipped. The only module that converts RAS to LPS.
 //!
 //! Reads both byte orders, all integer and floating-point types, `scl_slope`, the sform or else the
-//! qform or else the voxel sizes, and the first volume of several. Not supported: header and image
-//! in two files (`.hdr`/`.img`), complex and colour voxels. NaN voxels are preserved.
+//! qform or else the voxel sizes, and the first volume of several. A pair of header and voxels
+//! (`.hdr`/`.img`) is read from either name. Not supported: complex and colour voxels. NaN voxels
+//! are preserved.
 //!
 //! # Source
 //! `nifti1.h` and `nifti2.h` from nifti.nimh.nih.gov.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
@@ -24,7 +25,7 @@ use crate::space::Grid;
 mod header;
 mod place;
 
-use header::NiftiHeader;
+use header::{NiftiHeader, NiftiLayout};
 
 const FORMAT: &str = "NIfTI";
 
@@ -42,7 +43,30 @@ pub fn read(path: &Path) -> Result<Image<f32>, FileError> {
 /// # Errors
 /// As [`read`].
 pub fn read_with_notes(path: &Path) -> Result<(Image<f32>, Vec<Finding>), FileError> {
-    decode(open(path)?).map_err(|error| error.at(path))
+    let Some([header, voxels]) = pair(path) else { return decode(open(path)?).map_err(|error| error.at(path)) };
+    match NiftiHeader::read(&mut open(&header)?).map_err(|error| error.at(&header))? {
+        (NiftiHeader { layout: NiftiLayout::Single, .. }, _) => {
+            decode(open(&header)?).map_err(|error| error.at(&header))
+        }
+        (head, findings) => {
+            let mut reader = BufReader::with_capacity(1 << 16, open(&voxels)?);
+            let image = read_voxels(&mut reader, head, 0).map_err(|error| error.at(&voxels))?;
+            Ok((image, findings))
+        }
+    }
+}
+
+/// Header and voxels of a pair, from the name of either: the name itself and the one beside it that
+/// ends in the other extension, in the same letter case. `None` when the name is not of a pair.
+pub fn pair(path: &Path) -> Option<[PathBuf; 2]> {
+    let with = |extension| path.with_extension(extension);
+    match path.extension()?.to_str()? {
+        "hdr" => Some([path.to_path_buf(), with("img")]),
+        "HDR" => Some([path.to_path_buf(), with("IMG")]),
+        "img" => Some([with("hdr"), path.to_path_buf()]),
+        "IMG" => Some([with("HDR"), path.to_path_buf()]),
+        _ => None,
+    }
 }
 
 /// As [`read`], for a label map.
@@ -78,6 +102,17 @@ pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
     write_voxels(path, &image.grid, Element::F32, |writer| elements::write_f32(writer, &image.voxels))
 }
 
+/// As [`write()`], as 16-bit integers when every voxel is one: half the size, the same values.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_compact(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
+    if !elements::fit_i16(&image.voxels) {
+        return write(path, image);
+    }
+    write_voxels(path, &image.grid, Element::I16, |writer| elements::write_i16(writer, &image.voxels))
+}
+
 /// As [`write()`], for a label map.
 ///
 /// # Errors
@@ -108,7 +143,17 @@ fn write_voxels(
 
 fn decode_plain(reader: &mut dyn Read) -> Result<(Image<f32>, Vec<Finding>), Malformed> {
     let (header, findings) = NiftiHeader::read(reader)?;
-    let gap = header.voxel_offset - header.length;
+    if header.layout == NiftiLayout::Pair {
+        let reason = "its voxels are in another file; name header and voxels x.hdr and x.img and keep them together";
+        return Err(Malformed::new(FORMAT, reason));
+    }
+    let read = header.length;
+    Ok((read_voxels(reader, header, read)?, findings))
+}
+
+/// Reads the voxels after `read` bytes of their file.
+fn read_voxels(reader: &mut dyn Read, header: NiftiHeader, read: u64) -> Result<Image<f32>, Malformed> {
+    let gap = header.voxel_offset - read;
     let skipped = std::io::copy(&mut reader.take(gap), &mut std::io::sink());
     let skipped = skipped.map_err(|error| Malformed::from_io(FORMAT, &error))?;
     if skipped < gap {
@@ -116,7 +161,7 @@ fn decode_plain(reader: &mut dyn Read) -> Result<(Image<f32>, Vec<Finding>), Mal
     }
     let count = header.grid.shape.len();
     let voxels = elements::read_f32(reader, count, header.element, header.order, header.scale, FORMAT)?;
-    Ok((Image::new(header.grid, voxels), findings))
+    Ok(Image::new(header.grid, voxels))
 }
 
 fn labels(image: Image<f32>) -> Result<Image<u8>, Malformed> {

@@ -1,7 +1,7 @@
 //! The affine of a NIfTI image: from sform, qform or voxel sizes in RAS to LPS, and back.
 
 use crate::series::Finding;
-use crate::space::{Affine, Spacing};
+use crate::space::Affine;
 
 /// The position and orientation fields of a header, in RAS.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,6 +16,8 @@ pub(super) struct NiftiPlacement {
     pub sizes: [f64; 3],
     /// Unit code: 1 metre, 2 millimetre, 3 micrometre, 0 unknown.
     pub units: i32,
+    /// Number of voxels along x, y, z.
+    pub shape: [u64; 3],
 }
 
 /// The affine in LPS mm from the sform, else the qform, else the voxel sizes alone. An invalid
@@ -31,15 +33,28 @@ pub(super) fn to_lps(place: &NiftiPlacement, findings: &mut Vec<Finding>) -> Aff
         findings.push(Finding::warning("nifti-qform", "the qform is singular and was not used"));
     }
     let rows = sform.or(qform).unwrap_or_else(|| {
-        let message = "the file has no position in the patient; axes are assumed to run right to left, posterior to anterior, inferior to superior";
+        let message = "the file has no position in the patient (form codes 0); x is taken to run to Left, y to Anterior and z to Superior, with the origin in the centre, as nibabel does (ITK takes y to Posterior); sides cannot be verified";
         findings.push(Finding::warning("nifti-no-place", message));
-        Affine::axis_aligned(Spacing::new(sizes[2], sizes[1], sizes[0]), crate::space::Point::new(0.0, 0.0, 0.0)).0
+        without_place(sizes, place.shape)
     });
     let factor = unit_factor(place.units, &Affine(rows));
     if factor != 1.0 {
         findings.push(Finding::info("nifti-units", format!("lengths were converted to mm (times {factor})")));
     }
     Affine(swap_ras_lps(rows.map(|row| row.map(|v| v * factor))))
+}
+
+/// RAS rows of an image without a position: axes as in Analyze files (x to Left), the origin in the
+/// centre. ITK differs in y and in the origin, but not in x.
+fn without_place(sizes: [f64; 3], shape: [u64; 3]) -> [[f64; 4]; 3] {
+    let steps = [-sizes[0], sizes[1], sizes[2]];
+    std::array::from_fn(|i| {
+        std::array::from_fn(|j| match j {
+            3 => 0.0 - steps[i] * (shape[i].max(1) - 1) as f64 / 2.0,
+            _ if i == j => steps[i],
+            _ => 0.0,
+        })
+    })
 }
 
 impl NiftiPlacement {
@@ -53,7 +68,7 @@ impl NiftiPlacement {
         let rotation: [[f64; 3]; 3] = std::array::from_fn(|i| std::array::from_fn(|j| unit(i, j)));
         let offset = rows.map(|row| row[3]);
         let qform = is_rotation(&rotation).then(|| (to_quaternion(&rotation), offset));
-        Self { sform: Some(rows), qform, handedness, sizes, units: 2 }
+        Self { sform: Some(rows), qform, handedness, sizes, units: 2, shape: [1; 3] }
     }
 }
 
@@ -150,6 +165,7 @@ mod tests {
             handedness: 1.0,
             sizes: [1.0, 2.0, 3.0],
             units: 2,
+            shape: [5, 3, 2],
         };
         let mut findings = Vec::new();
         let expected = [[-2.0, 0.0, 0.0, -10.0], [0.0, -2.0, 0.0, -20.0], [0.0, 0.0, 2.0, 30.0]];
@@ -160,14 +176,22 @@ mod tests {
         assert_eq!(to_lps(&place, &mut findings).0, expected);
         assert_eq!(findings[0].code, "nifti-sform");
         place.qform = None;
-        let expected = [[-1.0, 0.0, 0.0, 0.0], [0.0, -2.0, 0.0, 0.0], [0.0, 0.0, 3.0, 0.0]];
+        // nibabel in RAS: x = -1 i + 2, y = 2 j - 2, z = 3 k - 1.5.
+        let expected = [[1.0, 0.0, 0.0, -2.0], [0.0, -2.0, 0.0, 2.0], [0.0, 0.0, 3.0, -1.5]];
         assert_eq!(to_lps(&place, &mut findings).0, expected);
         assert_eq!(findings.last().unwrap().code, "nifti-no-place");
     }
 
     #[test]
     fn units_are_ignored_when_the_voxel_size_would_be_impossible() {
-        let place = |units, size| NiftiPlacement { sform: None, qform: None, handedness: 1.0, sizes: [size; 3], units };
+        let place = |units, size| NiftiPlacement {
+            sform: None,
+            qform: None,
+            handedness: 1.0,
+            sizes: [size; 3],
+            units,
+            shape: [2; 3],
+        };
         let spacing = |p: NiftiPlacement| to_lps(&p, &mut Vec::new()).spacing().x;
         assert!((spacing(place(3, 600.0)) - 0.6).abs() < 1e-12);
         assert!((spacing(place(1, 0.0006)) - 0.6).abs() < 1e-12);

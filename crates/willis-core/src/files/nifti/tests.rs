@@ -42,6 +42,21 @@ fn images_and_labels_round_trip_plain_and_gzipped() {
 }
 
 #[test]
+fn whole_numbers_take_half_the_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.nii");
+    for (last, size) in [(32_767.0, 352 + 48), (32_768.0, 352 + 96), (0.5, 352 + 96), (f32::NAN, 352 + 96)] {
+        let mut voxels: Vec<f32> = (0..24).map(|i| -1000.0 * i as f32).collect();
+        voxels[23] = last;
+        let image = Image::new(oblique(), voxels);
+        write_compact(&path, &image).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().len(), size, "{last}");
+        let back = read(&path).unwrap();
+        assert!(back.voxels.iter().zip(&image.voxels).all(|(a, b)| a.to_bits() == b.to_bits() || a == b), "{last}");
+    }
+}
+
+#[test]
 fn long_axes_are_written_as_nifti_2_in_double_precision() {
     let grid = Grid { shape: Shape::new(1, 1, 40_000), ..oblique() };
     let (back, _) = decode(&encoded(&grid, &vec![1.0; 40_000])[..]).unwrap();
@@ -98,7 +113,7 @@ fn damage_is_named() {
         (good[..good.len() - 1].to_vec(), "ends early"),
         (good[..100].to_vec(), "ends early"),
         (with(0, &[1, 2, 3, 4]), "does not start"),
-        (with(344, b"ni1\0"), "two files"),
+        (with(344, b"ni1\0"), "another file"),
         (with(344, b"\0\0\0\0"), "signature"),
         (with(70, &32i16.to_le_bytes()), "voxel type 32"),
         (with(40, &9i16.to_le_bytes()), "9 dimensions"),
@@ -175,4 +190,31 @@ proptest! {
         zipped[at] ^= 0x55;
         let _ = decode(&zipped[..]);
     }
+}
+
+#[test]
+fn a_pair_is_read_from_either_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let voxels: Vec<f32> = (0..24).map(|i| i as f32).collect();
+    let mut bytes = encoded(&oblique(), &voxels);
+    bytes[344..348].copy_from_slice(b"ni1\0");
+    for (offset, names) in [(0usize, ["a.hdr", "a.img"]), (16, ["B.HDR", "B.IMG"])] {
+        bytes[108..112].copy_from_slice(&(offset as f32).to_le_bytes());
+        let [header, image] = names.map(|name| folder.path().join(name));
+        std::fs::write(&header, &bytes[..348]).unwrap();
+        std::fs::write(&image, [&vec![9; offset][..], &bytes[352..]].concat()).unwrap();
+        for path in [&header, &image] {
+            let (read, findings) = read_with_notes(path).unwrap();
+            assert_eq!((&read.voxels, findings), (&voxels, vec![]), "{}", path.display());
+            check_same_place(&read.grid, &oblique(), 1e-5);
+        }
+        std::fs::write(&image, &bytes[352..400]).unwrap();
+        assert!(read(&header).unwrap_err().to_string().contains("ends early"));
+        std::fs::remove_file(&image).unwrap();
+        assert!(read(&header).unwrap_err().to_string().contains(names[1]));
+    }
+    // A single file under the name of a header.
+    let single = folder.path().join("c.hdr");
+    std::fs::write(&single, encoded(&oblique(), &voxels)).unwrap();
+    assert_eq!(read(&single).unwrap().voxels, voxels);
 }

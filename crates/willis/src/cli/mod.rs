@@ -7,6 +7,7 @@ mod nyul;
 mod train;
 mod volume;
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
@@ -182,6 +183,9 @@ pub struct PredictArgs {
     /// Series to read from a folder with several.
     #[arg(long, value_name = "UID")]
     pub series: Option<String>,
+    /// Volume to read from a series with several (echoes, time points); 1 is the largest.
+    #[arg(long, value_name = "N")]
+    pub volume: Option<NonZeroUsize>,
     /// Write only the JSON files and the vessel map; the default for several series.
     #[arg(long)]
     pub tables_only: bool,

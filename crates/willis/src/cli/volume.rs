@@ -1,5 +1,6 @@
 //! Arguments of `willis volume`.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Subcommand;
@@ -12,18 +13,24 @@ pub enum VolumeCommand {
     /// Print shape, spacing, affine, modality and findings of a series.
     #[command(after_help = "Example:\n  willis volume info scan/ --format json")]
     Info {
-        /// Any input of `willis predict`.
+        /// Any input of `willis predict`, or a single slice.
         input: PathBuf,
+        /// Volume to read from a series with several (echoes, time points); 1 is the largest.
+        #[arg(long, value_name = "N")]
+        volume: Option<NonZeroUsize>,
         /// Format of stdout.
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// Convert a series to NIfTI.
+    /// Convert a series to NIfTI or MetaImage.
     #[command(after_help = "Example:\n  willis volume convert scan/ -o scan.nii.gz")]
     Convert {
-        /// Any input of `willis predict`.
+        /// Any input of `willis predict`, or a single slice.
         input: PathBuf,
-        /// .nii or .nii.gz file.
+        /// Volume to read from a series with several (echoes, time points); 1 is the largest.
+        #[arg(long, value_name = "N")]
+        volume: Option<NonZeroUsize>,
+        /// .nii, .nii.gz or .mha file.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },

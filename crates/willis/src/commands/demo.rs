@@ -5,7 +5,7 @@ use anyhow::Context;
 use willis_core::Modality;
 use willis_phantom::{LesionPlan, PhantomSpec, SeriesUids, synthesise, write_instances};
 
-use super::{Outcome, predict::print_summary};
+use super::{Outcome, destination, predict::print_summary};
 use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::line::predict_path;
@@ -16,6 +16,7 @@ use crate::run::Stage;
 
 /// Runs the command.
 pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
+    destination::folder(&args.output)?;
     let config = Config::load(args.line.config.as_deref())?;
     let nets = Nets::load(args.line.models.as_deref())?;
     let spinner = progress.spinner("demo");

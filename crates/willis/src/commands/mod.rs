@@ -2,6 +2,7 @@
 
 mod cohort;
 mod demo;
+mod destination;
 mod evaluate;
 mod net;
 mod predict;

@@ -2,6 +2,7 @@
 //! skipped, so a killed run resumes.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -10,7 +11,7 @@ use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, json};
 use willis_core::{Modality, Prediction, Sex};
 
-use super::Outcome;
+use super::{Outcome, destination};
 use crate::cli::{Format, PredictArgs};
 use crate::config::Config;
 use crate::line::{SeriesResult, predict_path};
@@ -29,6 +30,7 @@ struct PredictJob {
 
 /// Runs the command.
 pub fn run(args: &PredictArgs, progress: &Progress) -> anyhow::Result<Outcome> {
+    destination::folder(&args.output)?;
     let config = configured(args)?;
     let nets = Nets::load(args.line.models.as_deref())?;
     let jobs = jobs(&args.inputs, &args.output)?;
@@ -47,6 +49,7 @@ fn configured(args: &PredictArgs) -> anyhow::Result<Config> {
     if args.series.is_some() {
         ingest.series_uid.clone_from(&args.series);
     }
+    ingest.volume = args.volume.map(NonZeroUsize::get).or(ingest.volume);
     config.validate()?;
     Ok(config)
 }

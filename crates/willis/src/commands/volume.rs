@@ -1,14 +1,16 @@
 //! `willis volume`: runs the deterministic algorithms on files.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use serde_json::json;
 use willis_core::files::{json as json_file, nifti};
-use willis_core::{Image, Volume};
+use willis_core::{Image, Severity, Volume};
 use willis_imaging::ingest::{IngestConfig, ingest};
 use willis_imaging::trace::{TraceConfig, graph_from_mask};
 
 use super::Outcome;
+use super::destination::{self, ImageFormat};
 use crate::cli::{Format, VolumeCommand};
 
 mod nyul;
@@ -16,8 +18,8 @@ mod nyul;
 /// Runs one of the volume commands.
 pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
     match command {
-        VolumeCommand::Info { input, format } => info(input, *format)?,
-        VolumeCommand::Convert { input, output } => nifti::write(output, &read(input)?.image)?,
+        VolumeCommand::Info { input, volume, format } => info(input, *volume, *format)?,
+        VolumeCommand::Convert { input, volume, output } => convert(input, *volume, output)?,
         VolumeCommand::Skeleton { input, output } => skeleton(input, output)?,
         VolumeCommand::Graph { input, output } => graph(input, output)?,
         VolumeCommand::Nyul(command) => nyul::run(command)?,
@@ -26,11 +28,33 @@ pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
 }
 
 fn read(path: &Path) -> anyhow::Result<Volume> {
-    Ok(ingest(path, &IngestConfig::default())?)
+    read_volume(path, None)
 }
 
-fn info(input: &Path, format: Format) -> anyhow::Result<()> {
-    let volume = read(input)?;
+/// Reads a volume, or a single slice.
+fn read_volume(path: &Path, number: Option<NonZeroUsize>) -> anyhow::Result<Volume> {
+    let config = IngestConfig { volume: number.map(NonZeroUsize::get), min_slices: 1, ..IngestConfig::default() };
+    Ok(ingest(path, &config)?)
+}
+
+/// Converts a series; what was guessed or repaired goes to stderr.
+fn convert(input: &Path, number: Option<NonZeroUsize>, output: &Path) -> anyhow::Result<()> {
+    let format = ImageFormat::of(output)?;
+    let volume = read_volume(input, number)?;
+    // The modality does not enter the file.
+    for finding in volume.findings.iter().filter(|finding| finding.code != "modality-guessed") {
+        let severity = match finding.severity {
+            Severity::Info => "note",
+            Severity::Warning => "warning",
+        };
+        eprintln!("{severity}: {}: {}", finding.code, finding.message);
+    }
+    format.write(output, &volume.image)?;
+    Ok(())
+}
+
+fn info(input: &Path, number: Option<NonZeroUsize>, format: Format) -> anyhow::Result<()> {
+    let volume = read_volume(input, number)?;
     let grid = volume.image.grid;
     if format == Format::Json {
         let info = json!({
@@ -58,6 +82,7 @@ fn info(input: &Path, format: Format) -> anyhow::Result<()> {
 }
 
 fn skeleton(input: &Path, output: &Path) -> anyhow::Result<()> {
+    destination::nifti_file(output)?;
     let mask = foreground(input)?;
     let thin = willis_kernels::thinning::skeletonize(&mask.voxels, mask.grid.shape.zyx());
     nifti::write_labels(output, &Image::new(mask.grid, thin))?;
@@ -65,6 +90,7 @@ fn skeleton(input: &Path, output: &Path) -> anyhow::Result<()> {
 }
 
 fn graph(input: &Path, output: &Path) -> anyhow::Result<()> {
+    destination::file(output)?;
     let graph = graph_from_mask(&foreground(input)?, &TraceConfig::default());
     json_file::write(output, &graph)?;
     println!("{} nodes, {} branches, {:.1} mm", graph.nodes.len(), graph.edges.len(), graph.length_mm());

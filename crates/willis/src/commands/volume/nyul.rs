@@ -23,6 +23,7 @@ pub fn run(command: &NyulCommand) -> anyhow::Result<()> {
 }
 
 fn fit(args: &NyulFitArgs) -> anyhow::Result<()> {
+    destination::file(&args.output)?;
     ensure!(
         args.mask.is_empty() || args.mask.len() == args.images.len(),
         "{} images but {} masks; give one mask per image, in order, or none",
@@ -71,6 +72,7 @@ fn measured(path: &Path, mask: Option<&PathBuf>, roi: bool) -> anyhow::Result<Re
 }
 
 fn apply(args: &NyulApplyArgs) -> anyhow::Result<()> {
+    destination::nifti_file(&args.output)?;
     let standard = match NyulStandard::try_from(args.standard.clone()).map_err(|e| anyhow::anyhow!("--{e}"))? {
         NyulStandard::File(path) => Standard::load(&path)?,
         NyulStandard::Shipped(modality) => nyul::shipped(modality),

@@ -82,7 +82,9 @@ fn open(path: &Path, config: &IngestConfig) -> Result<Input, IngestError> {
     let files = if metadata.is_dir() {
         source::folder(path, config, &mut findings)?
     } else if metadata.is_file() {
-        match source::format_of(path).map_err(io)? {
+        // Only the header of a pair has a format of its own.
+        let header = nifti::pair(path).map(|[header, _]| header).filter(|header| header.is_file());
+        match source::format_of(header.as_deref().unwrap_or(path)).map_err(io)? {
             FileFormat::Zip => source::archive(path, config, &mut findings)?,
             FileFormat::Dicom => vec![InputFile::OnDisk(path.into())],
             format @ (FileFormat::Nifti | FileFormat::MetaImage) => return Ok(Input::Image(format)),
@@ -118,12 +120,23 @@ fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Re
         _ => nifti::read_with_notes(path)?,
     };
     config.check_slices(image.grid.shape.z)?;
-    let uid = hash::sha256_file(path)?;
+    let uid = match nifti::pair(path).filter(|pair| pair.iter().all(|path| path.is_file())) {
+        Some([header, voxels]) => {
+            hash::sha256_hex([hash::sha256_file(&header)?, hash::sha256_file(&voxels)?].concat().as_bytes())
+        }
+        None => hash::sha256_file(path)?,
+    };
     Ok(series::finish(image, uid, None, config, findings))
 }
 
 #[cfg(test)]
+mod encodings;
+#[cfg(test)]
+mod field_reports;
+#[cfg(test)]
 mod kinds;
+#[cfg(test)]
+mod mutations;
 #[cfg(test)]
 mod real;
 #[cfg(test)]

@@ -157,7 +157,7 @@ fn irregular_series_are_repaired_or_refused() {
         ("failing/sliceincrement/001", "missing-slice"),
         ("failing/sliceincrement/002", "missing-slice"),
         ("failing/sliceorientation/001", "mixed-configuration"),
-        ("failing/notavolume/001", "positions-guessed"),
+        ("failing/notavolume/001", "all 4 slices are at one position"),
         ("generic/rgb/001", "colour"),
         ("ge/anatomical/001_single_slice", "at least 2"),
     ] {

@@ -133,7 +133,7 @@ fn report_tilt(slope: [f64; 3], column: [f64; 3], normal: [f64; 3], findings: &m
     });
 }
 
-/// Reports slices off the line: a second field of view, or single slices.
+/// Reports slices off the line: a second field of view, passes, or single slices.
 fn report_offsets(offsets: &[[f64; 3]], off: &[bool], findings: &mut Vec<Finding>) {
     let n_off = off.iter().filter(|&&off| off).count();
     if n_off == 0 {
@@ -156,6 +156,10 @@ fn report_offsets(offsets: &[[f64; 3]], off: &[bool], findings: &mut Vec<Finding
             "the field of view is moved by {largest:.1} mm in {n_off} slices at one end of {total} (re-centred); {moved}"
         );
         Finding::warning("recentred-field", message)
+    } else if n_off * 2 > total {
+        let message =
+            format!("the slices lie on no line; {n_off} of {total} are up to {largest:.1} mm off; {moved}");
+        Finding::warning("scattered-slices", message)
     } else if n_off * 3 >= total && changes * 2 >= n_off {
         let message = format!(
             "{n_off} of {total} slices between the others are up to {largest:.1} mm off their line (several passes); {moved}"

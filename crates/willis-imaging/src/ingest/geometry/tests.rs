@@ -128,7 +128,7 @@ fn moved_fields_and_passes_are_named() {
     for (slices, code) in [
         (with(|k| if k > 7 { 20.0 } else { 0.0 }), "recentred-field"),
         (with(|k| if k % 2 == 1 { 5.0 } else { 0.0 }), "several-passes"),
-        (with(|k| 3.0 * (k as f64 * 7.7).sin()), "several-passes"),
+        (with(|k| 3.0 * (k as f64 * 7.7).sin()), "scattered-slices"),
         (with(|k| 2.0 * k as f64), "sheared-stack"),
     ] {
         let geometry = stack(&slices).unwrap();

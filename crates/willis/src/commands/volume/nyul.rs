@@ -10,6 +10,7 @@ use willis_imaging::harmonise::{HarmoniseConfig, NyulStandard, tissue_on_standar
 use willis_imaging::ingest::{IngestConfig, ingest};
 
 use crate::cli::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
+use crate::commands::destination;
 
 /// Affines of an image and its mask may differ by this much, mm.
 const SAME_PLACE_MM: f64 = 1e-3;

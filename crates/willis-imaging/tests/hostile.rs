@@ -27,7 +27,7 @@ fn read(path: &Path, what: &str) -> bool {
     let (send, receive) = mpsc::channel();
     let path = path.to_path_buf();
     let thread = std::thread::spawn(move || {
-        let config = IngestConfig { max_voxels: 1 << 24, ..IngestConfig::default() };
+        let config = IngestConfig { max_voxels: 1 << 24, min_slices: 1, ..IngestConfig::default() };
         let _ = send.send(ingest(&path, &config).is_ok());
     });
     let outcome = receive.recv_timeout(HANG);
@@ -254,12 +254,9 @@ fn mutated_files_never_panic_hang_or_take_much_memory() {
     let folder = tempfile::tempdir().unwrap();
     for case in 0..MUTATIONS {
         let original = &sound[case as usize % sound.len()];
-        std::fs::write(folder.path().join("0"), original).unwrap();
-        for name in ["1", "2"] {
-            let mut bytes = original.clone();
-            mutate(&mut bytes, &mut numbers);
-            std::fs::write(folder.path().join(name), bytes).unwrap();
-        }
+        let mut bytes = original.clone();
+        mutate(&mut bytes, &mut numbers);
+        std::fs::write(folder.path().join("a"), bytes).unwrap();
         read_well += u64::from(read(folder.path(), &format!("case {case}")));
         if let Some((before, after)) = before.zip(peak_kib()) {
             assert!(after - before < MAX_GROWTH_KIB, "case {case}: {} KiB", after - before);

@@ -12,6 +12,9 @@ use super::rle;
 use super::streams::{Codec, StreamHeader};
 use super::values::{FrameSamples, SampleKind};
 
+/// Where the markers of a JPEG stream are searched for its colours, bytes.
+const HEADER_BYTES: usize = 4096;
+
 /// Decodes a stream with the given header.
 ///
 /// # Errors
@@ -24,7 +27,7 @@ pub(super) fn decode(
     let damaged = |reason| DecodeError::Damaged { reason };
     header.check(format, stream.len()).map_err(damaged)?;
     let decoded = panics::catch(|| match header.codec {
-        Codec::Jpeg { process } => jpeg(stream, process, &header),
+        Codec::Jpeg { process } => jpeg(stream, process, &header, format.colour),
         Codec::JpegLs => jpeg_ls(stream, &header),
         Codec::Jpeg2000 => jpeg_2000(stream, &header),
     });
@@ -60,10 +63,15 @@ type DecodedSamples = Result<(Vec<u8>, usize), String>;
 
 /// JPEG. `jpeg-decoder` decodes 8 bits and lossless processes; `oxiarc-jpeg` the others (12 bits,
 /// arithmetic coding), and what the first refuses.
-fn jpeg(stream: &[u8], process: u8, header: &StreamHeader) -> DecodedSamples {
+fn jpeg(stream: &[u8], process: u8, header: &StreamHeader, colour: Colour) -> DecodedSamples {
     let lossless = process == 3;
     let first = if lossless || (process < 3 && header.precision == 8) {
-        let decoded = panics::catch(|| jpeg_decoder::Decoder::new(stream).decode());
+        let mut decoder = jpeg_decoder::Decoder::new(stream);
+        // A stream that does not say what its colours are has those of the header.
+        if header.samples == 3 && colour == Colour::Rgb && !names_colours(stream) {
+            decoder.set_color_transform(jpeg_decoder::ColorTransform::None);
+        }
+        let decoded = panics::catch(|| decoder.decode());
         let expected = header.rows * header.columns * header.samples;
         match decoded.and_then(|data| data.map_err(|e| e.to_string())) {
             Ok(data) if data.len() == expected => return Ok((data, 8)),
@@ -75,6 +83,12 @@ fn jpeg(stream: &[u8], process: u8, header: &StreamHeader) -> DecodedSamples {
         None
     };
     extended_jpeg(stream, header).map_err(|reason| first.unwrap_or(reason))
+}
+
+/// Whether a JPEG stream has a JFIF or Adobe marker, which say what its colours are.
+fn names_colours(stream: &[u8]) -> bool {
+    let head = &stream[..stream.len().min(HEADER_BYTES)];
+    head.windows(5).any(|name| name == b"JFIF\0" || name == b"Adobe")
 }
 
 fn extended_jpeg(stream: &[u8], header: &StreamHeader) -> DecodedSamples {

@@ -28,7 +28,8 @@ pub(super) fn repair_already_hu(
         return;
     }
     let intercept = intercept as f32;
-    if !is_already_hu(voxels, intercept) {
+    let padding = instance.pixels.padding.map(|stored| stored as f32 + intercept);
+    if !is_already_hu(voxels, intercept, padding) {
         return;
     }
     voxels.iter_mut().for_each(|v| *v -= intercept);
@@ -38,8 +39,8 @@ pub(super) fn repair_already_hu(
 }
 
 /// Whether voxels were HU before the intercept was added.
-fn is_already_hu(voxels: &[f32], intercept: f32) -> bool {
-    let sample = || voxels.iter().step_by(STRIDE).copied();
+fn is_already_hu(voxels: &[f32], intercept: f32, padding: Option<f32>) -> bool {
+    let sample = || voxels.iter().step_by(STRIDE).copied().filter(|&v| Some(v) != padding);
     let count = sample().count().max(1) as f64;
     let share = |low: f32, high: f32| sample().filter(|v| (low..high).contains(v)).count() as f64 / count;
     let soft_stored = share(-100.0 + intercept, 150.0 + intercept);
@@ -66,10 +67,18 @@ mod tests {
             for head in [4, 10, 30] {
                 let parts = [(padding, 25), (-1000.0, 72 - head), (40.0, head), (700.0, 3)];
                 for noise in [0.0, 1.0] {
-                    assert!(!is_already_hu(&voxels(&parts, noise), -1024.0), "{padding} {head} {noise}");
+                    assert!(!is_already_hu(&voxels(&parts, noise), -1024.0, None), "{padding} {head} {noise}");
                 }
             }
         }
+    }
+
+    /// A head so small that it makes no peak.
+    #[test]
+    fn declared_padding_is_no_evidence() {
+        let parts = [(-2048.0, 25), (-1000.0, 74), (40.0, 1)];
+        assert!(is_already_hu(&voxels(&parts, 0.0), -1024.0, None));
+        assert!(!is_already_hu(&voxels(&parts, 0.0), -1024.0, Some(-2048.0)));
     }
 
     #[test]
@@ -78,7 +87,7 @@ mod tests {
         for bone in [[2, 1], [6, 3]] {
             let parts = [(-2024.0, 40), (-984.0, 50), (0.0, bone[0]), (280.0, bone[1])];
             for noise in [0.0, 1.0] {
-                assert!(is_already_hu(&voxels(&parts, noise), -1024.0), "{bone:?} {noise}");
+                assert!(is_already_hu(&voxels(&parts, noise), -1024.0, None), "{bone:?} {noise}");
             }
         }
     }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use dicom_core::header::Header;
 use dicom_core::value::{DataSetSequence, PixelFragmentSequence};
 use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids};
@@ -75,6 +76,26 @@ fn reported_files_are_read_right() {
     let least = padded.image.voxels.iter().copied().fold(f32::MAX, f32::min);
     let air = padded.image.voxels.iter().filter(|&&v| v == -1000.0).count();
     assert!(least == -2048.0 && air > padded.image.voxels.len() / 2, "{least} {air}");
+}
+
+/// A transfer through software that knew none of the attributes.
+#[test]
+fn attributes_of_unknown_vr_are_read() {
+    let expected = sound();
+    let volume = changed(|obj| {
+        let known: Vec<_> = obj.iter().map(|e| (e.tag(), e.vr())).filter(|(tag, _)| *tag != tags::PIXEL_DATA).collect();
+        for (tag, vr) in known {
+            let element = obj.element(tag).unwrap();
+            let bytes = match vr {
+                VR::US => element.to_int::<u16>().unwrap().to_le_bytes().to_vec(),
+                _ => element.to_bytes().unwrap().into_owned(),
+            };
+            let padded = if bytes.len() % 2 == 1 { [&bytes[..], b" "].concat() } else { bytes };
+            obj.put(DataElement::new(tag, VR::UN, PrimitiveValue::U8(padded.into())));
+        }
+    });
+    assert_same(&volume, &expected, "UN");
+    assert_eq!((volume.meta, volume.findings), (expected.meta, expected.findings));
 }
 
 #[test]

@@ -200,6 +200,7 @@ mod tests {
             signed: false,
             planar: false,
             colour: Colour::Monochrome2,
+            padding: None,
             palette: None,
             modality_lut: None,
         };

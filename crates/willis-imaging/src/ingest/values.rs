@@ -185,6 +185,7 @@ mod tests {
             signed: false,
             planar: false,
             colour,
+            padding: None,
             palette: None,
             modality_lut: None,
         }

@@ -1,5 +1,5 @@
-//! Deterministic algorithms on series: reading, harmonising, tracing, and detecting without
-//! learning. No tensors, no nets.
+//! Deterministic algorithms on series: reading, harmonising, brain extraction around its net,
+//! tracing, and detecting without learning. No tensors, no nets.
 
 pub mod detect;
 pub mod harmonise;
@@ -7,4 +7,5 @@ pub mod ingest;
 pub mod resample;
 #[cfg(test)]
 mod shared_data;
+pub mod strip;
 pub mod trace;

@@ -3,7 +3,7 @@
 //! From the bottom: [`ops`] runs the CPU kernels under autodiff; [`layers`] have one file each;
 //! [`loss`] has the losses; [`weights`] names, saves and loads parameters; [`backbones`] are the
 //! published networks; [`train`] is the training loop and [`pretrain`] self-supervised training;
-//! [`segment`], [`propose`] and [`examine`] are the stages.
+//! [`brain`], [`segment`], [`propose`] and [`examine`] are the stages.
 
 pub mod ops;
 
@@ -16,6 +16,7 @@ pub mod backbones;
 pub mod pretrain;
 pub mod train;
 
+pub mod brain;
 pub mod examine;
 pub mod propose;
 pub mod segment;

@@ -10,6 +10,7 @@
 
 mod atlas;
 mod head;
+mod labels;
 mod lesion;
 mod mimics;
 mod noise;
@@ -24,6 +25,7 @@ mod veins;
 mod visibility;
 mod write;
 
+pub use labels::head_labels;
 pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Randomisation, ScanSize, SlicePlane};
 pub use synthesis::{Phantom, synthesise};
 pub use write::{SeriesUids, WriteCohortError, synthesise_cohort, write_instances};

@@ -10,6 +10,7 @@ use willis_imaging::detect::blob::BlobConfig;
 use willis_imaging::harmonise::HarmoniseConfig;
 use willis_imaging::ingest::IngestConfig;
 use willis_imaging::trace::TraceConfig;
+use willis_nets::brain::BrainTraining;
 use willis_nets::examine::{ExamineConfig, ExamineTraining};
 use willis_nets::pretrain::PretrainConfig;
 use willis_nets::propose::{ProposeConfig, ProposeTraining};
@@ -77,6 +78,8 @@ impl Default for StackTable {
 pub struct TrainTables {
     /// Number of series of the left-out fold that the nets are scored on after training.
     pub validation_cases: usize,
+    /// Net that finds the brain.
+    pub brain: BrainTraining,
     /// Segmentation net.
     pub segment: SegmentTraining,
     /// Graph net.
@@ -91,6 +94,7 @@ impl Default for TrainTables {
     fn default() -> Self {
         Self {
             validation_cases: 8,
+            brain: BrainTraining::default(),
             segment: SegmentTraining::default(),
             propose: ProposeTraining::default(),
             examine: ExamineTraining::default(),
@@ -105,6 +109,7 @@ impl TrainTables {
     /// # Errors
     /// [`InvalidValue`] names the first value that breaks its rule.
     pub fn validate(&self) -> Result<(), InvalidValue> {
+        self.brain.validate().map_err(|e| e.within("brain"))?;
         self.segment.validate().map_err(|e| e.within("segment"))?;
         self.propose.validate().map_err(|e| e.within("propose"))?;
         self.examine.validate().map_err(|e| e.within("examine"))?;

@@ -17,6 +17,8 @@ pub const SEGMENT: &str = "segment.safetensors";
 pub const PROPOSE: &str = "propose.safetensors";
 /// Weights of the classifier.
 pub const EXAMINE: &str = "examine.safetensors";
+/// Weights of the net that finds the brain.
+pub const BRAIN: &str = "brain.safetensors";
 /// Weights of the stack.
 pub const STACK: &str = "stack.json";
 

@@ -16,6 +16,7 @@ mod pooling;
 mod recompute;
 mod resize;
 mod transpose;
+mod upsample;
 mod with_gradient;
 
 pub use activation::{gelu, leaky_relu, softmax};
@@ -29,4 +30,5 @@ pub use norm::{channel_affine, instance_norm, layer_norm};
 pub use pooling::{average_pool3d, max_pool3d};
 pub use resize::{Corners, resize_trilinear};
 pub use transpose::{channels_first, channels_last};
+pub use upsample::upsample_nearest;
 pub use with_gradient::with_gradient;

@@ -16,7 +16,9 @@ pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, ScanSizeName, SexName};
 pub use net::NetCommand;
 pub use nyul::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
-pub use train::{FoldArgs, PretrainArgs, TrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs};
+pub use train::{
+    FoldArgs, PretrainArgs, TrainArgs, TrainBrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs,
+};
 pub use volume::VolumeCommand;
 
 /// Columns of the help.

@@ -57,6 +57,15 @@ Examples:
 Example:
   willis train examine --data phantoms -o runs/examine --models weights --steps 4000")]
     Examine(TrainExamineArgs),
+    /// Train the net that finds the brain, on images generated from label maps.
+    #[command(after_help = "\
+Examples:
+  willis train brain --labels labels/ -o runs/brain --config configs/brain.toml
+  willis train brain --labels labels/ -o runs/tuned --from runs/brain/brain.safetensors
+
+The maps are NIfTI files of whole heads with FreeSurfer's or SynthSeg's numbers. The last one in \
+order of names is left out of the training, and images generated from it are scored at the end.")]
+    Brain(TrainBrainArgs),
     /// Fit the boosted trees that stack the evidence.
     #[command(after_help = "\
 Examples:
@@ -164,4 +173,28 @@ pub struct TrainExamineArgs {
     /// table.
     #[arg(long)]
     pub plain: bool,
+}
+
+/// `willis train brain`
+#[derive(Debug, Args)]
+pub struct TrainBrainArgs {
+    /// Folder of label maps, .nii or .nii.gz.
+    #[arg(long, value_name = "DIR")]
+    pub labels: PathBuf,
+    /// Run folder for weights, checkpoint and log. A run that was killed resumes from its
+    /// checkpoint.
+    #[arg(short, long, value_name = "RUN")]
+    pub output: PathBuf,
+    /// Optimiser steps; from the configuration by default.
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// Seed.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Start from the weights of a net with the same channels; its spacing may differ.
+    #[arg(long, value_name = "FILE")]
+    pub from: Option<PathBuf>,
+    /// TOML file with the values that differ from the defaults.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }

@@ -1,6 +1,7 @@
 //! `willis train`: trains the learned stages on a data set. Weights are written into the run folder
 //! when all steps are done; a killed run resumes from its checkpoint.
 
+mod brain;
 mod examine;
 mod propose;
 mod segment;
@@ -27,6 +28,7 @@ pub fn run(command: &TrainCommand, progress: &Progress) -> anyhow::Result<Outcom
         TrainCommand::Segment(args) => segment::run(args, progress)?,
         TrainCommand::Propose { train, models } => propose::run(train, models, progress)?,
         TrainCommand::Examine(args) => examine::run(args, progress)?,
+        TrainCommand::Brain(args) => brain::run(args, progress)?,
         TrainCommand::Stack { train, models } => stack::run(train, models, progress)?,
     }
     Ok(Outcome::Done)

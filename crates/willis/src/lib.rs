@@ -16,6 +16,7 @@
 //!
 //! Research use only. Not a medical device.
 
+pub mod brain;
 pub mod cases;
 pub mod cli;
 pub mod commands;

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use willis_core::{Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, VesselGraph, VesselMap, Volume};
+use willis_core::{
+    Candidates, Finding, HarmonisedVolume, Prediction, SeriesSummary, Switch, VesselGraph, VesselMap, Volume,
+};
 use willis_imaging::detect::blob;
-use willis_imaging::harmonise::{HarmoniseError, harmonise};
+use willis_imaging::harmonise::{HarmoniseError, harmonise_around};
 use willis_imaging::ingest::{IngestError, ingest};
 use willis_imaging::trace::{nodes::node_table, trace};
 use willis_nets::examine::examine;
@@ -13,6 +15,7 @@ use willis_nets::propose::{ProposeNet, propose};
 use willis_nets::segment::segment;
 use willis_stats::stack::{self, StackError};
 
+use crate::brain::BrainFinder;
 use crate::config::Config;
 use crate::models::Nets;
 use crate::polarity::correct_polarity;
@@ -71,7 +74,7 @@ pub fn predict_path(
 ) -> Result<(SeriesResult, RunRecord), LineError> {
     let mut clock = StageClock::new(on_stage);
     let volume = Arc::new(clock.run(Stage::Ingest, || ingest(path, &config.ingest))?);
-    let harmonised = clock.run(Stage::Harmonise, move || harmonise(&volume, &config.harmonise))?;
+    let harmonised = clock.run(Stage::Harmonise, move || harmonised(&volume, &nets.brain, config))?;
     let upright = Arc::new(clock.run(Stage::Polarity, || correct_polarity(harmonised, &nets.segment, config)));
     let map = clock.run(Stage::Segment, move || segment(&nets.segment, &upright, &config.segment));
     let graph = clock.run(Stage::Trace, || trace(&map, &config.trace));
@@ -81,6 +84,23 @@ pub fn predict_path(
     let result = clock.run(Stage::Stack, || conclude(map, graph, examined, nets, config))?;
     let run = RunRecord::new(config, &nets.models, clock.into_records(), &result.prediction.findings);
     Ok((result, run))
+}
+
+/// Harmonises a series, its region of interest placed by the brain if the configuration says so.
+///
+/// # Errors
+/// when the series cannot be harmonised
+pub fn harmonised(
+    volume: &Arc<Volume>,
+    brain: &BrainFinder,
+    config: &Config,
+) -> Result<HarmonisedVolume, HarmoniseError> {
+    let distances = match config.harmonise.roi.brain {
+        // What stops the search for the brain stops harmonising as well, and is reported there.
+        Switch::On => brain.on_own_grid(volume).ok(),
+        Switch::Off => None,
+    };
+    harmonise_around(volume, distances.as_ref(), &config.harmonise)
 }
 
 /// Candidates of a vessel map, proposed by the nets and the blob detector together.

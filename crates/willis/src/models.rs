@@ -11,6 +11,8 @@ use willis_nets::propose::ProposeNet;
 use willis_nets::segment::SegmentNet;
 use willis_stats::stack::StackModel;
 
+use crate::brain::BrainFinder;
+
 /// Weights of the segmentation net.
 pub const SEGMENT: &str = "segment.safetensors";
 /// Weights of the graph net.
@@ -24,6 +26,8 @@ pub const STACK: &str = "stack.json";
 
 /// The learned stages of the line.
 pub struct Nets {
+    /// Finds the brain, by which the region of interest can be placed.
+    pub brain: BrainFinder,
     /// Makes the vessel map.
     pub segment: SegmentNet,
     /// Scores the nodes of the vessel graph.
@@ -32,20 +36,23 @@ pub struct Nets {
     pub examine: ExamineNet,
     /// Turns the evidence into probabilities.
     pub stack: StackModel,
-    /// File names and hashes, in the order above.
+    /// File names and hashes: segment, propose, examine, stack, brain.
     pub models: Vec<ModelRef>,
 }
 
 impl Nets {
-    /// Loads all four from a folder, or the embedded ones.
+    /// Loads all from a folder, or the embedded ones. A folder without a brain net gets the embedded
+    /// one.
     ///
     /// # Errors
     /// when a file is missing or belongs to another net
     pub fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
         let (segment, propose, examine, stack) =
             (bytes(folder, SEGMENT)?, bytes(folder, PROPOSE)?, bytes(folder, EXAMINE)?, bytes(folder, STACK)?);
-        let named = [(SEGMENT, &segment), (PROPOSE, &propose), (EXAMINE, &examine), (STACK, &stack)];
+        let brain = bytes(folder.filter(|folder| folder.join(BRAIN).exists()), BRAIN)?;
+        let named = [(SEGMENT, &segment), (PROPOSE, &propose), (EXAMINE, &examine), (STACK, &stack), (BRAIN, &brain)];
         Ok(Self {
+            brain: BrainFinder::from_bytes(&brain)?,
             segment: SegmentNet::from_bytes(&segment).context(SEGMENT)?,
             propose: propose_net(&propose)?,
             examine: examine_net(&examine)?,
@@ -96,11 +103,13 @@ fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>
     Ok(Cow::Owned(bytes))
 }
 
-fn embedded(name: &str) -> &'static [u8] {
+/// The embedded file of this name.
+pub(crate) fn embedded(name: &str) -> &'static [u8] {
     match name {
         SEGMENT => include_bytes!("../../../models/segment.safetensors"),
         PROPOSE => include_bytes!("../../../models/propose.safetensors"),
         EXAMINE => include_bytes!("../../../models/examine.safetensors"),
+        BRAIN => include_bytes!("../../../models/brain.safetensors"),
         _ => include_bytes!("../../../models/stack.json"),
     }
 }

@@ -68,7 +68,20 @@ impl Default for HarmoniseConfig {
 /// [`HarmoniseError`] when the volume has no usable voxels, position or contrast, or would be too
 /// large.
 pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<HarmonisedVolume, HarmoniseError> {
-    let Region { mut image, series, mut findings } = region_of_interest(volume, config)?;
+    harmonise_around(volume, None, config)
+}
+
+/// As [`harmonise`], with the region of interest placed by the distances from the surface of the
+/// brain, if there are some. No voxel is changed by them.
+///
+/// # Errors
+/// As [`harmonise`].
+pub fn harmonise_around(
+    volume: &Arc<Volume>,
+    brain: Option<&Image<f32>>,
+    config: &HarmoniseConfig,
+) -> Result<HarmonisedVolume, HarmoniseError> {
+    let Region { mut image, series, mut findings } = region_of_interest(volume, brain, config)?;
     normalise::apply(&mut image.voxels, &config.normalise, series, &mut findings)?;
     if config.invert_t2 == Switch::On && volume.meta.modality == Some(Modality::T2) {
         image.voxels.iter_mut().for_each(|v| *v = -*v);
@@ -83,7 +96,7 @@ pub fn harmonise(volume: &Arc<Volume>, config: &HarmoniseConfig) -> Result<Harmo
 /// # Errors
 /// As [`harmonise`].
 pub fn tissue_on_standard(volume: &Volume, config: &HarmoniseConfig) -> Result<Vec<f32>, HarmoniseError> {
-    let Region { image, series, .. } = region_of_interest(volume, config)?;
+    let Region { image, series, .. } = region_of_interest(volume, None, config)?;
     normalise::tissue_on_standard(&image.voxels, series)
 }
 
@@ -94,7 +107,11 @@ struct Region {
     findings: Vec<Finding>,
 }
 
-fn region_of_interest(volume: &Volume, config: &HarmoniseConfig) -> Result<Region, HarmoniseError> {
+fn region_of_interest(
+    volume: &Volume,
+    brain: Option<&Image<f32>>,
+    config: &HarmoniseConfig,
+) -> Result<Region, HarmoniseError> {
     let source = &volume.image;
     source.grid.affine.inverse().ok_or(HarmoniseError::SingularPlace)?;
     let lowest = lowest(source).ok_or(HarmoniseError::Empty)?;
@@ -106,7 +123,8 @@ fn region_of_interest(volume: &Volume, config: &HarmoniseConfig) -> Result<Regio
     let threshold = head::threshold(&coarse, units);
     let region = match config.roi.crop {
         Switch::On => {
-            let mask = head::mask(&coarse, threshold);
+            let by_brain = brain.and_then(|mm| head::mask_about_brain(mm, &coarse.grid, &mut findings));
+            let mask = by_brain.unwrap_or_else(|| head::mask(&coarse, threshold));
             region::place(&scan, &coarse.grid, &mask, &config.roi, &mut findings)
         }
         Switch::Off => scan,

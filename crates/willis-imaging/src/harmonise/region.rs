@@ -25,6 +25,8 @@ pub struct RoiConfig {
     pub size_mm: BoxSize,
     /// Distance from the top of the head down to the top of the box, mm.
     pub below_vertex_mm: f64,
+    /// Locate the head by its brain, where one is found; otherwise by its outline.
+    pub brain: Switch,
 }
 
 /// Lengths of a box along the patient's axes, mm.
@@ -43,7 +45,12 @@ impl Default for RoiConfig {
     /// The circle of Willis is 80 to 110 mm below the top of the head and slightly anterior to
     /// its middle.
     fn default() -> Self {
-        Self { crop: Switch::On, size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 }, below_vertex_mm: 45.0 }
+        Self {
+            crop: Switch::On,
+            size_mm: BoxSize { z: 110.0, y: 140.0, x: 130.0 },
+            below_vertex_mm: 45.0,
+            brain: Switch::Off,
+        }
     }
 }
 

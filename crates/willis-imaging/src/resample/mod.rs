@@ -19,7 +19,7 @@ pub use antialias::antialiased;
 use route::{AxisTaps, Route};
 
 /// Resamples an image to a grid by trilinear interpolation; voxels outside the image are `outside`.
-fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
+pub fn linear(image: &Image<f32>, grid: &Grid, outside: f32) -> Image<f32> {
     match Route::between(&image.grid, grid) {
         Some(Route::Aligned([z_taps, y_taps, x_taps])) => fill(grid, outside, |z, y, row| {
             if let (Some(z), Some(y)) = (z_taps.get(z), y_taps.get(y)) {

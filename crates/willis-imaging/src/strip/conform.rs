@@ -167,7 +167,8 @@ fn above_air(image: &Image<f32>, units: StripUnits, sampling: StripSampling) -> 
 /// place of voxel `n / 2` is kept.
 fn at_spacing(image: &Image<f32>, net: &StripGrid) -> Result<Image<f32>, StripError> {
     let (shape, spacing) = (image.grid.shape.zyx(), image.grid.spacing().zyx());
-    let sides: [f64; 3] = std::array::from_fn(|a| (shape[a] as f64 * spacing[a] / net.spacing_mm - 1e-6).ceil().max(1.0));
+    let sides: [f64; 3] =
+        std::array::from_fn(|a| (shape[a] as f64 * spacing[a] / net.spacing_mm - 1e-6).ceil().max(1.0));
     if sides.iter().product::<f64>().partial_cmp(&MAX_VOXELS).is_none_or(std::cmp::Ordering::is_gt) {
         let Spacing { z, y, x } = image.grid.spacing();
         let Shape { z: nz, y: ny, x: nx } = image.grid.shape;
@@ -177,10 +178,10 @@ fn at_spacing(image: &Image<f32>, net: &StripGrid) -> Result<Image<f32>, StripEr
     let step: [f64; 3] = std::array::from_fn(|a| net.spacing_mm / spacing[a]);
     // Position in the image of the first voxel of the result.
     let start: [f64; 3] = std::array::from_fn(|a| shape[a] as f64 / 2.0 - step[a] * to[a] as f64 / 2.0);
-    let affine = image.grid.affine.sub_grid(
-        VoxelPoint::new(start[0], start[1], start[2]),
-        VoxelPoint::new(step[0], step[1], step[2]),
-    );
+    let affine = image
+        .grid
+        .affine
+        .sub_grid(VoxelPoint::new(start[0], start[1], start[2]), VoxelPoint::new(step[0], step[1], step[2]));
     let grid = Grid::new(Shape::new(to[0], to[1], to[2]), affine);
     if net.sampling == StripSampling::Averaged {
         return Ok(resample::area(image, &grid, 0.0));
@@ -264,7 +265,10 @@ mod tests {
         // Rows run to Inferior. Voxel n/2 keeps its place: 6 rows sample slices 1.5 + (k - 3) / 2 from the top,
         // rounded half away from zero; the last exceeds the series and stays 0.
         let column: Vec<f32> = (0..8).map(|y| conformed.voxels[(y * 4) + 3 * 32]).collect();
-        assert_eq!(column.iter().filter(|&&v| v > 0.0).count(), 6 - usize::from(column.contains(&0.0) && column[7] != 0.0));
+        assert_eq!(
+            column.iter().filter(|&&v| v > 0.0).count(),
+            6 - usize::from(column.contains(&0.0) && column[7] != 0.0)
+        );
     }
 
     #[test]

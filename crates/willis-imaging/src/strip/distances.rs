@@ -43,9 +43,10 @@ pub fn extend(distances: &Image<f32>, border_mm: f64) -> Image<f32> {
     let gap = spacing.map(|step| (border_mm / step).round() as usize);
     let value = |(i, &mm): (usize, &f32)| {
         let at = shape.index(i);
-        let within = [at.z, at.y, at.x].into_iter().enumerate().all(|(axis, at)| {
-            at + gap[axis] >= low[axis] && at <= high[axis].saturating_add(gap[axis])
-        });
+        let within = [at.z, at.y, at.x]
+            .into_iter()
+            .enumerate()
+            .all(|(axis, at)| at + gap[axis] >= low[axis] && at <= high[axis].saturating_add(gap[axis]));
         if kept(mm) {
             mm
         } else if within {

@@ -1,42 +1,69 @@
 //! Axes in SynthStrip's order: slices to Left, rows to Inferior, columns to Anterior (LIA).
 
 use rayon::prelude::*;
-use willis_core::{Grid, Image, Shape, VoxelPoint};
+use willis_core::{Affine, Grid, Image, Shape, VoxelPoint};
 
-use crate::resample::canonical;
+/// The world axis and sign that z, y, x of the result run along; LPS is x, y, z.
+const TARGET: [(usize, f64); 3] = [(0, 1.0), (2, -1.0), (1, -1.0)];
+/// Orders of the image axes x, y, z.
+const ORDERS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
 
 /// The same voxels with axes swapped and turned so that z runs nearest to Left, y to Inferior, x to
 /// Anterior.
 ///
 /// Every voxel keeps its value and its exact place; an oblique image stays oblique.
 pub fn left_inferior_anterior<T: Copy + Send + Sync>(image: &Image<T>) -> Image<T> {
-    let upright = canonical(image);
-    let Shape { z, y, x } = upright.grid.shape;
-    let shape = Shape::new(x, z, y);
-    let corner = upright.grid.affine.sub_grid(
-        VoxelPoint::new(z as f64 - 1.0, y as f64 - 1.0, 0.0),
-        VoxelPoint::new(-1.0, -1.0, 1.0),
-    );
-    // Columns of the new affine: Anterior, Inferior, Left.
-    let mut affine = corner;
-    for (row, from) in affine.0.iter_mut().zip(corner.0) {
-        *row = [from[1], from[2], from[0], from[3]];
-    }
-    let mut voxels = upright.voxels.clone();
-    if !shape.is_empty() {
-        voxels.par_chunks_mut(shape.x).enumerate().for_each(|(row, values)| {
-            let (left, down) = (row / shape.y, row % shape.y);
-            for (front, value) in values.iter_mut().enumerate() {
-                *value = upright.voxels[((z - 1 - down) * y + (y - 1 - front)) * x + left];
+    let shape = image.grid.shape;
+    let (sides, strides) = ([shape.x, shape.y, shape.z], [1, shape.x, shape.x * shape.y]);
+    let source = source_axes(&image.grid.affine);
+    // Start in the array and step there of each axis of the result.
+    let [z, y, x] = source.map(|(axis, reversed)| {
+        let stride = strides[axis] as isize;
+        if reversed { ((sides[axis] as isize - 1) * stride, -stride) } else { (0, stride) }
+    });
+    let [nz, ny, nx] = source.map(|(axis, _)| sides[axis]);
+    let grid = Grid::new(Shape::new(nz, ny, nx), turned(&image.grid, source));
+    let mut voxels = image.voxels.clone();
+    if !voxels.is_empty() {
+        voxels.par_chunks_mut(nx).enumerate().for_each(|(row, values)| {
+            let (k, j) = ((row / ny) as isize, (row % ny) as isize);
+            let start = z.0 + y.0 + x.0 + k * z.1 + j * y.1;
+            for (i, value) in values.iter_mut().enumerate() {
+                *value = image.voxels[(start + i as isize * x.1) as usize];
             }
         });
     }
-    Image::new(Grid::new(shape, affine), voxels)
+    Image::new(grid, voxels)
+}
+
+/// The image axis (0 for x) that becomes z, y, x of the result, and whether it is turned round: the
+/// assignment with the largest sum of direction cosines, the first among equals.
+fn source_axes(affine: &Affine) -> [(usize, bool); 3] {
+    let Affine(m) = affine;
+    let spacing = affine.spacing();
+    let lengths = [spacing.x, spacing.y, spacing.z];
+    let fit = |order: &[usize; 3]| -> f64 { (0..3).map(|a| m[TARGET[a].0][order[a]].abs() / lengths[order[a]]).sum() };
+    let best = ORDERS.iter().fold(ORDERS[0], |best, order| if fit(order) > fit(&best) + 1e-9 { *order } else { best });
+    std::array::from_fn(|a| (best[a], m[TARGET[a].0][best[a]] * TARGET[a].1 < 0.0))
+}
+
+/// The affine with these axes.
+fn turned(grid: &Grid, source: [(usize, bool); 3]) -> Affine {
+    let sides = [grid.shape.x, grid.shape.y, grid.shape.z];
+    let mut corner = [0.0; 3];
+    for (axis, reversed) in source {
+        corner[axis] = if reversed { sides[axis] as f64 - 1.0 } else { 0.0 };
+    }
+    let origin = grid.affine.to_world(VoxelPoint::new(corner[2], corner[1], corner[0])).xyz();
+    let Affine(m) = grid.affine;
+    let column = |row: usize, (axis, reversed): (usize, bool)| if reversed { -m[row][axis] } else { m[row][axis] };
+    let [z, y, x] = source;
+    Affine(std::array::from_fn(|row| [column(row, x), column(row, y), column(row, z), origin[row]]))
 }
 
 #[cfg(test)]
 mod tests {
-    use willis_core::{Affine, Index, Point, Spacing};
+    use willis_core::{Index, Point, Spacing};
 
     use super::*;
 

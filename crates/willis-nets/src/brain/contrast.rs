@@ -118,10 +118,14 @@ impl Contrast {
             let [fat, muscle] = [HeadClass::Fat, HeadClass::Muscle].map(|class| mean[class as usize]);
             (mean, [fat, muscle, near(row[HeadClass::Soft as usize])])
         } else {
-            (std::array::from_fn(|_| rng.uniform(0.0, 1.0) as f32), std::array::from_fn(|_| rng.uniform(0.0, 1.0) as f32))
+            (
+                std::array::from_fn(|_| rng.uniform(0.0, 1.0) as f32),
+                std::array::from_fn(|_| rng.uniform(0.0, 1.0) as f32),
+            )
         };
         let most = rng.uniform(0.1, 1.0) * deviation;
-        let mut contrast = Self { mean, deviation: std::array::from_fn(|_| rng.uniform(0.1 * most, most) as f32), soft };
+        let mut contrast =
+            Self { mean, deviation: std::array::from_fn(|_| rng.uniform(0.1 * most, most) as f32), soft };
         if rng.chance(0.5) {
             // Many series are stored without noise in the air.
             (contrast.mean[0], contrast.deviation[0]) = (0.0, 0.0);
@@ -162,7 +166,8 @@ mod tests {
             };
             PLAUSIBLE.iter().map(to).fold(f64::INFINITY, f64::min) / CLASSES as f64
         };
-        let mut mean = |plausible| (0..50).map(|_| distance(&Contrast::draw(plausible, 0.1, &mut rng))).sum::<f64>() / 50.0;
+        let mut mean =
+            |plausible| (0..50).map(|_| distance(&Contrast::draw(plausible, 0.1, &mut rng))).sum::<f64>() / 50.0;
         let (near, any) = (mean(1.0), mean(0.0));
         assert!(near < 0.1 && any > 0.15, "{near} {any}");
     }

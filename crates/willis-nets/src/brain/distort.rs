@@ -103,7 +103,8 @@ fn sample(head: &LabelledHead, position: [f64; 3]) -> (u8, f32) {
         }
     }
     // Half a voxel beyond the border still shows the border's class.
-    let class = if beyond > 0.5 { HeadClass::Outside as u8 } else { head.classes[offset(clamped.map(|v| v.round() as usize))] };
+    let class =
+        if beyond > 0.5 { HeadClass::Outside as u8 } else { head.classes[offset(clamped.map(|v| v.round() as usize))] };
     (class, distance + beyond.sqrt() as f32)
 }
 

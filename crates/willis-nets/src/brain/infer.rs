@@ -80,13 +80,20 @@ impl BrainNet {
         Ok(Self { model: weights.apply(fresh(&config))?, config })
     }
 
-    /// The published net with a state dict of FreeSurfer's names.
+    /// A net with initial parameters, on the CPU.
+    ///
+    /// # Panics
+    /// if the configuration is invalid (programmer error)
+    pub fn untrained(config: BrainNetConfig) -> Self {
+        Self { model: fresh(&config), config }
+    }
+
+    /// The same net with the tensors of a state dict under FreeSurfer's names.
     ///
     /// # Errors
-    /// [`WeightsError`] when names or shapes differ.
-    pub fn published(weights: Weights) -> Result<Self, WeightsError> {
-        let config = BrainNetConfig::default();
-        Ok(Self { model: weights.apply(fresh(&config))?, config })
+    /// [`WeightsError::Mismatch`] lists every tensor that is missing, unexpected or misshapen
+    pub fn with_weights(self, state_dict: Weights) -> Result<Self, WeightsError> {
+        Ok(Self { model: state_dict.apply(self.model)?, config: self.config })
     }
 
     /// Sizes and grid.
@@ -142,6 +149,7 @@ mod tests {
         assert_eq!(again.config(), net.config());
         let image: Vec<f32> = (0..64).map(|v| v as f32 / 64.0).collect();
         assert_eq!(again.distances_mm(image.clone(), [4; 3]), net.distances_mm(image, [4; 3]));
-        assert!(BrainNet::published(net.weights()).is_err());
+        let published = BrainNet::untrained(BrainNetConfig::default());
+        assert!(published.with_weights(net.weights()).is_err());
     }
 }

@@ -125,8 +125,10 @@ pub(super) mod tests {
 
     /// A cube of brain in a cube of skin, with fluid that runs down from it.
     pub fn cube(side: usize) -> Image<f32> {
-        let grid =
-            Grid::new(Shape::new(side, side, side), Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0)));
+        let grid = Grid::new(
+            Shape::new(side, side, side),
+            Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0)),
+        );
         let number = |i: usize| {
             let at = grid.shape.index(i);
             let within = |margin: usize| [at.z, at.y, at.x].iter().all(|&v| v >= margin && v < side - margin);

@@ -69,7 +69,12 @@ impl StripModelConfig {
         let levels = self.features.len();
         require("features", levels, (2..=8).contains(&levels), "must list the channels of 2 to 8 levels")?;
         self.features.iter().enumerate().try_for_each(|(level, &channels)| {
-            require(&format!("features[{level}]"), channels, (1..=1024).contains(&channels), "must lie between 1 and 1024")
+            require(
+                &format!("features[{level}]"),
+                channels,
+                (1..=1024).contains(&channels),
+                "must lie between 1 and 1024",
+            )
         })
     }
 

@@ -10,12 +10,13 @@ use anyhow::{Context, ensure};
 use willis_core::cohort::{Cohort, CohortSeries};
 use willis_core::files::{case, hash::sha256_hex, nifti};
 use willis_core::{HarmonisedVolume, Image, TrainingCase};
-use willis_imaging::harmonise::harmonise;
 use willis_imaging::ingest::{IngestConfig, ingest};
 use willis_imaging::resample;
 use willis_stats::folds::stratified_group_k_fold;
 
+use crate::brain::BrainFinder;
 use crate::config::Config;
+use crate::line::harmonised;
 use crate::progress::Progress;
 
 /// Folder of caches inside a data set.
@@ -143,5 +144,5 @@ fn unlabelled(input: &Path, config: &Config) -> anyhow::Result<TrainingCase> {
 
 fn read(input: &Path, ingest_config: &IngestConfig, config: &Config) -> anyhow::Result<HarmonisedVolume> {
     let volume = Arc::new(ingest(input, ingest_config)?);
-    Ok(harmonise(&volume, &config.harmonise)?)
+    Ok(harmonised(&volume, &BrainFinder::embedded()?, config)?)
 }

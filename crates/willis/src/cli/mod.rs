@@ -13,13 +13,13 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use cohort::{CohortCommand, SynthArgs};
-pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, ScanSizeName, SexName};
+pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, PublishedName, ScanSizeName, SexName};
 pub use net::NetCommand;
 pub use nyul::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
 pub use train::{
     FoldArgs, PretrainArgs, TrainArgs, TrainBrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs,
 };
-pub use volume::VolumeCommand;
+pub use volume::{StripArgs, VolumeCommand};
 
 /// Columns of the help.
 const HELP_WIDTH: usize = 100;

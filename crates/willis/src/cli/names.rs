@@ -78,6 +78,31 @@ impl From<BackboneName> for BackboneKind {
     }
 }
 
+/// Name of a published net.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PublishedName {
+    /// SegFormer3D.
+    Segformer3d,
+    /// WaveFormer.
+    Waveformer,
+    /// Residual-encoder U-Net.
+    Resenc,
+    /// StripModel of SynthStrip, which predicts the distance from the brain's surface.
+    Synthstrip,
+}
+
+impl PublishedName {
+    /// The backbone of this name; `None` for SynthStrip.
+    pub fn backbone(self) -> Option<BackboneKind> {
+        match self {
+            Self::Segformer3d => Some(BackboneKind::SegFormer3d),
+            Self::Waveformer => Some(BackboneKind::WaveFormer),
+            Self::Resenc => Some(BackboneKind::ResEnc),
+            Self::Synthstrip => None,
+        }
+    }
+}
+
 /// Name of a pre-training [`Method`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum MethodName {

@@ -4,24 +4,24 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
-use super::{BackboneName, Format};
+use super::{Format, PublishedName};
 
 /// `willis net ...`
 #[derive(Debug, Subcommand)]
 pub enum NetCommand {
-    /// List the published backbones.
+    /// List the published nets.
     #[command(after_help = "Example:\n  willis net list")]
     List,
-    /// Print layers, parameters, multiplications, seconds and memory of a backbone.
+    /// Print layers, parameters, multiplications, seconds and memory of a net.
     #[command(after_help = "\
 Example:
   willis net describe waveformer --size 64
 
 The net runs once on a cube of that size.")]
     Describe {
-        /// Backbone.
+        /// Net.
         #[arg(value_enum)]
-        net: BackboneName,
+        net: PublishedName,
         /// Side of the cube; by default that of the configuration or of the published net.
         #[arg(long, value_name = "VOXELS")]
         size: Option<usize>,
@@ -32,7 +32,7 @@ The net runs once on a cube of that size.")]
         #[arg(long, value_enum, default_value = "text")]
         format: Format,
     },
-    /// Compute the logits of a backbone for an array.
+    /// Compute the output of a net for an array.
     #[command(after_help = "\
 Example:
   willis net run segformer3d --weights pytorch_model.bin --input x.npy --output logits.npy
@@ -40,9 +40,9 @@ Example:
 Weights are safetensors or PyTorch state dicts under the official names; the prefixes `module.` and \
 `model.` are stripped. `willis net describe` prints the keys of the configuration.")]
     Run {
-        /// Backbone.
+        /// Net.
         #[arg(value_enum)]
-        net: BackboneName,
+        net: PublishedName,
         /// Checkpoint.
         #[arg(long, value_name = "FILE")]
         weights: PathBuf,

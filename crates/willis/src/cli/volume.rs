@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::{Format, NyulCommand};
 
@@ -52,6 +52,16 @@ pub enum VolumeCommand {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Find the brain: mask, distances from its surface, stripped image.
+    #[command(after_help = "\
+Examples:
+  willis volume strip head.nii.gz -o mask.nii.gz
+  willis volume strip scan/ -o mask.nii.gz --distance distance.nii.gz --border 15
+  willis volume strip head.nii.gz -o mask.nii.gz --weights synthstrip.1.pt
+
+Without --weights the embedded net runs, at 2 mm. A mask with a border of 1 mm leaves out the \
+arteries of the skull base.")]
+    Strip(StripArgs),
     /// Standardise intensity histograms (Nyúl).
     #[command(
         subcommand,
@@ -61,4 +71,30 @@ Examples:
   willis volume nyul apply c.nii.gz --standard standard.npy -o c-standard.nii.gz"
     )]
     Nyul(NyulCommand),
+}
+
+/// `willis volume strip`
+#[derive(Debug, Args)]
+pub struct StripArgs {
+    /// Any input of `willis predict`.
+    pub input: PathBuf,
+    /// Volume to read from a series with several (echoes, time points); 1 is the largest.
+    #[arg(long, value_name = "N")]
+    pub volume: Option<NonZeroUsize>,
+    /// .nii or .nii.gz file for the mask.
+    #[arg(short, long, value_name = "FILE")]
+    pub output: PathBuf,
+    /// .nii or .nii.gz file for the signed distance from the surface, mm, negative inside.
+    #[arg(long, value_name = "FILE")]
+    pub distance: Option<PathBuf>,
+    /// .nii or .nii.gz file for the image without what is outside of the mask.
+    #[arg(long, value_name = "FILE")]
+    pub image: Option<PathBuf>,
+    /// Distance from the surface up to which the mask extends, mm.
+    #[arg(long, default_value_t = 1.0, allow_negative_numbers = true, value_name = "MM")]
+    pub border: f64,
+    /// Weights: FreeSurfer's synthstrip.1.pt (or the same tensors as safetensors), or
+    /// brain.safetensors of `willis train brain`.
+    #[arg(long, value_name = "FILE")]
+    pub weights: Option<PathBuf>,
 }

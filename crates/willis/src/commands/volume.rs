@@ -14,6 +14,7 @@ use super::destination::{self, ImageFormat};
 use crate::cli::{Format, VolumeCommand};
 
 mod nyul;
+mod strip;
 
 /// Runs one of the volume commands.
 pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
@@ -22,6 +23,7 @@ pub fn run(command: &VolumeCommand) -> anyhow::Result<Outcome> {
         VolumeCommand::Convert { input, volume, output } => convert(input, *volume, output)?,
         VolumeCommand::Skeleton { input, output } => skeleton(input, output)?,
         VolumeCommand::Graph { input, output } => graph(input, output)?,
+        VolumeCommand::Strip(args) => strip::run(args)?,
         VolumeCommand::Nyul(command) => nyul::run(command)?,
     }
     Ok(Outcome::Done)
@@ -41,7 +43,14 @@ fn read_volume(path: &Path, number: Option<NonZeroUsize>) -> anyhow::Result<Volu
 fn convert(input: &Path, number: Option<NonZeroUsize>, output: &Path) -> anyhow::Result<()> {
     let format = ImageFormat::of(output)?;
     let volume = read_volume(input, number)?;
-    // The modality does not enter the file.
+    print_findings(&volume);
+    format.write(output, &volume.image)?;
+    Ok(())
+}
+
+/// Prints what was guessed or repaired while reading to stderr, but the modality, which does not
+/// enter the files.
+fn print_findings(volume: &Volume) {
     for finding in volume.findings.iter().filter(|finding| finding.code != "modality-guessed") {
         let severity = match finding.severity {
             Severity::Info => "note",
@@ -49,8 +58,6 @@ fn convert(input: &Path, number: Option<NonZeroUsize>, output: &Path) -> anyhow:
         };
         eprintln!("{severity}: {}: {}", finding.code, finding.message);
     }
-    format.write(output, &volume.image)?;
-    Ok(())
 }
 
 fn info(input: &Path, number: Option<NonZeroUsize>, format: Format) -> anyhow::Result<()> {

@@ -13,13 +13,14 @@ use willis_nets::brain::{BrainNet, BrainTraining, GeneratedHead, HeadGenerator, 
 use willis_nets::ops::cpu;
 use willis_nets::weights::{Precision, Weights};
 use willis_phantom::head_labels;
+use willis_stats::figure::Undefined;
 
 use super::show;
 use crate::cli::TrainBrainArgs;
 use crate::config::Config;
 use crate::models::BRAIN;
 use crate::progress::Progress;
-use crate::scoreboard::{Figure, Scores};
+use crate::scoreboard::{Scoreboard, TRAINING_SAMPLES};
 
 /// Seed of the generator of validation images; those of training come from other streams.
 const VALIDATION_SEED: u64 = 0x5eed;
@@ -85,7 +86,7 @@ fn scores(
     recipe: &BrainTraining,
     heads: &[LabelledHead],
     progress: &Progress,
-) -> anyhow::Result<Scores> {
+) -> anyhow::Result<Scoreboard> {
     let generator = HeadGenerator::new(heads, recipe.net.spacing_mm, &recipe.generate);
     let bar = progress.bar("scores", recipe.validation_heads as u64);
     let mut dice = Vec::new();
@@ -98,19 +99,22 @@ fn scores(
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let mean = Figure::of(dice.len(), |sample| {
+    let mut board = Scoreboard::new(dice.len(), TRAINING_SAMPLES);
+    board.add("brain_dice", "Dice of the brain", "generated images of a left-out head", |sample| {
         let defined: Vec<f64> = sample.iter().filter_map(|&i| dice[i]).collect();
-        (!defined.is_empty()).then(|| defined.iter().sum::<f64>() / defined.len() as f64)
+        let count = defined.len() as f64;
+        if defined.is_empty() { Err(Undefined::Empty) } else { Ok(defined.iter().sum::<f64>() / count) }
     });
-    let lowest = dice.iter().flatten().copied().fold(f64::INFINITY, f64::min);
-    let figures = vec![("brain_dice", mean), ("lowest_brain_dice", Figure::fact(lowest))];
-    Ok(Scores::new(dice.len(), figures))
+    let lowest = dice.iter().flatten().copied().fold(1.0, f64::min);
+    board.add_constant("brain_dice_lowest", "lowest Dice of an image", lowest);
+    Ok(board)
 }
 
 /// Dice coefficient of the found brain in the field of view; `None` if neither has a voxel.
 fn overlap(found: &[f32], head: &GeneratedHead) -> Option<f64> {
     let (mut both, mut sum) = (0usize, 0usize);
-    for ((&found, &truth), _) in found.iter().zip(&head.distance_mm).zip(&head.inside).filter(|(_, seen)| **seen > 0.0) {
+    for ((&found, &truth), _) in found.iter().zip(&head.distance_mm).zip(&head.inside).filter(|(_, seen)| **seen > 0.0)
+    {
         both += usize::from(found < 0.0 && truth < 0.0);
         sum += usize::from(found < 0.0) + usize::from(truth < 0.0);
     }

@@ -1,0 +1,80 @@
+//! The brain of a series: distances from its surface by the embedded net, or by SynthStrip's
+//! published weights.
+
+use std::path::Path;
+
+use anyhow::Context;
+use willis_core::{Image, Volume};
+use willis_imaging::strip::{StripError, StripGrid, StripUnits, conform, extend, restore};
+use willis_nets::backbones::published::state_dict;
+use willis_nets::brain::{BrainNet, BrainNetConfig, normalise};
+use willis_nets::weights::Weights;
+
+use crate::models::{BRAIN, embedded};
+
+/// Finds the brain of a series.
+pub struct BrainFinder {
+    net: BrainNet,
+    grid: StripGrid,
+}
+
+impl BrainFinder {
+    /// The embedded net.
+    ///
+    /// # Errors
+    /// when the embedded weights are of another revision (a fault of the build)
+    pub fn embedded() -> anyhow::Result<Self> {
+        Self::from_bytes(embedded(BRAIN))
+    }
+
+    /// The net of the weights of `willis train brain`.
+    ///
+    /// # Errors
+    /// when the weights belong to another net
+    pub fn from_bytes(bytes: &[u8]) -> anyhow::Result<Self> {
+        Ok(Self::averaged(BrainNet::from_bytes(bytes).context(BRAIN)?))
+    }
+
+    /// The net of a file: weights of `willis train brain`, or a checkpoint with FreeSurfer's names.
+    ///
+    /// # Errors
+    /// when the file cannot be read or belongs to another net
+    pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let named = || format!("cannot use weights {}", path.display());
+        let is_safetensors = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("safetensors"));
+        let own = is_safetensors && Weights::load(path)?.metadata.contains_key("config");
+        if own {
+            let bytes = std::fs::read(path).with_context(named)?;
+            return Ok(Self::averaged(BrainNet::from_bytes(&bytes).with_context(named)?));
+        }
+        let net = BrainNet::untrained(BrainNetConfig::default());
+        let net = net.with_weights(state_dict::read(path)?).with_context(named)?;
+        Ok(Self { net, grid: StripGrid::PUBLISHED })
+    }
+
+    fn averaged(net: BrainNet) -> Self {
+        let grid = StripGrid::averaged(net.config().spacing_mm, net.config().model.multiple());
+        Self { net, grid }
+    }
+
+    /// Signed distance of every voxel of a series from the surface of its brain, mm, negative inside;
+    /// valid at least as far as `border_mm`.
+    ///
+    /// # Errors
+    /// [`StripError`] when the series has no usable voxels or place
+    pub fn distances(&self, volume: &Volume, border_mm: f64) -> Result<Image<f32>, StripError> {
+        Ok(restore(&extend(&self.on_own_grid(volume)?, border_mm), &volume.image.grid))
+    }
+
+    /// As [`Self::distances`], on the net's grid and in the band that the net knows.
+    ///
+    /// # Errors
+    /// As [`Self::distances`].
+    pub fn on_own_grid(&self, volume: &Volume) -> Result<Image<f32>, StripError> {
+        let finite = volume.image.voxels.iter().copied().filter(|v| v.is_finite());
+        let units = StripUnits::of(volume.meta.modality, finite.fold(f32::INFINITY, f32::min));
+        let Image { grid, mut voxels } = conform(&volume.image, units, &self.grid)?;
+        normalise(&mut voxels);
+        Ok(Image::new(grid, self.net.distances_mm(voxels, grid.shape.zyx())))
+    }
+}

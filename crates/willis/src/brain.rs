@@ -78,3 +78,60 @@ impl BrainFinder {
         Ok(Image::new(grid, self.net.distances_mm(voxels, grid.shape.zyx())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use willis_core::{Modality, SeriesMeta};
+    use willis_imaging::strip::mask;
+    use willis_phantom::head_labels;
+
+    use super::*;
+
+    /// Brightness of a label's tissue in T1 and in CT, HU.
+    fn brightness(number: u16) -> [f32; 2] {
+        match number {
+            0 => [2.0, -1000.0],
+            2 => [800.0, 28.0],
+            3 => [600.0, 36.0],
+            24 => [250.0, 8.0],
+            30 => [700.0, 300.0],
+            99 => [550.0, 45.0],
+            125 => [950.0, -90.0],
+            129 => [80.0, 900.0],
+            130 => [10.0, -950.0],
+            134 => [300.0, 10.0],
+            516 => [700.0, 350.0],
+            _ => [550.0, 50.0],
+        }
+    }
+
+    fn dice(volume: &Volume, truth: &Image<u16>) -> f64 {
+        let found = mask(&BrainFinder::embedded().unwrap().distances(volume, 1.0).unwrap(), 0.0);
+        let brain = |number: &u16| [2, 3, 24, 30, 99].contains(number);
+        let both = truth.voxels.iter().zip(&found.voxels).filter(|(number, inside)| brain(number) && **inside == 1);
+        let sum = truth.voxels.iter().filter(|number| brain(number)).count()
+            + found.voxels.iter().filter(|inside| **inside == 1).count();
+        2.0 * both.count() as f64 / sum as f64
+    }
+
+    #[test]
+    fn the_embedded_net_finds_the_brain_in_mr_and_ct() {
+        let truth = head_labels(77);
+        for (modality, column) in [(Modality::T1Post, 0), (Modality::Cta, 1)] {
+            let volume = Volume {
+                image: truth.map(|&number| brightness(number)[column]),
+                meta: SeriesMeta { modality: Some(modality), ..SeriesMeta::default() },
+                findings: Vec::new(),
+            };
+            let dice = dice(&volume, &truth);
+            assert!(dice > 0.9, "{modality:?}: {dice}");
+        }
+    }
+
+    #[test]
+    fn a_series_of_air_is_an_error() {
+        let air = head_labels(77).map(|_| 0.0f32);
+        let volume = Volume { image: air, meta: SeriesMeta::default(), findings: Vec::new() };
+        assert_eq!(BrainFinder::embedded().unwrap().distances(&volume, 1.0).unwrap_err(), StripError::Empty);
+    }
+}

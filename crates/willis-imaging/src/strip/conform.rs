@@ -262,13 +262,11 @@ mod tests {
     fn coarse_slices_are_repeated_by_nearest_sampling() {
         let series = image(Shape::new(3, 4, 4), Spacing::new(2.0, 1.0, 1.0), |i| 1.0 + (i / 16) as f32);
         let conformed = conform(&series, StripUnits::Arbitrary, &small()).unwrap();
-        // Rows run to Inferior. Voxel n/2 keeps its place: 6 rows sample slices 1.5 + (k - 3) / 2 from the top,
-        // rounded half away from zero; the last exceeds the series and stays 0.
-        let column: Vec<f32> = (0..8).map(|y| conformed.voxels[(y * 4) + 3 * 32]).collect();
-        assert_eq!(
-            column.iter().filter(|&&v| v > 0.0).count(),
-            6 - usize::from(column.contains(&0.0) && column[7] != 0.0)
-        );
+        assert_eq!(conformed.grid.shape.zyx(), [4, 8, 4]);
+        // Rows run to Inferior. Six of 1 mm lie at 0, 0.5, 1, 1.5, 2, 2.5 of three slices: halves are
+        // rounded up, the last is outside. The five that are left are padded to eight.
+        let column: Vec<f32> = (0..8).map(|y| conformed.voxels[(2 * 8 + y) * 4 + 1]).collect();
+        assert_eq!(column, [0.0, 3.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -258,9 +258,9 @@ mod tests {
             ..config()
         };
         let head = draw(&still, 3);
-        // The cube of brain is 16 mm wide, and voxels 2 mm apart lie exactly on its faces.
+        // The cube of brain is 16 mm wide, and the voxels are 2 mm apart.
         let inside = head.distance_mm.iter().filter(|&&d| d < 0.0).count();
-        assert_eq!(inside, 7 * 7 * 7);
+        assert_eq!(inside, 8 * 8 * 8);
         assert!(head.inside.iter().all(|&v| v == 1.0));
     }
 

@@ -16,9 +16,7 @@ pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, PublishedName, ScanSizeName, SexName};
 pub use net::NetCommand;
 pub use nyul::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
-pub use train::{
-    FoldArgs, PretrainArgs, TrainArgs, TrainBrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs,
-};
+pub use train::{FoldArgs, PretrainArgs, TrainArgs, TrainBrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs};
 pub use volume::{StripArgs, VolumeCommand};
 
 /// Columns of the help.

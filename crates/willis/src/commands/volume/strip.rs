@@ -15,7 +15,10 @@ const LITRES: [f64; 2] = [0.6, 2.2];
 
 /// Finds the brain and writes the files that were asked for.
 pub fn run(args: &StripArgs) -> anyhow::Result<()> {
-    [Some(&args.output), args.distance.as_ref(), args.image.as_ref()].into_iter().flatten().try_for_each(|p| nifti_file(p))?;
+    [Some(&args.output), args.distance.as_ref(), args.image.as_ref()]
+        .into_iter()
+        .flatten()
+        .try_for_each(|p| nifti_file(p))?;
     ensure!(
         args.border.is_finite() && args.border.abs() <= 100.0,
         "--border {} is not a distance between -100 and 100 mm",

@@ -132,3 +132,64 @@ fn jpeg_2000(stream: &[u8], header: &StreamHeader) -> DecodedSamples {
     }
     Ok((data, 32))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::header::Slice;
+    use super::super::notes::{Note, Notes};
+    use super::super::values::write_values;
+    use super::*;
+
+    /// Values of a stream that another implementation wrote, with an unsigned header of 16 bits.
+    fn read(stream: &[u8]) -> (Vec<f32>, Notes) {
+        let header = StreamHeader::of(stream).unwrap().unwrap();
+        let format = PixelFormat {
+            rows: header.rows,
+            columns: header.columns,
+            samples: 1,
+            bits_allocated: 16,
+            bits_stored: 16,
+            high_bit: 15,
+            signed: false,
+            planar: false,
+            colour: Colour::Monochrome2,
+            padding: None,
+            palette: None,
+            modality_lut: None,
+        };
+        let samples = decode(stream, header, &format).unwrap();
+        let mut out = vec![0.0; format.samples_per_frame()];
+        let notes = write_values(&samples, &format, &Slice { slope: 1.0, ..Slice::default() }, &mut out).unwrap();
+        (out, notes)
+    }
+
+    /// Sixteen columns and twelve rows: four rows of 900, which are coded as runs, then noise.
+    fn pattern() -> Vec<f32> {
+        (0..192).map(|i: u32| if i < 64 { 900.0 } else { ((i * i * 7 + i * 53) % 4096) as f32 }).collect()
+    }
+
+    #[test]
+    fn jpeg_ls_of_charls_is_read() {
+        let (lossless, notes) = read(include_bytes!("../../tests/fixtures/streams/charls_lossless_12.jls"));
+        assert_eq!((lossless, notes), (pattern(), Notes::new()));
+        let (near, _) = read(include_bytes!("../../tests/fixtures/streams/charls_near_3.jls"));
+        let largest = near.iter().zip(pattern()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!((1.0..=3.0).contains(&largest), "{largest}");
+    }
+
+    #[test]
+    fn signed_jpeg_2000_of_openjpeg_is_read_under_an_unsigned_header() {
+        let expected: Vec<f32> = (0..48 * 64).map(|i: i32| ((i % 64).pow(2) + (i / 64).pow(2) - 1000) as f32).collect();
+        let (values, notes) = read(include_bytes!("../../tests/fixtures/streams/openjpeg_signed_16.j2k"));
+        assert_eq!((values, notes), (expected, Notes::from([Note::SignedStream])));
+    }
+
+    #[test]
+    fn damaged_streams_are_errors() {
+        let sound = include_bytes!("../../tests/fixtures/streams/charls_lossless_12.jls");
+        let header = StreamHeader::of(sound).unwrap().unwrap();
+        assert!(jpeg_ls(&sound[..200], &header).is_err());
+        let sound = include_bytes!("../../tests/fixtures/streams/openjpeg_signed_16.j2k");
+        assert!(jpeg_2000(&sound[..60], &StreamHeader::of(sound).unwrap().unwrap()).is_err());
+    }
+}

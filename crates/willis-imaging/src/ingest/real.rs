@@ -111,8 +111,7 @@ fn test_files_of_pydicom_never_panic() {
         both += usize::from(first_frame(&path).is_ok() && verdict.starts_with("OK"));
     }
     // pydicom decodes 131. The others are JPEG-LS in colour, 1-bit masks and uncompressed 4:2:2.
-    assert!(both >= 113, "{both}");
-    println!("{both} files of pydicom are read");
+    assert!(both >= 123, "{both}");
 }
 
 #[test]

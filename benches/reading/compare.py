@@ -123,9 +123,12 @@ def compare(arguments):
                 (place, value), _ = min(agreeing, key=lambda pair: pair[0])
                 print(f"EQUAL     {name}: affine {place:.1e}, voxels {value:.1e} ({len(agreeing)} of {len(results)})")
                 continue
+            if not references:
+                print(f"ALONE     {name}: dcm2niix wrote nothing")
+                continue
             declared = "DECLARED" if warnings else "DIFFERS "
             differ += not warnings
-            why = "; ".join(text or f"affine {d[0]:.3g}, voxels {d[1]:.3g}" for (d, text), _ in results) or "no reference"
+            why = "; ".join(text or f"affine {d[0]:.3g}, voxels {d[1]:.3g}" for (d, text), _ in results)
             print(f"{declared}  {name}: {why}")
             for line in warnings:
                 print("          ", line[:300])

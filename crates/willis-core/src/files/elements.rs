@@ -123,12 +123,12 @@ pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Resul
 
 /// Writes numbers as 16-bit integers in little-endian order; they must be such ([`fit_i16`]).
 pub(super) fn write_i16(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
-    write_words(writer, values, |value| (value as i16).to_le_bytes())
+    write_words(writer, values, |value| (value as i32 as i16).to_le_bytes())
 }
 
 /// Whether every number is a 16-bit integer.
 pub(super) fn fit_i16(values: &[f32]) -> bool {
-    let fits = |value: &f32| f32::from(*value as i16) == *value;
+    let fits = |value: &f32| value.clamp(-32_768.0, 32_767.0) as i32 as f32 == *value;
     // Whole pieces without a branch, so that the loop is vectorised.
     values.chunks(1 << 12).all(|piece| piece.iter().fold(true, |all, value| all & fits(value)))
 }

@@ -1,5 +1,6 @@
 //! CT whose stored values are HU already, though the header has a rescale intercept.
 
+use rayon::prelude::*;
 use willis_core::Finding;
 
 use super::group::SeriesSlice;
@@ -40,13 +41,26 @@ pub(super) fn repair_already_hu(
 
 /// Whether voxels were HU before the intercept was added.
 fn is_already_hu(voxels: &[f32], intercept: f32, padding: Option<f32>) -> bool {
-    let sample = || voxels.iter().step_by(STRIDE).copied().filter(|&v| Some(v) != padding);
-    let count = sample().count().max(1) as f64;
-    let share = |low: f32, high: f32| sample().filter(|v| (low..high).contains(v)).count() as f64 / count;
-    let soft_stored = share(-100.0 + intercept, 150.0 + intercept);
-    let soft_rescaled = share(-100.0, 150.0);
-    let air_stored = share(-1100.0 + intercept, -850.0 + intercept);
-    let is_tissue = soft_rescaled > 0.02 && soft_rescaled > 3.0 * share(150.0, 400.0);
+    let ranges = [
+        (-100.0 + intercept, 150.0 + intercept),
+        (-100.0, 150.0),
+        (-1100.0 + intercept, -850.0 + intercept),
+        (150.0, 400.0),
+    ];
+    // Number of voxels in each range, and of all.
+    let count = |part: &[f32]| {
+        let mut counts = [0usize; 5];
+        for &v in part.iter().step_by(STRIDE).filter(|&&v| Some(v) != padding) {
+            counts[4] += 1;
+            ranges.iter().zip(&mut counts).for_each(|((low, high), n)| *n += usize::from(*low <= v && v < *high));
+        }
+        counts
+    };
+    let counts =
+        voxels.par_chunks(STRIDE << 14).map(count).reduce(|| [0; 5], |a, b| std::array::from_fn(|i| a[i] + b[i]));
+    let share = |range: usize| counts[range] as f64 / counts[4].max(1) as f64;
+    let [soft_stored, soft_rescaled, air_stored, dense] = [0, 1, 2, 3].map(share);
+    let is_tissue = soft_rescaled > 0.02 && soft_rescaled > 3.0 * dense;
     !is_tissue && soft_stored > 0.05 && soft_rescaled * 5.0 < soft_stored && air_stored > 0.05
 }
 

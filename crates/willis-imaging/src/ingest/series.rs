@@ -236,7 +236,7 @@ pub(super) fn finish(
 
 /// Replaces NaN and infinite voxels by the lowest finite value.
 fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
-    let bad = voxels.iter().filter(|v| !v.is_finite()).count();
+    let bad: usize = voxels.par_chunks(1 << 16).map(|part| part.iter().filter(|v| !v.is_finite()).count()).sum();
     if bad == 0 {
         return;
     }

@@ -7,6 +7,9 @@ use super::header::{Colour, PixelFormat, Slice};
 use super::lookup::luminance;
 use super::notes::{Note, Notes};
 
+/// Whole intercepts below this, added to a 16-bit value, are exact in single precision.
+const MAX_WHOLE_INTERCEPT: f64 = (1u32 << 23) as f64;
+
 /// Uncompressed samples of one frame.
 pub(super) struct FrameSamples<'a> {
     pub data: Cow<'a, [u8]>,
@@ -66,6 +69,27 @@ impl StoredBits {
         if self.signed { (top as i64) >> (64 - self.count) } else { (top >> (64 - self.count)) as i64 }
     }
 
+    /// Values of little-endian 16-bit samples that are not shifted; returns their stray bits. As
+    /// [`Self::value`] and [`Self::stray`], in loops that are vectorised.
+    fn words(self, data: &[u8], out: &mut [f32]) -> u16 {
+        let (words, _) = data.as_chunks::<2>();
+        let unused = 16 - self.count;
+        let mask = u16::MAX >> unused;
+        let mut stray = 0;
+        for (value, &word) in out.iter_mut().zip(words) {
+            let sample = u16::from_le_bytes(word);
+            let signed = ((sample << unused) as i16) >> unused;
+            let (integer, extended) = if self.signed {
+                (i32::from(signed), signed as u16)
+            } else {
+                (i32::from(sample & mask), sample & mask)
+            };
+            stray |= if sample == extended { 0 } else { sample & !mask };
+            *value = integer as f32;
+        }
+        stray
+    }
+
     /// Bits that are set outside the value and are not the extension of its sign.
     #[inline(always)]
     fn stray(self, sample: u64) -> u64 {
@@ -113,7 +137,12 @@ pub(super) fn write_values(
         }};
     }
     let is_float = samples.kind == SampleKind::Float;
+    let is_plain = format.samples == 1 && format.palette.is_none() && format.modality_lut.is_none();
+    let words = (is_plain && !is_float && !samples.big_endian && samples.bits == 16)
+        .then(|| StoredBits::of(samples, format))
+        .filter(|stored| stored.shift == 0);
     match (samples.kind, samples.bits) {
+        (_, 16) if let Some(stored) = words => stray |= u64::from(stored.words(data, out)),
         (SampleKind::Float, 32) => float!(f32),
         (SampleKind::Float, 64) => float!(f64),
         (SampleKind::Float, bits) => return Err(unsupported(bits)),
@@ -130,7 +159,13 @@ pub(super) fn write_values(
     let is_rescaled = format.modality_lut.is_none() && format.palette.is_none();
     if is_rescaled && (slice.slope, slice.intercept) != (1.0, 0.0) {
         let (slope, intercept) = (slice.slope, slice.intercept);
-        out.iter_mut().for_each(|v| *v = (f64::from(*v) * slope + intercept) as f32);
+        if words.is_some() && slope == 1.0 && intercept.fract() == 0.0 && intercept.abs() < MAX_WHOLE_INTERCEPT {
+            // Whole numbers of this size are exact in single precision.
+            let intercept = intercept as f32;
+            out.iter_mut().for_each(|v| *v += intercept);
+        } else {
+            out.iter_mut().for_each(|v| *v = (f64::from(*v) * slope + intercept) as f32);
+        }
     }
     let signed_stream = matches!(samples.kind, SampleKind::Decoded { signed: true, .. }) && !format.signed;
     let notes = [(Note::StrayBits, stray != 0), (Note::SignedStream, signed_stream)];
@@ -172,6 +207,19 @@ impl SampleOrder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_are_the_values_and_stray_bits_of_single_samples() {
+        for (count, signed) in [(1, false), (8, true), (12, false), (12, true), (15, true), (16, false), (16, true)] {
+            let stored = StoredBits { width: 16, shift: 0, count, signed };
+            for sample in (0..=u16::MAX).step_by(3) {
+                let mut value = [0.0];
+                let stray = stored.words(&sample.to_le_bytes(), &mut value);
+                assert_eq!(value[0], stored.value(sample.into()) as f32, "{stored:?} {sample}");
+                assert_eq!(stray != 0, stored.stray(sample.into()) != 0, "{stored:?} {sample}");
+            }
+        }
+    }
 
     fn format(bits: usize, samples: usize) -> PixelFormat {
         let colour = if samples == 3 { Colour::Rgb } else { Colour::Monochrome2 };

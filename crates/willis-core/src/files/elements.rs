@@ -121,16 +121,25 @@ pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Resul
     write_words(writer, values, f32::to_le_bytes)
 }
 
+/// Added to a whole number of at most 22 bits, it leaves that number in the low bits of the sum:
+/// three quarters of the way to the next power of two, where single precision has steps of 1.
+const TO_LOW_BITS: f32 = (3u32 << 22) as f32;
+
 /// Writes numbers as 16-bit integers in little-endian order; they must be such ([`fit_i16`]).
 pub(super) fn write_i16(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
-    write_words(writer, values, |value| (value as i32 as i16).to_le_bytes())
+    // Vectorised, unlike the conversion by `as`, which saturates.
+    write_words(writer, values, |value| ((value + TO_LOW_BITS).to_bits() as u16).to_le_bytes())
 }
 
 /// Whether every number is a 16-bit integer.
 pub(super) fn fit_i16(values: &[f32]) -> bool {
-    let fits = |value: &f32| value.clamp(-32_768.0, 32_767.0) as i32 as f32 == *value;
+    let misfit = |value: f32| {
+        let whole = (value + TO_LOW_BITS) - TO_LOW_BITS;
+        // Not equal is also true of NaN.
+        u32::from(whole != value) | u32::from(value < -32_768.0) | u32::from(value > 32_767.0)
+    };
     // Whole pieces without a branch, so that the loop is vectorised.
-    values.chunks(1 << 12).all(|piece| piece.iter().fold(true, |all, value| all & fits(value)))
+    values.chunks(1 << 12).all(|piece| piece.iter().fold(0, |any, &value| any | misfit(value)) == 0)
 }
 
 fn write_words<const N: usize>(
@@ -151,6 +160,19 @@ fn write_words<const N: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_16_bit_integer_is_written_as_itself() {
+        let values: Vec<f32> = (i16::MIN..=i16::MAX).map(f32::from).collect();
+        assert!(fit_i16(&values));
+        let mut bytes = Vec::new();
+        write_i16(&mut bytes, &values).unwrap();
+        let expected: Vec<u8> = (i16::MIN..=i16::MAX).flat_map(i16::to_le_bytes).collect();
+        assert!(bytes == expected);
+        for other in [0.5, -0.001, 32_768.0, -32_769.0, 1e9, 3e38, f32::NAN, f32::INFINITY] {
+            assert!(!fit_i16(&[0.0, other]), "{other}");
+        }
+    }
 
     #[test]
     fn types_orders_and_scales() {

@@ -71,7 +71,7 @@ fn silent(result: &SeriesResult) -> Markup {
         section.long {
             details.folded {
                 summary { "What the nets marked all the same (" (result.candidates.len()) ")" }
-                p.note { "The nets were not made for a series like this one, so these places mean little. Their values are in candidates.json." }
+                p.note { "The nets were not made for a series like this one, so these places mean little. Their values are in candidates.json, those of the series in prediction.json." }
                 (candidate_table(&result.candidates, Probabilities::Hidden))
             }
         }
@@ -256,7 +256,10 @@ fn graph(result: &SeriesResult, shown: &[Candidate]) -> Markup {
     html! {
         section {
             h2 { "Vessel graph" }
-            p.note { (result.graph.nodes.len()) " nodes, " (result.graph.edges.len()) " branches. Lines are as wide as the lumen; colours are those of the sites above." }
+            p.note {
+                (result.graph.nodes.len()) " nodes, " (result.graph.edges.len()) " branches. Lines are as wide as the lumen."
+                @if result.prediction.abstain.is_none() { " Colours are those of the sites above." }
+            }
             div.three {
                 @for view in View::ALL {
                     figure { (PreEscaped(figures::graph_drawing(&result.map, view, &result.graph, shown))) figcaption { (view.name()) } }

@@ -8,6 +8,8 @@ const SORT_BELOW: usize = 1 << 15;
 const TASK: usize = 1 << 20;
 /// Classes of the upper and of the lower half of a value's 32 bits.
 const CLASSES: usize = 1 << 16;
+/// Marks an upper half in which no rank falls. Two bytes per half keep the table in cache.
+const NONE: u16 = u16::MAX;
 
 /// Intensities at the given percentiles of the values; `None` without a value.
 ///
@@ -32,8 +34,10 @@ pub(super) fn percentiles(values: &[f32], percentiles: &[f64]) -> Option<Vec<f64
 /// The finite values for which `keep` holds at their index.
 pub(super) fn finite(values: &[f32], keep: impl Fn(usize, f32) -> bool + Sync) -> Vec<f32> {
     let part = |(part, values): (usize, &[f32])| -> Vec<f32> {
-        let kept = values.iter().enumerate().filter(|&(i, &v)| v.is_finite() && keep(part * TASK + i, v));
-        kept.map(|(_, &v)| v).collect()
+        let mut kept = Vec::with_capacity(values.len());
+        let all = values.iter().enumerate().filter(|&(i, &v)| v.is_finite() && keep(part * TASK + i, v));
+        kept.extend(all.map(|(_, &v)| v));
+        kept
     };
     values.par_chunks(TASK).enumerate().map(part).collect::<Vec<_>>().concat()
 }
@@ -53,17 +57,17 @@ pub(in crate::harmonise) fn order_statistics(values: &[f32], ranks: &[usize]) ->
     let mut halves: Vec<usize> = places.iter().map(|place| place.0).collect();
     halves.sort_unstable();
     halves.dedup();
-    let mut table = vec![usize::MAX; CLASSES];
-    halves.iter().enumerate().for_each(|(i, &half)| table[half] = i * CLASSES);
+    let mut table = vec![NONE; CLASSES];
+    halves.iter().zip(0..NONE).for_each(|(&half, i)| table[half] = i);
     let class = |key: u32| match table[(key >> 16) as usize] {
-        usize::MAX => None,
-        start => Some(start + (key & 0xffff) as usize),
+        NONE => None,
+        i => Some(usize::from(i) * CLASSES + (key & 0xffff) as usize),
     };
     let lower = count(values, class, halves.len() * CLASSES);
     places
         .iter()
         .map(|&(half, rank)| {
-            let start = table[half];
+            let start = usize::from(table[half]) * CLASSES;
             let (low, _) = place(&lower[start..start + CLASSES], rank);
             value((half as u32) << 16 | low as u32)
         })
@@ -71,11 +75,15 @@ pub(in crate::harmonise) fn order_statistics(values: &[f32], ranks: &[usize]) ->
 }
 
 /// Number of values in each class; values without a class are not counted.
-fn count(values: &[f32], class: impl Fn(u32) -> Option<usize> + Sync, classes: usize) -> Vec<usize> {
+///
+/// # Panics
+/// if there are more than 2^32 values (programmer error: a volume has at most 2^29)
+fn count(values: &[f32], class: impl Fn(u32) -> Option<usize> + Sync, classes: usize) -> Vec<u32> {
+    assert!(u32::try_from(values.len()).is_ok(), "too many values");
     // Few large tasks: each has counters of its own.
     let task = values.len().div_ceil(rayon::current_num_threads()).max(TASK);
     let counted = values.par_chunks(task).map(|values| {
-        let mut counts = vec![0usize; classes];
+        let mut counts = vec![0u32; classes];
         values.iter().filter_map(|&v| class(key(v))).for_each(|class| counts[class] += 1);
         counts
     });
@@ -89,9 +97,9 @@ fn count(values: &[f32], class: impl Fn(u32) -> Option<usize> + Sync, classes: u
 }
 
 /// The class that holds a rank, and the rank within that class.
-fn place(counts: &[usize], rank: usize) -> (usize, usize) {
+fn place(counts: &[u32], rank: usize) -> (usize, usize) {
     let mut left = rank;
-    for (class, &n) in counts.iter().enumerate() {
+    for (class, n) in counts.iter().map(|&n| n as usize).enumerate() {
         if left < n {
             return (class, left);
         }

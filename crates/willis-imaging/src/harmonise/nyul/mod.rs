@@ -5,6 +5,7 @@
 //! 3.0 and 4.0. We differ: tied landmarks are merged instead of dividing by zero, and the
 //! arithmetic is `f64`.
 
+use rayon::prelude::*;
 use willis_core::files::FileError;
 
 mod curve;
@@ -62,7 +63,7 @@ pub enum NyulError {
 /// if the mask has another number of voxels than the image (programmer error)
 pub fn foreground(voxels: &[f32], mask: Option<&[f32]>) -> Result<Vec<f32>, NyulError> {
     let Some(mask) = mask else {
-        let negative = voxels.iter().any(|&v| v < 0.0);
+        let negative = voxels.par_iter().any(|&v| v < 0.0);
         return if negative {
             Err(NyulError::NegativeWithoutMask { image: 1 })
         } else {

@@ -52,7 +52,7 @@ impl Mosaic {
     /// the name of what is missing.
     pub fn slices(&self, frame: &Slice) -> Result<Vec<Slice>, MissingName> {
         let side = (1..).find(|side| side * side >= self.tiles).unwrap_or(1);
-        if frame.rows % side != 0 || frame.columns % side != 0 {
+        if !frame.rows.is_multiple_of(side) || !frame.columns.is_multiple_of(side) {
             return Err("a size that is a multiple of its tiles");
         }
         let (rows, columns) = (frame.rows / side, frame.columns / side);

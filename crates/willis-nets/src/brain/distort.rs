@@ -33,10 +33,8 @@ impl Pose {
         let angles: [f64; 3] =
             std::array::from_fn(|_| rng.uniform(-config.rotation_deg, config.rotation_deg).to_radians());
         let mut matrix = rotation(angles);
-        for row in 0..3 {
-            for column in 0..3 {
-                matrix[row][column] /= scales[row];
-            }
+        for (row, scale) in matrix.iter_mut().zip(scales) {
+            row.iter_mut().for_each(|v| *v /= scale);
         }
         if config.mirror == Switch::On && rng.chance(0.5) {
             matrix[0].iter_mut().for_each(|v| *v = -*v);

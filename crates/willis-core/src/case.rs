@@ -24,8 +24,8 @@ pub struct TrainingCase {
 }
 
 impl TrainingCase {
-    /// The harmonised volume that the case was made from. Its source has no voxels of the scan, which
-    /// a case does not keep.
+    /// The harmonised volume that the case was made from. Its source has no voxels of the scan,
+    /// which a case does not keep.
     pub fn harmonised(&self) -> HarmonisedVolume {
         let affine = Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0));
         let image = Image::filled(Grid::new(Shape::new(1, 1, 1), affine), 0.0);

@@ -13,7 +13,7 @@ use std::path::Path;
 use flate2::read::ZlibDecoder;
 
 use super::atomic::write_atomically;
-use super::elements::{self, ByteOrder, Element, Scale, checked_shape};
+use super::data_type::{self, ByteOrder, DataType, Scale, checked_shape};
 use super::{FileError, Malformed, open};
 use crate::image::Image;
 use crate::series::Finding;
@@ -59,7 +59,7 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
     } else {
         &mut reader
     };
-    let voxels = elements::read_f32(source, grid.shape.len(), element, order, Scale::NONE, FORMAT)?;
+    let voxels = data_type::read_f32(source, grid.shape.len(), element, order, Scale::NONE, FORMAT)?;
     Ok((Image::new(grid, voxels), findings))
 }
 
@@ -88,7 +88,7 @@ pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
     );
     write_atomically(path, |writer| {
         writer.write_all(header.as_bytes())?;
-        elements::write_f32(writer, &image.voxels)
+        data_type::write_f32(writer, &image.voxels)
     })
 }
 
@@ -133,7 +133,7 @@ impl MhaHeader {
         numbers.collect::<Option<Vec<f64>>>().filter(|numbers| numbers.len() >= count)
     }
 
-    fn element(&self) -> Result<Element, Malformed> {
+    fn element(&self) -> Result<DataType, Malformed> {
         if self.get(&["BinaryData"]).is_some() && !self.flag(&["BinaryData"]) {
             return Err(Malformed::new(FORMAT, "its voxels are text; save it as binary"));
         }
@@ -141,16 +141,16 @@ impl MhaHeader {
             return Err(Malformed::new(FORMAT, "it has several channels; keep one"));
         }
         Ok(match self.get(&["ElementType"]).unwrap_or("none") {
-            "MET_CHAR" => Element::I8,
-            "MET_UCHAR" => Element::U8,
-            "MET_SHORT" => Element::I16,
-            "MET_USHORT" => Element::U16,
-            "MET_INT" | "MET_LONG" => Element::I32,
-            "MET_UINT" | "MET_ULONG" => Element::U32,
-            "MET_LONG_LONG" => Element::I64,
-            "MET_ULONG_LONG" => Element::U64,
-            "MET_FLOAT" => Element::F32,
-            "MET_DOUBLE" => Element::F64,
+            "MET_CHAR" => DataType::I8,
+            "MET_UCHAR" => DataType::U8,
+            "MET_SHORT" => DataType::I16,
+            "MET_USHORT" => DataType::U16,
+            "MET_INT" | "MET_LONG" => DataType::I32,
+            "MET_UINT" | "MET_ULONG" => DataType::U32,
+            "MET_LONG_LONG" => DataType::I64,
+            "MET_ULONG_LONG" => DataType::U64,
+            "MET_FLOAT" => DataType::F32,
+            "MET_DOUBLE" => DataType::F64,
             other => {
                 return Err(Malformed::new(FORMAT, format!("voxel type {other} is not read; convert it to MET_FLOAT")));
             }

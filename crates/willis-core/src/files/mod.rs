@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 pub mod atomic;
 pub mod case;
-mod elements;
+mod data_type;
 pub mod hash;
 pub mod json;
 pub mod mha;

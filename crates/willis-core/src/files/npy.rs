@@ -11,7 +11,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::atomic::write_atomically;
-use super::elements::{self, ByteOrder, Element, Scale};
+use super::data_type::{self, ByteOrder, DataType, Scale};
 use super::{FileError, MAX_ELEMENTS, Malformed, open};
 
 const FORMAT: &str = "npy";
@@ -24,7 +24,7 @@ const MAGIC: &[u8; 6] = b"\x93NUMPY";
 /// or holds neither integers nor floating-point numbers.
 pub fn read_f32(path: &Path) -> Result<(Vec<usize>, Vec<f32>), FileError> {
     decode(open(path)?, |reader, count, element, order| {
-        elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)
+        data_type::read_f32(reader, count, element, order, Scale::NONE, FORMAT)
     })
     .map_err(|error| error.at(path))
 }
@@ -48,7 +48,7 @@ pub fn write_f32(path: &Path, shape: &[usize], values: &[f32]) -> Result<(), Fil
     assert_eq!(shape.iter().product::<usize>(), values.len(), "value count does not match shape {shape:?}");
     write_atomically(path, |writer| {
         writer.write_all(&header("<f4", shape))?;
-        elements::write_f32(writer, values)
+        data_type::write_f32(writer, values)
     })
 }
 
@@ -83,7 +83,7 @@ pub fn header(kind: &str, shape: &[usize]) -> Vec<u8> {
 
 fn decode<T: Copy + Default>(
     mut reader: impl Read,
-    values: impl FnOnce(&mut dyn Read, usize, Element, ByteOrder) -> Result<Vec<T>, Malformed>,
+    values: impl FnOnce(&mut dyn Read, usize, DataType, ByteOrder) -> Result<Vec<T>, Malformed>,
 ) -> Result<(Vec<usize>, Vec<T>), Malformed> {
     let text = header_text(&mut reader)?;
     let (element, order) = element(quoted_after(&text, "'descr'").unwrap_or_default())?;
@@ -119,19 +119,19 @@ fn quoted_after<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.split_once(key)?.1.split('\'').nth(1)
 }
 
-fn element(kind: &str) -> Result<(Element, ByteOrder), Malformed> {
+fn element(kind: &str) -> Result<(DataType, ByteOrder), Malformed> {
     let order = if kind.starts_with('>') { ByteOrder::Big } else { ByteOrder::Little };
     let element = match kind.trim_start_matches(['<', '>', '|', '=']) {
-        "i1" => Element::I8,
-        "u1" | "b1" => Element::U8,
-        "i2" => Element::I16,
-        "u2" => Element::U16,
-        "i4" => Element::I32,
-        "u4" => Element::U32,
-        "i8" => Element::I64,
-        "u8" => Element::U64,
-        "f4" => Element::F32,
-        "f8" => Element::F64,
+        "i1" => DataType::I8,
+        "u1" | "b1" => DataType::U8,
+        "i2" => DataType::I16,
+        "u2" => DataType::U16,
+        "i4" => DataType::I32,
+        "u4" => DataType::U32,
+        "i8" => DataType::I64,
+        "u8" => DataType::U64,
+        "f4" => DataType::F32,
+        "f8" => DataType::F64,
         _ => {
             return Err(Malformed::new(FORMAT, format!("values of type '{kind}' are not read; save it as float32")));
         }
@@ -151,13 +151,13 @@ fn shape(text: &str) -> Option<(Vec<usize>, usize)> {
 fn read_doubles(
     reader: &mut dyn Read,
     count: usize,
-    element: Element,
+    element: DataType,
     order: ByteOrder,
 ) -> Result<Vec<f64>, Malformed> {
     match (element, order) {
-        (Element::F64, ByteOrder::Little) => {}
-        (Element::F32, _) => {
-            let values = elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)?;
+        (DataType::F64, ByteOrder::Little) => {}
+        (DataType::F32, _) => {
+            let values = data_type::read_f32(reader, count, element, order, Scale::NONE, FORMAT)?;
             return Ok(values.into_iter().map(f64::from).collect());
         }
         _ => return Err(Malformed::new(FORMAT, "its values are neither float32 nor little-endian float64")),
@@ -195,7 +195,7 @@ mod tests {
 
     fn decode_f32(bytes: &[u8]) -> Result<(Vec<usize>, Vec<f32>), Malformed> {
         decode(bytes, |reader, count, element, order| {
-            elements::read_f32(reader, count, element, order, Scale::NONE, FORMAT)
+            data_type::read_f32(reader, count, element, order, Scale::NONE, FORMAT)
         })
     }
 

@@ -57,8 +57,8 @@ pub(super) fn mask(coarse: &Image<f32>, threshold: f32) -> Vec<u8> {
     dilate(&largest(&erode(&closed, OPEN_MM), shape, Connectivity::Six), OPEN_MM)
 }
 
-/// Mask of the head from the distances of its brain, on the coarse grid: all within the thickness of
-/// skull and scalp of the brain. Head rests, hands, hair and neck do not count. `None`, with a
+/// Mask of the head from the distances of its brain, on the coarse grid: all within the thickness
+/// of skull and scalp of the brain. Head rests, hands, hair and neck do not count. `None`, with a
 /// finding, when the distances are not those of a brain.
 pub(super) fn mask_about_brain(distances: &Image<f32>, coarse: &Grid, findings: &mut Vec<Finding>) -> Option<Vec<u8>> {
     let inside = brain_mask(distances, 1.0);

@@ -5,9 +5,9 @@ use std::borrow::Cow;
 
 use oxiarc_jpeg::DecodeLimits;
 
-use super::decode::DecodeError;
-use super::header::{Colour, PixelFormat};
+use super::file_error::DecodeError;
 use super::panics;
+use super::pixel_format::{Colour, PixelFormat};
 use super::rle;
 use super::streams::{Codec, StreamHeader};
 use super::values::{FrameSamples, SampleKind};
@@ -135,8 +135,8 @@ fn jpeg_2000(stream: &[u8], header: &StreamHeader) -> DecodedSamples {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::Slice;
     use super::super::notes::{Note, Notes};
+    use super::super::slices::Slice;
     use super::super::values::write_values;
     use super::*;
 

@@ -10,28 +10,15 @@ use std::ops::Range;
 use dicom_dictionary_std::uids;
 
 use super::codecs;
+use super::file_error::DecodeError;
 use super::frames::{Division, frame_stream};
-use super::header::{PixelFormat, Slice};
 use super::notes::{Note, Notes};
+use super::pixel_format::PixelFormat;
+use super::slices::Slice;
 use super::streams::StreamHeader;
 use super::structure::{DicomStructure, Pixels};
 use super::syntax::{is_native, syntax_name};
 use super::values::{FrameSamples, SampleKind, write_values};
-
-/// Why a frame cannot be decoded.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum DecodeError {
-    #[error(
-        "its transfer syntax {name} cannot be decoded; convert the series to uncompressed (dcmdjpeg, gdcmconv --raw)"
-    )]
-    UnsupportedSyntax { name: String },
-    #[error("its pixels ({what}) are not supported; export the series as greyscale of 8, 16 or 32 bits")]
-    UnsupportedPixels { what: String },
-    #[error("its pixel data cannot be decoded ({reason}); export the file again, uncompressed")]
-    Damaged { reason: String },
-    #[error("frame {frame} holds {got} bytes where {expected} are needed; the file is truncated, copy it again")]
-    Short { frame: usize, expected: u64, got: u64 },
-}
 
 /// Decodes one frame into `out`: rows x columns values after slope and intercept. Returns what was
 /// repaired.
@@ -82,7 +69,8 @@ fn frame_samples<'a>(
         Pixels::Float { range, .. } => Ok(samples(native(range), SampleKind::Float, structure.big_endian)),
         Pixels::Native { range, words } => {
             let data = native(range);
-            // Bytes written as big-endian words are swapped in pairs, which may reach across frames.
+            // Bytes written as big-endian words are swapped in pairs, which may reach across
+            // frames.
             let data = if structure.big_endian && *words && format.bits_allocated == 8 {
                 let (all, start) = (&structure.dataset[range.clone()], frame.saturating_mul(size));
                 (start..start + data.len()).map(|i| all.get(i ^ 1).copied().unwrap_or_default()).collect()

@@ -11,7 +11,7 @@ use dicom_core::dictionary::{DataDictionary, DataDictionaryEntry};
 use dicom_core::{Tag, VR};
 use dicom_dictionary_std::StandardDataDictionary;
 
-use super::structure::StructureError;
+use super::file_error::StructureError;
 
 /// Maximum nesting depth of sequences; enhanced files use four levels.
 pub(super) const MAX_DEPTH: usize = 24;
@@ -211,7 +211,7 @@ impl Walk<'_> {
 
     fn keep(&mut self) -> Result<(), StructureError> {
         self.kept += 1;
-        if self.kept > MAX_ELEMENTS { Err(StructureError::TooManyElements) } else { Ok(()) }
+        if self.kept > MAX_ELEMENTS { Err(StructureError::TooManyElements { limit: MAX_ELEMENTS }) } else { Ok(()) }
     }
 
     /// Items of a sequence, and where they end.
@@ -227,7 +227,7 @@ impl Walk<'_> {
         keep: bool,
     ) -> Result<(ElementValue, usize), StructureError> {
         if depth >= MAX_DEPTH {
-            return Err(StructureError::TooDeep);
+            return Err(StructureError::TooDeep { limit: MAX_DEPTH });
         }
         let kept = self.kept;
         let first = self.items(element, end, encoding, depth, keep);

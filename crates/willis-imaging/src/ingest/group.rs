@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use willis_core::Finding;
 
 use super::error::IngestError;
-use super::header::{Instance, Slice};
+use super::header::Instance;
+use super::slices::Slice;
 
 /// A slice and the file it is from.
 #[derive(Debug, Clone)]

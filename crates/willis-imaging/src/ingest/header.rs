@@ -1,19 +1,19 @@
-//! Attributes of one DICOM file: pixel format, and position, rescaling and time of each frame.
+//! The header of one DICOM file: pixel format, frames, and attributes of the series and the
+//! patient.
 //!
 //! Classic files have one frame; enhanced files have many, described by the shared and per-frame
 //! functional groups (PS3.3 C.7.6.16). No value is guessed here: a missing one stays `None`.
-
-use std::sync::Arc;
 
 use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 use willis_core::Sex;
 
-use super::attributes::{DataSet, bytes, integer, item, number, private_decimal, private_short, text, words};
-use super::lookup::{LookupTable, Palette};
+use super::attributes::{DataSet, bytes, integer, item, number, private_decimal, private_short, text};
+use super::file_error::HeaderError;
 use super::mosaic::Mosaic;
 use super::notes::{Note, Notes};
-use super::slices::{FunctionalGroups, slice};
+use super::pixel_format::{Colour, PixelFormat};
+use super::slices::{FunctionalGroups, Slice, slice};
 use super::structure::{DicomStructure, Pixels};
 use super::syntax::PixelEncoding;
 
@@ -41,84 +41,6 @@ pub(super) struct Instance {
     pub notes: Notes,
 }
 
-/// How pixel values are stored.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct PixelFormat {
-    pub rows: usize,
-    pub columns: usize,
-    pub samples: usize,
-    pub bits_allocated: usize,
-    pub bits_stored: usize,
-    /// Most significant of the stored bits, from 0.
-    pub high_bit: usize,
-    pub signed: bool,
-    pub planar: bool,
-    pub colour: Colour,
-    /// Stored value of pixels outside the image.
-    pub padding: Option<i64>,
-    pub palette: Option<Arc<Palette>>,
-    /// Replaces slope and intercept.
-    pub modality_lut: Option<Arc<LookupTable>>,
-}
-
-/// Photometric interpretation, reduced to the cases that differ in conversion to grey.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Colour {
-    Monochrome1,
-    Monochrome2,
-    Rgb,
-    Ybr,
-    Palette,
-}
-
-/// Position, rescaling and time of one frame.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(super) struct Slice {
-    /// Index of the frame in its file, from 0.
-    pub frame: usize,
-    pub rows: usize,
-    pub columns: usize,
-    /// Centre of the first voxel, LPS mm.
-    pub position: Option<[f64; 3]>,
-    /// Unit vector along a row, then along a column.
-    pub orientation: Option<[f64; 6]>,
-    /// How far the direction cosines in the file were from orthogonal unit vectors: the largest
-    /// deviation of a length from 1 or of their product from 0.
-    pub direction_error: f64,
-    /// Distance between rows, then between columns, mm.
-    pub pixel_spacing: Option<[f64; 2]>,
-    pub slice_location: Option<f64>,
-    pub slice_step_mm: Option<f64>,
-    pub thickness_mm: Option<f64>,
-    /// Row and column of the first pixel in its frame, when the frame is a mosaic of slices.
-    pub tile: Option<[usize; 2]>,
-    pub slope: f64,
-    pub intercept: f64,
-    pub instance_number: Option<i64>,
-    pub time: TimeKeys,
-}
-
-/// Attributes that distinguish the volumes of one series.
-#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct TimeKeys {
-    pub image_type: String,
-    /// Hundredths of a millisecond.
-    pub echo_time: Option<i64>,
-    pub echo_number: Option<i64>,
-    /// s/mm².
-    pub b_value: Option<i64>,
-    /// Tube voltage, tenths of a kilovolt.
-    pub kvp: Option<i64>,
-    /// Whether a contrast agent is named.
-    pub contrast: bool,
-    pub series_number: Option<i64>,
-    pub temporal_position: Option<i64>,
-    /// Hundredths of a millisecond.
-    pub trigger_time: Option<i64>,
-    pub stack: String,
-    pub acquisition: Option<i64>,
-}
-
 /// Attributes of the series and the patient. Free text serves only to guess the modality and never
 /// enters a message.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -136,29 +58,6 @@ pub(super) struct Hints {
     pub sex: Option<Sex>,
 }
 
-/// Why a file has no usable image.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum HeaderError {
-    #[error("it has no pixel data")]
-    NoPixels,
-    #[error("its transfer syntax {name} is not supported; convert the series to explicit little endian (dcmconv +te)")]
-    Syntax { name: String },
-    #[error("its header lacks {name} or has an invalid value of it")]
-    Attribute { name: &'static str },
-    #[error("its colour palette is not supported ({reason}); export the series as greyscale")]
-    Palette { reason: &'static str },
-    #[error(
-        "it holds {available} bytes of pixel data where {expected} are declared; the file is truncated, copy it again"
-    )]
-    Short { expected: u64, available: u64 },
-    #[error("its frame is a mosaic of slices, which cannot be taken apart without {name}; export it as single slices")]
-    Mosaic { name: &'static str },
-    #[error("it holds {held} of {declared} declared frames; the file is truncated, copy it again")]
-    MissingFrames { declared: u64, held: u64 },
-    #[error("it declares {declared} frames, more than its size allows; the file is damaged or hostile")]
-    TooManyFrames { declared: usize },
-}
-
 impl Instance {
     /// Reads the header of a file.
     ///
@@ -167,7 +66,7 @@ impl Instance {
     pub fn of(structure: &DicomStructure) -> Result<Self, HeaderError> {
         let set = structure.header();
         let mut notes = Notes::new();
-        let pixels = pixel_format(&set, &structure.pixels, &mut notes)?;
+        let pixels = PixelFormat::of(&set, &structure.pixels, &mut notes)?;
         let encoding = PixelEncoding::of(structure).map_err(|name| HeaderError::Syntax { name })?;
         let frames = frame_count(&set, &pixels, &structure.pixels)?;
         if frames as u64 > MAX_SMALL_FRAMES + structure.dataset.len() as u64 / FRAME_BYTES {
@@ -214,73 +113,6 @@ fn without_inversion(pixels: PixelFormat, hints: &Hints) -> PixelFormat {
         (Colour::Monochrome1, "CT") => PixelFormat { colour: Colour::Monochrome2, ..pixels },
         _ => pixels,
     }
-}
-
-impl PixelFormat {
-    /// Size of an uncompressed frame, bytes.
-    pub fn frame_bytes(&self) -> u64 {
-        self.samples_per_frame() as u64 * self.bits_allocated as u64 / 8
-    }
-
-    /// Number of samples of a frame.
-    pub fn samples_per_frame(&self) -> usize {
-        self.rows * self.columns * self.samples
-    }
-}
-
-/// Pixel format from the header; floating-point pixel data determines its own depth.
-fn pixel_format(set: &DataSet, pixels: &Pixels, notes: &mut Notes) -> Result<PixelFormat, HeaderError> {
-    if *pixels == Pixels::Absent {
-        return Err(HeaderError::NoPixels);
-    }
-    let count = |tag: Tag, name: &'static str, most: i64| {
-        integer(set, tag).filter(|&n| n > 0 && n <= most).map(|n| n as usize).ok_or(HeaderError::Attribute { name })
-    };
-    let samples = match integer(set, tags::SAMPLES_PER_PIXEL).unwrap_or(1) {
-        samples @ (1 | 3) => samples as usize,
-        _ => return Err(HeaderError::Attribute { name: "SamplesPerPixel (1 or 3)" }),
-    };
-    let bits_allocated = match pixels {
-        Pixels::Float { bytes, .. } => bytes * 8,
-        _ => count(tags::BITS_ALLOCATED, "BitsAllocated", 64)?,
-    };
-    let bits_stored = integer(set, tags::BITS_STORED).filter(|n| (1..=bits_allocated as i64).contains(n));
-    let bits_stored = bits_stored.map_or(bits_allocated, |n| n as usize);
-    let high_bit = integer(set, tags::HIGH_BIT).filter(|n| (bits_stored as i64 - 1..bits_allocated as i64).contains(n));
-    let high_bit = high_bit.map_or(bits_stored - 1, |n| n as usize);
-    let colour = match text(set, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default().as_str() {
-        "MONOCHROME1" => Colour::Monochrome1,
-        "RGB" | "YBR_RCT" | "YBR_ICT" => Colour::Rgb,
-        name if name.starts_with("YBR") => Colour::Ybr,
-        "PALETTE COLOR" => Colour::Palette,
-        _ if samples == 3 => Colour::Rgb,
-        _ => Colour::Monochrome2,
-    };
-    let signed = integer(set, tags::PIXEL_REPRESENTATION) == Some(1);
-    let padding = words(set, tags::PIXEL_PADDING_VALUE).and_then(|words| words.first().copied());
-    let padding = padding.map(|word| if signed { i64::from(word as i16) } else { i64::from(word) });
-    if high_bit != bits_stored - 1 {
-        notes.insert(Note::HighBit);
-    }
-    let palette = match colour {
-        Colour::Palette => Some(Palette::of(set, signed).map_err(|reason| HeaderError::Palette { reason })?),
-        _ => None,
-    };
-    let modality_lut = LookupTable::modality(set, signed).map_err(|name| HeaderError::Attribute { name })?;
-    Ok(PixelFormat {
-        rows: count(tags::ROWS, "Rows", 65_535)?,
-        columns: count(tags::COLUMNS, "Columns", 65_535)?,
-        samples,
-        bits_allocated,
-        bits_stored,
-        high_bit,
-        signed,
-        planar: integer(set, tags::PLANAR_CONFIGURATION) == Some(1),
-        colour,
-        padding,
-        palette: palette.map(Arc::new),
-        modality_lut: modality_lut.map(Arc::new),
-    })
 }
 
 /// Number of frames: from the header if the pixel data is large enough, else from its size.

@@ -6,11 +6,11 @@
 //! of a patient.
 //!
 //! In reading order: `source` finds the files, `structure` and `elements` find the parts of a DICOM
-//! file, `header`, `slices` and `attributes` read what is needed (`mosaic` that of slices that
-//! share a frame), `group` selects the series and `volumes` the volume, `geometry` orders its
-//! slices in space, `decode` (with `frames`, `streams`, `codecs` and `values`) turns pixels into
-//! values, `place` puts them on the grid, and `series` joins these steps. What was repaired in
-//! single files is collected as `notes`.
+//! file, `header`, `pixel_format`, `slices` and `attributes` read what is needed (`mosaic` that of
+//! slices that share a frame), `group` selects the series and `volumes` the volume, `geometry`
+//! orders its slices in space, `decode` (with `frames`, `streams`, `codecs` and `values`) turns
+//! pixels into values, `place` puts them on the grid, and `series` joins these steps. What was
+//! repaired in single files is collected as `notes`.
 
 mod attributes;
 mod codecs;
@@ -18,6 +18,7 @@ mod config;
 mod decode;
 mod elements;
 mod error;
+mod file_error;
 mod frames;
 mod geometry;
 mod group;
@@ -28,6 +29,7 @@ mod modality;
 mod mosaic;
 mod notes;
 mod panics;
+mod pixel_format;
 mod place;
 mod rle;
 mod series;

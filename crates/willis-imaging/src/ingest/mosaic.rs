@@ -8,7 +8,7 @@
 
 use super::geometry::normal_of;
 use super::geometry::vector::{add, dot, scale};
-use super::header::Slice;
+use super::slices::Slice;
 
 /// Size of the name of a CSA element, bytes.
 const CSA_NAME: usize = 64;

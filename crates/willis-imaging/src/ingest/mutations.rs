@@ -22,13 +22,14 @@ const SPACING: [f64; 2] = [1.5, 1.25];
 const GRADIENT: [f64; 3] = [20.0, -30.0, 40.0];
 /// Largest displacement of a voxel that counts as right where the header is true, mm.
 const RIGHT_MM: f64 = 0.15;
-/// The same where the header is false: positions that are false by a little, and evenly, look sound.
+/// The same where the header is false: positions that are false by a little, and evenly, look
+/// sound.
 const LOOKS_RIGHT_MM: f64 = 0.3;
 
-/// SplitMix64.
-struct Draw(u64);
+/// Pseudorandom numbers (Steele, Lea and Flood 2014).
+struct SplitMix64(u64);
 
-impl Draw {
+impl SplitMix64 {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -76,7 +77,7 @@ struct MutatedSeries {
 }
 
 impl MutatedSeries {
-    fn sound(draw: &mut Draw) -> Self {
+    fn sound(draw: &mut SplitMix64) -> Self {
         let (s, c) = 0.3f64.sin_cos();
         let orientation = draw.of(&[
             [1.0, 0.0, 0.0, 0.0, 1.0, 0.0],
@@ -116,7 +117,7 @@ impl MutatedSeries {
     }
 
     /// Applies one mutation to the headers; returns its number.
-    fn mutate(&mut self, draw: &mut Draw) -> usize {
+    fn mutate(&mut self, draw: &mut SplitMix64) -> usize {
         let normal = self.normal();
         let [row, column] = axes(&self.orientation);
         let any = draw.below(self.slices.len());
@@ -202,7 +203,7 @@ impl MutatedSeries {
         kind
     }
 
-    fn files(&self, draw: &mut Draw) -> Vec<InputFile> {
+    fn files(&self, draw: &mut SplitMix64) -> Vec<InputFile> {
         let mut files: Vec<InputFile> = self.slices.iter().map(|slice| file(slice, &self.orientation)).collect();
         draw.shuffle(&mut files);
         files
@@ -287,7 +288,7 @@ fn mutated_headers_never_give_a_silently_wrong_volume() {
     let mut outcomes: BTreeMap<&str, usize> = BTreeMap::new();
     let mut silent = Vec::new();
     for case in 0..CASES {
-        let mut draw = Draw(case);
+        let mut draw = SplitMix64(case);
         let mut series = MutatedSeries::sound(&mut draw);
         let kinds: Vec<usize> = (0..draw.below(4)).map(|_| series.mutate(&mut draw)).collect();
         // In half of the cases the header is true and the slices were moved; in the others the
@@ -338,7 +339,7 @@ fn mutated_headers_never_give_a_silently_wrong_volume() {
 #[test]
 fn sound_series_are_read_without_a_warning() {
     for case in 0..100 {
-        let mut draw = Draw(case);
+        let mut draw = SplitMix64(case);
         let series = MutatedSeries::sound(&mut draw);
         let volume = read(series.files(&mut draw)).unwrap();
         assert!(largest_error_mm(&volume) < 1e-3 && beyond_mm(&volume, &series) < 1e-6, "{case}");

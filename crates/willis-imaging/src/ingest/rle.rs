@@ -1,7 +1,7 @@
 //! Decoder of RLE compressed frames (PS3.5 annex G). The decoder of dicom-rs panics on damaged
 //! streams and supports at most 16 bits.
 
-use super::header::PixelFormat;
+use super::pixel_format::PixelFormat;
 
 /// Decodes one RLE frame into plane after plane of little-endian samples.
 ///
@@ -74,7 +74,7 @@ fn unpack_bits<'a>(packed: &[u8], mut targets: impl Iterator<Item = &'a mut u8>)
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::Colour;
+    use super::super::pixel_format::Colour;
     use super::*;
 
     #[test]

@@ -5,8 +5,56 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
 use super::attributes::{DataSet, integer, item, number, numbers, text};
-use super::header::{PixelFormat, Slice, TimeKeys};
 use super::notes::{Note, Notes};
+use super::pixel_format::PixelFormat;
+
+/// Position, rescaling and time of one frame.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Slice {
+    /// Index of the frame in its file, from 0.
+    pub frame: usize,
+    pub rows: usize,
+    pub columns: usize,
+    /// Centre of the first voxel, LPS mm.
+    pub position: Option<[f64; 3]>,
+    /// Unit vector along a row, then along a column.
+    pub orientation: Option<[f64; 6]>,
+    /// How far the direction cosines in the file were from orthogonal unit vectors: the largest
+    /// deviation of a length from 1 or of their product from 0.
+    pub direction_error: f64,
+    /// Distance between rows, then between columns, mm.
+    pub pixel_spacing: Option<[f64; 2]>,
+    pub slice_location: Option<f64>,
+    pub slice_step_mm: Option<f64>,
+    pub thickness_mm: Option<f64>,
+    /// Row and column of the first pixel in its frame, when the frame is a mosaic of slices.
+    pub tile: Option<[usize; 2]>,
+    pub slope: f64,
+    pub intercept: f64,
+    pub instance_number: Option<i64>,
+    pub time: TimeKeys,
+}
+
+/// Attributes that distinguish the volumes of one series.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct TimeKeys {
+    pub image_type: String,
+    /// Hundredths of a millisecond.
+    pub echo_time: Option<i64>,
+    pub echo_number: Option<i64>,
+    /// s/mm².
+    pub b_value: Option<i64>,
+    /// Tube voltage, tenths of a kilovolt.
+    pub kvp: Option<i64>,
+    /// Whether a contrast agent is named.
+    pub contrast: bool,
+    pub series_number: Option<i64>,
+    pub temporal_position: Option<i64>,
+    /// Hundredths of a millisecond.
+    pub trigger_time: Option<i64>,
+    pub stack: String,
+    pub acquisition: Option<i64>,
+}
 
 /// The three data sets in which an attribute of a frame may be, most specific first.
 pub(super) struct FunctionalGroups<'a> {

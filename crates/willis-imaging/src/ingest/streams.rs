@@ -1,7 +1,7 @@
 //! Headers of compressed streams: what a stream says about itself, before a decoder may allocate
 //! anything for it.
 
-use super::header::PixelFormat;
+use super::pixel_format::PixelFormat;
 
 /// Frames of up to this many pixels are decoded whatever the size of their stream.
 const SMALL_FRAME_PIXELS: usize = 1 << 22;
@@ -160,7 +160,7 @@ fn jpeg_2000(stream: &[u8]) -> Option<StreamHeader> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::header::Colour;
+    use super::super::pixel_format::Colour;
     use super::*;
 
     #[test]

@@ -12,8 +12,11 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 
 use super::attributes::{self, DataSet};
-use super::elements::{self, DataSetEncoding, Element, ElementHeader, MAX_DEPTH, MAX_ELEMENTS, UNDEFINED};
-use super::syntax::BIG_ENDIAN;
+use super::elements::{self, DataSetEncoding, Element, ElementHeader, UNDEFINED};
+use super::file_error::StructureError;
+
+/// Explicit VR big endian: retired, but archives still contain it.
+pub(super) const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
 
 /// A deflated data set may inflate to this many bytes, ...
 const SMALL_DATASET_BYTES: u64 = 32 << 20;
@@ -21,50 +24,6 @@ const SMALL_DATASET_BYTES: u64 = 32 << 20;
 const MAX_INFLATION: u64 = 64;
 /// Maximum number of fragments of compressed pixel data.
 const MAX_FRAGMENTS: usize = 1 << 20;
-
-/// Why a file has no valid structure.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StructureError {
-    /// Neither a DICOM preamble nor a data set without one.
-    #[error("not a DICOM file")]
-    NotDicom,
-    /// An element declares more bytes than the file holds.
-    #[error(
-        "the file is truncated: element {tag} at byte {offset} needs {declared} bytes, {available} are left; copy it again"
-    )]
-    Truncated {
-        /// The element.
-        tag: Tag,
-        /// Its offset in the data set.
-        offset: usize,
-        /// Bytes it declares.
-        declared: usize,
-        /// Bytes left.
-        available: usize,
-    },
-    /// Bytes that are not an element.
-    #[error("no valid element at byte {offset}; the file is damaged")]
-    Damaged {
-        /// Offset in the data set.
-        offset: usize,
-    },
-    /// More elements than any scanner writes.
-    #[error("the header has more than {MAX_ELEMENTS} elements; the file is damaged or hostile")]
-    TooManyElements,
-    /// More fragments of pixel data than any scanner writes.
-    #[error("the pixel data has more than {MAX_FRAGMENTS} fragments; the file is damaged or hostile")]
-    TooManyFragments,
-    /// Sequences nested too deeply.
-    #[error("sequences are nested deeper than {MAX_DEPTH} levels; the file is damaged or hostile")]
-    TooDeep,
-    /// A deflated data set that does not inflate, or inflates beyond the limit.
-    #[error("the deflated data set is damaged or inflates beyond {limit} bytes")]
-    Deflate {
-        /// Maximum size, bytes.
-        limit: u64,
-    },
-}
 
 /// Location of the pixel data, as byte ranges of [`DicomStructure::dataset`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -236,7 +195,7 @@ fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding, extended: Vec<u6
             Some(_) => fragments.push(range),
         }
         if fragments.len() > MAX_FRAGMENTS {
-            return Err(StructureError::TooManyFragments);
+            return Err(StructureError::TooManyFragments { limit: MAX_FRAGMENTS });
         }
     }
     let Some(table) = table else { return Ok(Pixels::Absent) };
@@ -249,6 +208,7 @@ fn fragments(data: &[u8], at: usize, encoding: DataSetEncoding, extended: Vec<u6
 #[cfg(test)]
 mod tests {
     use super::super::attributes::{integer, number, numbers, text};
+    use super::super::elements::{MAX_DEPTH, MAX_ELEMENTS};
     use super::*;
 
     const EXPLICIT: &str = "1.2.840.10008.1.2.1";
@@ -309,14 +269,17 @@ mod tests {
     #[test]
     fn deep_nesting_is_refused() {
         let level = b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff".repeat(2000);
-        assert_eq!(DicomStructure::of(&file(EXPLICIT, &level), 100).unwrap_err(), StructureError::TooDeep);
+        assert_eq!(
+            DicomStructure::of(&file(EXPLICIT, &level), 100).unwrap_err(),
+            StructureError::TooDeep { limit: MAX_DEPTH }
+        );
     }
 
     #[test]
     fn more_elements_than_the_limit_are_refused() {
         let many = b"\x10\x00\x10\x00\0\0\0\0".repeat(MAX_ELEMENTS + 1);
         let error = DicomStructure::of(&file("1.2.840.10008.1.2", &many), 100).unwrap_err();
-        assert_eq!(error, StructureError::TooManyElements);
+        assert_eq!(error, StructureError::TooManyElements { limit: MAX_ELEMENTS });
     }
 
     #[test]

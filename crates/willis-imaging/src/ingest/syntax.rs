@@ -4,10 +4,7 @@ use dicom_dictionary_std::uids;
 use dicom_encoding::transfer_syntax::TransferSyntaxIndex;
 use dicom_transfer_syntax_registry::TransferSyntaxRegistry;
 
-use super::structure::{DicomStructure, Pixels};
-
-/// Explicit VR big endian: retired, but archives still contain it.
-pub(super) const BIG_ENDIAN: &str = "1.2.840.10008.1.2.2";
+use super::structure::{BIG_ENDIAN, DicomStructure, Pixels};
 
 /// How the pixel data of a file is encoded, given its transfer syntax and its structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::decode::DecodeError;
-use super::header::{Colour, PixelFormat, Slice};
+use super::file_error::DecodeError;
 use super::lookup::luminance;
 use super::notes::{Note, Notes};
+use super::pixel_format::{Colour, PixelFormat};
+use super::slices::Slice;
 
 /// Whole intercepts below this, added to a 16-bit value, are exact in single precision.
 const MAX_WHOLE_INTERCEPT: f64 = (1u32 << 23) as f64;

@@ -11,7 +11,7 @@ use super::error::IngestError;
 use super::geometry::normal_of;
 use super::geometry::vector::dot;
 use super::group::SeriesSlice;
-use super::header::Slice;
+use super::slices::Slice;
 
 /// Heights within this distance are one place, mm.
 const ONE_PLACE_MM: f64 = 0.015;
@@ -47,8 +47,8 @@ impl SeriesVolume {
 /// are numbered from 1 in falling order of size.
 ///
 /// # Errors
-/// `NoSuchVolume` when there are fewer volumes; `OnePlace` when the series has several slices at one
-/// position and no others.
+/// `NoSuchVolume` when there are fewer volumes; `OnePlace` when the series has several slices at
+/// one position and no others.
 pub(super) fn choose_volume(
     members: Vec<SeriesSlice>,
     config: &IngestConfig,

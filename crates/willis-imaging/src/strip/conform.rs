@@ -1,5 +1,5 @@
-//! A series on the grid of a net: axes to Left, Inferior and Anterior, equal spacing, the head's box,
-//! sides that the net takes.
+//! A series on the grid of a net: axes to Left, Inferior and Anterior, equal spacing, the head's
+//! box, sides that the net takes.
 
 use rayon::prelude::*;
 use willis_core::{Grid, Image, Modality, Shape, Spacing, VoxelPoint};
@@ -263,8 +263,8 @@ mod tests {
         let series = image(Shape::new(3, 4, 4), Spacing::new(2.0, 1.0, 1.0), |i| 1.0 + (i / 16) as f32);
         let conformed = conform(&series, StripUnits::Arbitrary, &small()).unwrap();
         assert_eq!(conformed.grid.shape.zyx(), [4, 8, 4]);
-        // Rows run to Inferior. Six of 1 mm lie at 0, 0.5, 1, 1.5, 2, 2.5 of three slices: halves are
-        // rounded up, the last is outside. The five that are left are padded to eight.
+        // Rows run to Inferior. Six of 1 mm lie at 0, 0.5, 1, 1.5, 2, 2.5 of three slices: halves
+        // are rounded up, the last is outside. The five that are left are padded to eight.
         let column: Vec<f32> = (0..8).map(|y| conformed.voxels[(2 * 8 + y) * 4 + 1]).collect();
         assert_eq!(column, [0.0, 3.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0]);
     }

@@ -16,8 +16,8 @@ pub fn restore(distances: &Image<f32>, series: &Grid) -> Image<f32> {
 }
 
 /// The distances with the outer ones computed anew if `border_mm` reaches beyond those of the net,
-/// which knows only a narrow band: exact Euclidean distances from the voxels below one voxel's width,
-/// within the box of these enlarged by the border, and [`OUTSIDE_MM`] beyond.
+/// which knows only a narrow band: exact Euclidean distances from the voxels below one voxel's
+/// width, within the box of these enlarged by the border, and [`OUTSIDE_MM`] beyond.
 pub fn extend(distances: &Image<f32>, border_mm: f64) -> Image<f32> {
     let farthest = distances.voxels.iter().copied().fold(0.0f32, f32::max);
     if border_mm < f64::from(farthest.floor()) {

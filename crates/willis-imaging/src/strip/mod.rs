@@ -2,8 +2,8 @@
 //! grid, the mask.
 //!
 //! # Source
-//! Hoopes et al., SynthStrip: skull-stripping for any brain image, NeuroImage 260 (2022) 119474, and
-//! FreeSurfer's `mri_synthstrip`.
+//! Hoopes et al., SynthStrip: skull-stripping for any brain image, NeuroImage 260 (2022) 119474,
+//! and FreeSurfer's `mri_synthstrip`.
 
 mod conform;
 mod distances;

@@ -115,8 +115,8 @@ impl PatchEncoderConfig {
         transfer_encoder(classifier, WAVEFORMER_PATH, pretrained)
     }
 
-    /// Learning rates of a pre-trained encoder's layers by path; see [`layer_decay_rates`]. Empty for
-    /// the plain encoder, which is not pre-trained.
+    /// Learning rates of a pre-trained encoder's layers by path; see [`layer_decay_rates`]. Empty
+    /// for the plain encoder, which is not pre-trained.
     pub(super) fn layer_rates(&self, decay: f64) -> BTreeMap<String, f64> {
         let layers = match self {
             Self::Waveformer(config) => config.backbone().encoder_layers(),

@@ -5,7 +5,7 @@ use std::io::Read;
 use super::FORMAT;
 use super::place::{self, NiftiPlacement};
 use crate::files::Malformed;
-use crate::files::elements::{ByteOrder, Element, Scale, checked_shape};
+use crate::files::data_type::{ByteOrder, DataType, Scale, checked_shape};
 use crate::series::Finding;
 use crate::space::{Grid, Shape};
 
@@ -34,7 +34,7 @@ pub(super) struct NiftiHeader {
     /// Offset of the first voxel in its file; in a single file at least `length`.
     pub voxel_offset: u64,
     pub grid: Grid,
-    pub element: Element,
+    pub element: DataType,
     pub order: ByteOrder,
     pub scale: Scale,
 }
@@ -146,7 +146,7 @@ impl NiftiHeader {
     }
 
     /// The little-endian bytes of a file before the first voxel, for a grid in LPS.
-    pub fn encode(grid: &Grid, element: Element) -> Vec<u8> {
+    pub fn encode(grid: &Grid, element: DataType) -> Vec<u8> {
         let xyz = [grid.shape.x, grid.shape.y, grid.shape.z];
         let two = xyz.iter().any(|&n| n > i16::MAX as usize);
         let length = if two { LENGTH_2 } else { LENGTH_1 };
@@ -226,18 +226,18 @@ fn shape(dims: [i64; 8], findings: &mut Vec<Finding>) -> Result<Shape, Malformed
     Ok(shape)
 }
 
-fn element(datatype: i16) -> Result<Element, Malformed> {
+fn element(datatype: i16) -> Result<DataType, Malformed> {
     Ok(match datatype {
-        2 => Element::U8,
-        4 => Element::I16,
-        8 => Element::I32,
-        16 => Element::F32,
-        64 => Element::F64,
-        256 => Element::I8,
-        512 => Element::U16,
-        768 => Element::U32,
-        1024 => Element::I64,
-        1280 => Element::U64,
+        2 => DataType::U8,
+        4 => DataType::I16,
+        8 => DataType::I32,
+        16 => DataType::F32,
+        64 => DataType::F64,
+        256 => DataType::I8,
+        512 => DataType::U16,
+        768 => DataType::U32,
+        1024 => DataType::I64,
+        1280 => DataType::U64,
         other => {
             let reason = format!("voxel type {other} is not read (complex, colour or bits); convert it to float32");
             return Err(Malformed::new(FORMAT, reason));
@@ -245,17 +245,17 @@ fn element(datatype: i16) -> Result<Element, Malformed> {
     })
 }
 
-const fn code(element: Element) -> i16 {
+const fn code(element: DataType) -> i16 {
     match element {
-        Element::U8 => 2,
-        Element::I16 => 4,
-        Element::I32 => 8,
-        Element::F32 => 16,
-        Element::F64 => 64,
-        Element::I8 => 256,
-        Element::U16 => 512,
-        Element::U32 => 768,
-        Element::I64 => 1024,
-        Element::U64 => 1280,
+        DataType::U8 => 2,
+        DataType::I16 => 4,
+        DataType::I32 => 8,
+        DataType::F32 => 16,
+        DataType::F64 => 64,
+        DataType::I8 => 256,
+        DataType::U16 => 512,
+        DataType::U32 => 768,
+        DataType::I64 => 1024,
+        DataType::U64 => 1280,
     }
 }

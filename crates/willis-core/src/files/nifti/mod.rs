@@ -16,7 +16,7 @@ use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;
 
 use super::atomic::write_atomically;
-use super::elements::{self, Element};
+use super::data_type::{self, DataType};
 use super::{FileError, Malformed, open};
 use crate::image::Image;
 use crate::series::Finding;
@@ -99,7 +99,7 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
 pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
-    write_voxels(path, &image.grid, Element::F32, |writer| elements::write_f32(writer, &image.voxels))
+    write_voxels(path, &image.grid, DataType::F32, |writer| data_type::write_f32(writer, &image.voxels))
 }
 
 /// As [`write()`], as 16-bit integers when every voxel is one: half the size, the same values.
@@ -107,10 +107,10 @@ pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
 /// # Errors
 /// As [`write()`].
 pub fn write_compact(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
-    if !elements::fit_i16(&image.voxels) {
+    if !data_type::fit_i16(&image.voxels) {
         return write(path, image);
     }
-    write_voxels(path, &image.grid, Element::I16, |writer| elements::write_i16(writer, &image.voxels))
+    write_voxels(path, &image.grid, DataType::I16, |writer| data_type::write_i16(writer, &image.voxels))
 }
 
 /// As [`write()`], for a label map.
@@ -118,13 +118,13 @@ pub fn write_compact(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
 /// # Errors
 /// As [`write()`].
 pub fn write_labels(path: &Path, image: &Image<u8>) -> Result<(), FileError> {
-    write_voxels(path, &image.grid, Element::U8, |writer| writer.write_all(&image.voxels))
+    write_voxels(path, &image.grid, DataType::U8, |writer| writer.write_all(&image.voxels))
 }
 
 fn write_voxels(
     path: &Path,
     grid: &Grid,
-    element: Element,
+    element: DataType,
     voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
     let header = NiftiHeader::encode(grid, element);
@@ -160,7 +160,7 @@ fn read_voxels(reader: &mut dyn Read, header: NiftiHeader, read: u64) -> Result<
         return Err(Malformed::new(FORMAT, "it ends before its voxels; copy or download it again"));
     }
     let count = header.grid.shape.len();
-    let voxels = elements::read_f32(reader, count, header.element, header.order, header.scale, FORMAT)?;
+    let voxels = data_type::read_f32(reader, count, header.element, header.order, header.scale, FORMAT)?;
     Ok(Image::new(header.grid, voxels))
 }
 

@@ -11,8 +11,8 @@ fn oblique() -> Grid {
 }
 
 fn encoded(grid: &Grid, voxels: &[f32]) -> Vec<u8> {
-    let mut bytes = NiftiHeader::encode(grid, Element::F32);
-    elements::write_f32(&mut bytes, voxels).unwrap();
+    let mut bytes = NiftiHeader::encode(grid, DataType::F32);
+    data_type::write_f32(&mut bytes, voxels).unwrap();
     bytes
 }
 

@@ -6,7 +6,7 @@
 use willis_core::{Affine, Finding};
 
 use super::error::IngestError;
-use super::header::Slice;
+use super::slices::Slice;
 
 mod heights;
 mod line;

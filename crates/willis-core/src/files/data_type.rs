@@ -7,7 +7,7 @@ use crate::space::Shape;
 
 /// Type of a number in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Element {
+pub(super) enum DataType {
     I8,
     U8,
     I16,
@@ -38,14 +38,14 @@ impl Scale {
     pub const NONE: Scale = Scale { slope: 1.0, intercept: 0.0 };
 }
 
-impl Element {
+impl DataType {
     /// Bytes per number.
     pub const fn size(self) -> usize {
         match self {
-            Element::I8 | Element::U8 => 1,
-            Element::I16 | Element::U16 => 2,
-            Element::I32 | Element::U32 | Element::F32 => 4,
-            Element::I64 | Element::U64 | Element::F64 => 8,
+            DataType::I8 | DataType::U8 => 1,
+            DataType::I16 | DataType::U16 => 2,
+            DataType::I32 | DataType::U32 | DataType::F32 => 4,
+            DataType::I64 | DataType::U64 | DataType::F64 => 8,
         }
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn checked_shape(xyz: [u64; 3]) -> Result<Shape, String> {
 pub(super) fn read_f32(
     reader: &mut dyn Read,
     count: usize,
-    element: Element,
+    element: DataType,
     order: ByteOrder,
     scale: Scale,
     format: &'static str,
@@ -84,7 +84,7 @@ pub(super) fn read_f32(
     Ok(values)
 }
 
-fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrder, scale: Scale) {
+fn extend(values: &mut Vec<f32>, bytes: &[u8], element: DataType, order: ByteOrder, scale: Scale) {
     macro_rules! decode {
         ($type:ty) => {{
             let number = |b: &[u8]| {
@@ -103,16 +103,16 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: Element, order: ByteOrde
         }};
     }
     match element {
-        Element::I8 => decode!(i8),
-        Element::U8 => decode!(u8),
-        Element::I16 => decode!(i16),
-        Element::U16 => decode!(u16),
-        Element::I32 => decode!(i32),
-        Element::U32 => decode!(u32),
-        Element::I64 => decode!(i64),
-        Element::U64 => decode!(u64),
-        Element::F32 => decode!(f32),
-        Element::F64 => decode!(f64),
+        DataType::I8 => decode!(i8),
+        DataType::U8 => decode!(u8),
+        DataType::I16 => decode!(i16),
+        DataType::U16 => decode!(u16),
+        DataType::I32 => decode!(i32),
+        DataType::U32 => decode!(u32),
+        DataType::I64 => decode!(i64),
+        DataType::U64 => decode!(u64),
+        DataType::F32 => decode!(f32),
+        DataType::F64 => decode!(f64),
     }
 }
 
@@ -178,15 +178,15 @@ mod tests {
     fn types_orders_and_scales() {
         let scale = Scale { slope: 2.0, intercept: -1.0 };
         for (bytes, element, order, scale, expected) in [
-            (&[0xff, 0x01][..], Element::I8, ByteOrder::Little, Scale::NONE, vec![-1.0, 1.0]),
-            (&[0x01, 0x02], Element::U16, ByteOrder::Big, Scale::NONE, vec![258.0]),
-            (&[0x01, 0x02], Element::I16, ByteOrder::Little, scale, vec![1025.0]),
-            (&1.5f64.to_be_bytes(), Element::F64, ByteOrder::Big, scale, vec![2.0]),
+            (&[0xff, 0x01][..], DataType::I8, ByteOrder::Little, Scale::NONE, vec![-1.0, 1.0]),
+            (&[0x01, 0x02], DataType::U16, ByteOrder::Big, Scale::NONE, vec![258.0]),
+            (&[0x01, 0x02], DataType::I16, ByteOrder::Little, scale, vec![1025.0]),
+            (&1.5f64.to_be_bytes(), DataType::F64, ByteOrder::Big, scale, vec![2.0]),
         ] {
             let count = bytes.len() / element.size();
             assert_eq!(read_f32(&mut &bytes[..], count, element, order, scale, "test").unwrap(), expected);
         }
-        let short = read_f32(&mut &[0u8; 3][..], 2, Element::U16, ByteOrder::Big, Scale::NONE, "test");
+        let short = read_f32(&mut &[0u8; 3][..], 2, DataType::U16, ByteOrder::Big, Scale::NONE, "test");
         assert!(short.unwrap_err().reason.contains("ends early"));
     }
 

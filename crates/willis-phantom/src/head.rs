@@ -5,6 +5,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
+use crate::mix::LookAlikes;
 use crate::noise::NoiseField;
 use crate::random::Draw;
 
@@ -93,8 +94,12 @@ fn base_height(lateral: f32, y: f32) -> f32 {
 
 impl HeadAnatomy {
     /// Draws the head of one patient.
-    pub fn draw(rng: &mut ChaCha8Rng) -> Self {
-        let tumours = if rng.chance(0.25) { 1 + usize::from(rng.chance(0.2)) } else { 0 };
+    pub fn draw(look_alikes: LookAlikes, rng: &mut ChaCha8Rng) -> Self {
+        let affected = match look_alikes {
+            LookAlikes::Usual => 0.25,
+            LookAlikes::Many => 0.7,
+        };
+        let tumours = if rng.chance(affected) { 1 + usize::from(rng.chance(0.2)) } else { 0 };
         let tumours = (0..tumours).map(|_| Tumour::draw(rng)).collect();
         Self {
             noise: NoiseField::new(rng),
@@ -332,7 +337,8 @@ mod tests {
     #[test]
     fn landmarks_have_the_expected_tissue() {
         for seed in 0..5 {
-            let head = HeadAnatomy { tumours: Vec::new(), ..HeadAnatomy::draw(&mut stream(seed, "head")) };
+            let head =
+                HeadAnatomy { tumours: Vec::new(), ..HeadAnatomy::draw(LookAlikes::Usual, &mut stream(seed, "head")) };
             let at = |x, y, z| head.tissue([x, y, z], 50.0);
             assert_eq!(at(0.0, 20.0, 140.0), (Tissue::Air, false));
             assert_eq!(at(0.0, 27.0, -20.0), (Tissue::White, true));

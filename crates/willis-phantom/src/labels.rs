@@ -6,6 +6,7 @@ use willis_kernels::components::{Connectivity, label};
 
 use crate::atlas::Atlas;
 use crate::head::{HeadAnatomy, Tissue};
+use crate::mix::LookAlikes;
 use crate::random::stream;
 use crate::render::{Canvas, Capsule, VesselRaster};
 use crate::vector::{Vec3, vec3};
@@ -25,7 +26,7 @@ const VESSEL: u16 = 30;
 /// SynthSeg's 512 and 516), at 2 mm. The dura counts as fluid. Depends on the seed only.
 pub fn head_labels(seed: u64) -> Image<u16> {
     let atlas = Atlas::draw(&mut stream(seed, "atlas"));
-    let head = HeadAnatomy::draw(&mut stream(seed, "head"));
+    let head = HeadAnatomy::draw(LookAlikes::Usual, &mut stream(seed, "head"));
     let middle = atlas.warp.place(MIDDLE);
     let corner = [middle.x, middle.y, middle.z].into_iter().zip([SHAPE.x, SHAPE.y, SHAPE.z]);
     let corner: Vec<f64> = corner.map(|(mm, side)| mm - (side as f64 - 1.0) / 2.0 * SPACING_MM).collect();

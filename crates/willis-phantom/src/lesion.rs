@@ -4,6 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::{Lesion, Site};
 
 use crate::atlas::{Artery, Atlas, Wall};
+use crate::mix::LesionChoice;
 use crate::random::Draw;
 use crate::vector::Vec3;
 
@@ -67,21 +68,28 @@ pub(crate) fn smooth_min(a: f64, b: f64, k: f64) -> f64 {
 }
 
 /// Grows `count` aneurysms where `visible` returns true, or fewer if there is no room. The site is
-/// drawn with the frequencies of [`SITE_COUNTS`].
-pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, rng: &mut ChaCha8Rng) -> Vec<SacShape> {
+/// drawn with the frequencies of [`SITE_COUNTS`] unless `choice` has others.
+pub(crate) fn grow(
+    atlas: &Atlas,
+    count: usize,
+    choice: &LesionChoice,
+    visible: impl Fn(Vec3) -> bool,
+    rng: &mut ChaCha8Rng,
+) -> Vec<SacShape> {
+    let site_weights = choice.sites.unwrap_or(SITE_COUNTS);
     let mut sacs: Vec<SacShape> = Vec::new();
     for _ in 0..count * 60 {
         if sacs.len() == count {
             break;
         }
-        let site = Site::ALL[rng.weighted(&SITE_COUNTS)];
+        let site = Site::ALL[rng.weighted(&site_weights)];
         let seen = |w: &&Wall| w.site == site && visible(atlas.at(w.artery, w.range[1]).0);
         let walls: Vec<&Wall> = atlas.walls.iter().filter(seen).collect();
         if walls.is_empty() {
             continue;
         }
         let wall = walls[rng.weighted(&walls.iter().map(|w| w.weight).collect::<Vec<_>>())];
-        let sac = grow_one(atlas, wall, rng);
+        let sac = grow_one(atlas, wall, choice, rng);
         let clear =
             sacs.iter().all(|other| (other.centre - sac.centre).length() > other.bound().1 + sac.bound().1 + 2.0);
         if visible(sac.truth.centre.into()) && clear {
@@ -92,7 +100,7 @@ pub(crate) fn grow(atlas: &Atlas, count: usize, visible: impl Fn(Vec3) -> bool, 
 }
 
 /// Grows one aneurysm on one wall.
-fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> SacShape {
+fn grow_one(atlas: &Atlas, wall: &Wall, choice: &LesionChoice, rng: &mut ChaCha8Rng) -> SacShape {
     let span = (wall.range[1] - wall.range[0]) as f64;
     let point = wall.range[0] + (span * rng.uniform(0.0, 1.0)).round() as usize;
     let (base, _, tangent) = atlas.at(wall.artery, point);
@@ -108,7 +116,11 @@ fn grow_one(atlas: &Atlas, wall: &Wall, rng: &mut ChaCha8Rng) -> SacShape {
     let surface = exit_distance(&atlas.arteries, base, dome);
 
     let parent = 2.0 * surface;
-    let diameter = rng.log_normal(5.2, 0.48, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]).min(8.0 * parent.max(1.0));
+    let diameter = match choice.diameter_mm {
+        None => rng.log_normal(5.2, 0.48, DIAMETER_LIMITS_MM[0], DIAMETER_LIMITS_MM[1]),
+        Some([low, high]) => rng.uniform(low, high),
+    };
+    let diameter = diameter.min(8.0 * parent.max(1.0));
     // Ratios of height and of neck to the width.
     let aspect = rng.log_normal(1.05, 0.2, 0.65, 1.9);
     let neck_share = rng.uniform(0.42, 0.97);
@@ -173,7 +185,7 @@ mod tests {
         (0..60)
             .flat_map(|seed| {
                 let atlas = Atlas::draw(&mut stream(seed, "atlas"));
-                grow(&atlas, 3, |_| true, &mut stream(seed, "lesion"))
+                grow(&atlas, 3, &LesionChoice::default(), |_| true, &mut stream(seed, "lesion"))
             })
             .collect()
     }
@@ -199,6 +211,20 @@ mod tests {
         let mut sizes: Vec<f64> = sacs.iter().filter_map(|s| s.truth.diameter_mm).collect();
         sizes.sort_by(f64::total_cmp);
         assert!((3.5..6.0).contains(&sizes[sizes.len() / 2]), "median {}", sizes[sizes.len() / 2]);
+    }
+
+    #[test]
+    fn chosen_sites_and_sizes_are_kept() {
+        let tip = Site::ALL.map(|site| f64::from(u8::from(site == Site::BasilarTip || site == Site::LeftPcom)));
+        let choice = LesionChoice { sites: Some(tip), diameter_mm: Some([1.5, 3.0]) };
+        for seed in 0..20 {
+            let atlas = Atlas::draw(&mut stream(seed, "atlas"));
+            for sac in grow(&atlas, 2, &choice, |_| true, &mut stream(seed, "lesion")) {
+                assert!([Site::BasilarTip, Site::LeftPcom].contains(&sac.truth.site));
+                let diameter = sac.truth.diameter_mm.expect("every phantom lesion has a diameter");
+                assert!((1.5..=3.0).contains(&diameter), "{diameter}");
+            }
+        }
     }
 
     #[test]

@@ -5,14 +5,14 @@
 //! aneurysms, veins, and a head; a scanner turns them into an image. Everything is drawn from one
 //! seed.
 //!
-//! [`synthesise_cohort`] writes data sets of many series and [`write_instances`] the DICOM files of
-//! one; no other function accesses files. [`willis_core::cohort`] reads such data sets.
+//! [`CohortWriter`] writes data sets of many series and [`write_instances`] the DICOM files of one; no other function accesses files. [`willis_core::cohort`] reads such data sets.
 
 mod atlas;
 mod head;
 mod labels;
 mod lesion;
 mod mimics;
+mod mix;
 mod noise;
 mod random;
 mod render;
@@ -26,6 +26,7 @@ mod visibility;
 mod write;
 
 pub use labels::head_labels;
-pub use spec::{CohortMix, FieldOfView, LesionPlan, PhantomSpec, Randomisation, ScanSize, SlicePlane};
+pub use mix::{CohortMix, LesionChoice, LookAlikes, ScanSize};
+pub use spec::{FieldOfView, LesionPlan, PhantomSpec, Randomisation, SlicePlane};
 pub use synthesis::{Phantom, synthesise};
-pub use write::{SeriesUids, WriteCohortError, synthesise_cohort, write_instances};
+pub use write::{CohortWriter, SeriesUids, WriteCohortError, synthesise_cohort, write_instances};

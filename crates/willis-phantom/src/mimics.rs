@@ -4,18 +4,24 @@
 use rand_chacha::ChaCha8Rng;
 
 use crate::atlas::{Artery, Atlas, RADIUS_LIMITS_MM};
+use crate::mix::LookAlikes;
 use crate::random::Draw;
 
 /// Adds infundibula, ectasias and stenoses to some arteries of a patient.
-pub(crate) fn add(atlas: &mut Atlas, rng: &mut ChaCha8Rng) {
+pub(crate) fn add(atlas: &mut Atlas, look_alikes: LookAlikes, rng: &mut ChaCha8Rng) {
+    // Probability per artery of an infundibulum, an ectasia, a stenosis.
+    let [funnel, ectasia, stenosis] = match look_alikes {
+        LookAlikes::Usual => [0.12, 0.06, 0.06],
+        LookAlikes::Many => [0.5, 0.3, 0.2],
+    };
     for artery in &mut atlas.arteries {
         match artery.name {
-            "pcom" | "choroidal" | "ophthalmic" if rng.chance(0.12) => infundibulum(artery, rng),
-            "basilar" | "ica_infra" | "ica_supra" | "m1" | "vertebral" | "p1" if rng.chance(0.06) => {
+            "pcom" | "choroidal" | "ophthalmic" if rng.chance(funnel) => infundibulum(artery, rng),
+            "basilar" | "ica_infra" | "ica_supra" | "m1" | "vertebral" | "p1" if rng.chance(ectasia) => {
                 bulge(artery, rng.uniform(1.15, 1.45), rng.uniform(2.5, 7.0), rng);
             }
             "m1" | "m2_superior" | "m2_inferior" | "a1" | "basilar" | "p2" | "ica_infra" | "vertebral"
-                if rng.chance(0.06) =>
+                if rng.chance(stenosis) =>
             {
                 bulge(artery, rng.uniform(0.4, 0.8), rng.uniform(1.5, 3.5), rng);
             }
@@ -57,7 +63,8 @@ mod tests {
     fn radii_stay_within_limits() {
         for seed in 0..20 {
             let mut atlas = Atlas::draw(&mut stream(seed, "atlas"));
-            add(&mut atlas, &mut stream(seed, "mimics"));
+            let look_alikes = [LookAlikes::Usual, LookAlikes::Many][seed as usize % 2];
+            add(&mut atlas, look_alikes, &mut stream(seed, "mimics"));
             let radii = atlas.arteries.iter().flat_map(|a| &a.radii);
             assert!(radii.clone().all(|r| (RADIUS_LIMITS_MM[0]..=RADIUS_LIMITS_MM[1]).contains(r)));
         }

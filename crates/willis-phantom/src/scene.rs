@@ -148,7 +148,7 @@ impl<'a> Scene<'a> {
             veins: canvas.place_capsules(&vein_capsules(&veins), 1.0),
             plaques: canvas.place_capsules(&plaques(atlas, &scanner, seed), 1.0),
             sacs: canvas.place_sacs(sacs),
-            head: HeadAnatomy::draw(&mut stream(seed, "head")),
+            head: HeadAnatomy::draw(spec.look_alikes, &mut stream(seed, "head")),
             to_head: atlas.warp.inverse_rows(),
             canvas,
             thickness,

@@ -1,9 +1,10 @@
 //! The specification of a phantom: modality, grid, lesions, realism.
 
 use rand::Rng;
-use willis_core::{Affine, Grid, InvalidValue, Modality, Shape, Spacing, VoxelPoint};
+use willis_core::{Affine, Grid, Modality, Shape, Spacing, VoxelPoint};
 
 use crate::atlas::rotation_rows;
+use crate::mix::{CohortMix, LesionChoice, LookAlikes, ScanSize};
 use crate::random::Draw;
 use crate::vector::{Vec3, vec3};
 
@@ -74,94 +75,10 @@ pub struct PhantomSpec {
     pub oblique_rad: [f64; 3],
     /// Realism of the image.
     pub randomise: Randomisation,
-}
-
-/// Size of the scans that [`PhantomSpec::draw`] draws.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ScanSize {
-    /// Clinical sizes: about 200 to 700 pixels across.
-    Clinical,
-    /// Boxes of 160 pixels across around the circle of Willis, at most 160 slices.
-    Small,
-    /// Boxes of 48 pixels across around the circle of Willis, for tests.
-    Tiny,
-    /// [`PhantomSpec::cta_512`], where only the number of lesions is drawn.
-    Reference,
-}
-
-/// Distribution from which [`PhantomSpec::draw`] draws.
-///
-/// The default has the modalities, planes and prevalence of the training set of the RSNA 2025
-/// challenge. `cohort.json` records this struct as text, so a renamed field or type changes that
-/// file.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CohortMix {
-    /// Weight of each modality, in the order of [`Modality::ALL`].
-    pub modalities: [f64; 4],
-    /// Weight of axial, coronal and sagittal slices.
-    pub planes: [f64; 3],
-    /// Probability of at least one aneurysm.
-    pub prevalence: f64,
-    /// Number of aneurysms in an affected head; `None` draws it as [`LesionPlan::Random`] does.
-    pub lesions: Option<usize>,
-    /// Factor on the voxel size of [`ScanSize::Clinical`], at least 0.2. Larger values give
-    /// smaller images.
-    pub coarseness: f64,
-    /// Size of the scans.
-    pub size: ScanSize,
-    /// Share of series with [`Randomisation::Wide`]; the others are realistic.
-    pub wide_share: f64,
-}
-
-impl Default for CohortMix {
-    fn default() -> Self {
-        Self {
-            modalities: [1808.0, 1252.0, 305.0, 983.0],
-            planes: [0.965, 0.020, 0.015],
-            prevalence: 1864.0 / 4348.0,
-            lesions: None,
-            coarseness: 1.0,
-            size: ScanSize::Clinical,
-            wide_share: 0.0,
-        }
-    }
-}
-
-impl CohortMix {
-    /// Checks every field.
-    ///
-    /// # Errors
-    /// The first field that breaks a rule.
-    pub fn validate(&self) -> Result<(), InvalidValue> {
-        for (field, weights) in [("modalities", &self.modalities[..]), ("planes", &self.planes[..])] {
-            let valid = weights.iter().all(|w| w.is_finite() && *w >= 0.0) && weights.iter().sum::<f64>() > 0.0;
-            if !valid {
-                let rule = "must be finite, not negative and not all zero";
-                return Err(InvalidValue::new(field, format!("{weights:?}"), rule));
-            }
-        }
-        for (field, share) in [("prevalence", self.prevalence), ("wide_share", self.wide_share)] {
-            if !(0.0..=1.0).contains(&share) {
-                return Err(InvalidValue::new(field, share, "must be between 0 and 1"));
-            }
-        }
-        if !(self.coarseness.is_finite() && self.coarseness >= 0.2) {
-            return Err(InvalidValue::new("coarseness", self.coarseness, "must be finite and at least 0.2"));
-        }
-        Ok(())
-    }
-
-    fn lesions(&self, rng: &mut (impl Rng + ?Sized)) -> LesionPlan {
-        match self.lesions {
-            None => LesionPlan::Random { prevalence: self.prevalence },
-            Some(count) if rng.chance(self.prevalence) => LesionPlan::Exact(count),
-            Some(_) => LesionPlan::None,
-        }
-    }
-
-    fn appearance(&self, rng: &mut (impl Rng + ?Sized)) -> Randomisation {
-        if rng.chance(self.wide_share) { Randomisation::Wide } else { Randomisation::Realistic }
-    }
+    /// Sites and sizes of the aneurysms.
+    pub lesion_choice: LesionChoice,
+    /// Vessels and tissues that resemble aneurysms.
+    pub look_alikes: LookAlikes,
 }
 
 impl PhantomSpec {
@@ -193,6 +110,40 @@ impl PhantomSpec {
             tilt_rad: 0.0,
             oblique_rad: if rng.chance(0.35) { [turn(rng), turn(rng), turn(rng)] } else { [0.0; 3] },
             randomise: mix.appearance(rng),
+            lesion_choice: mix.lesion_choice.clone(),
+            look_alikes: mix.look_alikes,
+        }
+    }
+
+    /// Draws a whole head of 512 x 512 pixels. The slice thickness depends on the modality.
+    fn draw_whole(rng: &mut (impl Rng + ?Sized), mix: &CohortMix, modality: Modality, plane: SlicePlane) -> Self {
+        const PIXELS: usize = 512;
+        let in_plane = rng.uniform(0.35, 0.6);
+        let (thin, thick): (f64, f64) = match modality {
+            Modality::Cta => (0.5, 3.0),
+            Modality::Mra => (0.5, 1.5),
+            Modality::T1Post => (0.8, 5.0),
+            Modality::T2 => (1.5, 5.0),
+        };
+        let between = thin * (thick / thin).powf(rng.uniform(0.0, 1.0));
+        let along = match plane {
+            SlicePlane::Axial => rng.uniform(130.0, 175.0),
+            SlicePlane::Coronal => rng.uniform(180.0, 200.0),
+            SlicePlane::Sagittal => rng.uniform(140.0, 165.0),
+        };
+        let turn = |rng: &mut _| (0.1 * Draw::normal(rng)).clamp(-0.3, 0.3);
+        Self {
+            modality,
+            shape: Shape::new((along / between).round() as usize, PIXELS, PIXELS),
+            spacing: Spacing::new(between, in_plane, in_plane),
+            plane,
+            field_of_view: FieldOfView::WholeHead,
+            lesions: mix.lesions(rng),
+            tilt_rad: if modality == Modality::Cta && rng.chance(0.05) { turn(rng) } else { 0.0 },
+            oblique_rad: if rng.chance(0.35) { [turn(rng), turn(rng), turn(rng)] } else { [0.0; 3] },
+            randomise: mix.appearance(rng),
+            lesion_choice: mix.lesion_choice.clone(),
+            look_alikes: mix.look_alikes,
         }
     }
 
@@ -203,8 +154,13 @@ impl PhantomSpec {
         match mix.size {
             ScanSize::Clinical => {}
             ScanSize::Small => return Self::draw_slab(rng, mix, modality, plane, 160),
+            ScanSize::Fine => return Self::draw_slab(rng, mix, modality, plane, 256),
             ScanSize::Tiny => return Self::draw_slab(rng, mix, modality, plane, 48),
-            ScanSize::Reference => return Self { lesions: mix.lesions(rng), ..Self::cta_512() },
+            ScanSize::Whole => return Self::draw_whole(rng, mix, modality, plane),
+            ScanSize::Reference => {
+                let (lesion_choice, look_alikes) = (mix.lesion_choice.clone(), mix.look_alikes);
+                return Self { lesions: mix.lesions(rng), lesion_choice, look_alikes, ..Self::cta_512() };
+            }
         }
         let k = mix.coarseness;
         // Extent within a slice and across the stack, then pixel size and slice distance, mm.
@@ -240,6 +196,8 @@ impl PhantomSpec {
             tilt_rad: if modality == Modality::Cta && rng.chance(0.05) { small(rng, 0.2) } else { 0.0 },
             oblique_rad: oblique,
             randomise: mix.appearance(rng),
+            lesion_choice: mix.lesion_choice.clone(),
+            look_alikes: mix.look_alikes,
         }
     }
 
@@ -255,6 +213,8 @@ impl PhantomSpec {
             tilt_rad: 0.0,
             oblique_rad: [0.0; 3],
             randomise: Randomisation::Realistic,
+            lesion_choice: LesionChoice::default(),
+            look_alikes: LookAlikes::default(),
         }
     }
 
@@ -315,6 +275,18 @@ mod tests {
     }
 
     #[test]
+    fn whole_heads_have_512_pixels_and_slices_of_half_to_five_millimetres() {
+        let mix = CohortMix { size: ScanSize::Whole, planes: [1.0; 3], ..CohortMix::default() };
+        let mut rng = stream(2, "whole");
+        for _ in 0..200 {
+            let spec = PhantomSpec::draw(&mut rng, &mix);
+            assert_eq!((spec.shape.y, spec.shape.x), (512, 512));
+            assert!((0.35..0.6).contains(&spec.spacing.x) && (0.5..=5.0).contains(&spec.spacing.z));
+            assert!((129.0..201.0).contains(&(spec.shape.z as f64 * spec.spacing.z)), "{spec:?}");
+        }
+    }
+
+    #[test]
     fn draws_follow_the_weights() {
         let mut rng = stream(2, "spec");
         let specs: Vec<_> = (0..400).map(|_| PhantomSpec::draw(&mut rng, &CohortMix::default())).collect();
@@ -322,22 +294,5 @@ mod tests {
         assert!((share(&|s| s.modality == Modality::Cta) - 0.416).abs() < 0.08);
         assert!((share(&|s| s.plane == SlicePlane::Axial) - 0.965).abs() < 0.04);
         assert!(specs.iter().all(|s| s.shape.len() < 200_000_000 && s.shape.z >= 16));
-    }
-
-    #[test]
-    fn invalid_mixes_are_refused_with_their_field() {
-        let mix = CohortMix::default;
-        mix().validate().unwrap();
-        for (mix, message) in [
-            (CohortMix { prevalence: 1.5, ..mix() }, "prevalence = 1.5 must be between 0 and 1"),
-            (CohortMix { wide_share: f64::NAN, ..mix() }, "wide_share = NaN must be between 0 and 1"),
-            (CohortMix { coarseness: 0.1, ..mix() }, "coarseness = 0.1 must be finite and at least 0.2"),
-            (
-                CohortMix { planes: [0.0; 3], ..mix() },
-                "planes = [0.0, 0.0, 0.0] must be finite, not negative and not all zero",
-            ),
-        ] {
-            assert_eq!(mix.validate().unwrap_err().to_string(), message);
-        }
     }
 }

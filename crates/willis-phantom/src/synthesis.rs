@@ -34,12 +34,12 @@ pub struct Phantom {
 /// threads.
 pub fn synthesise(spec: &PhantomSpec, seed: u64) -> Phantom {
     let mut atlas = Atlas::draw(&mut stream(seed, "atlas"));
-    mimics::add(&mut atlas, &mut stream(seed, "mimics"));
+    mimics::add(&mut atlas, spec.look_alikes, &mut stream(seed, "mimics"));
     let grid = place(spec, &atlas, seed);
     let mut scanner = Scanner::draw(spec.modality, spec.randomise, seed, &mut stream(seed, "scanner"));
     let visible = VisibleArteries::draw(spec, &atlas, &grid, &scanner, seed);
-    let sacs =
-        lesion::grow(&atlas, lesion_count(spec.lesions, seed), |p| visible.shows(p), &mut stream(seed, "lesions"));
+    let (count, choice) = (lesion_count(spec.lesions, seed), &spec.lesion_choice);
+    let sacs = lesion::grow(&atlas, count, choice, |p| visible.shows(p), &mut stream(seed, "lesions"));
     if spec.randomise == Randomisation::Wide && stream(seed, "one brightness").chance(0.3) {
         scanner.slow_flow_loss = 0.0;
     }

@@ -37,3 +37,8 @@ pub fn aneurysm_file(root: &Path, uid: &str) -> PathBuf {
 pub fn truth_file(root: &Path, uid: &str) -> PathBuf {
     root.join(TRUTH_FOLDER).join(format!("{uid}.json"))
 }
+
+/// What a synthetic data set was made from.
+pub fn origin_file(root: &Path) -> PathBuf {
+    root.join("cohort.json")
+}

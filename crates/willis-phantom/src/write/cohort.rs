@@ -1,28 +1,20 @@
 //! Making and writing a whole data set of phantoms.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use serde::{Deserialize, Serialize};
-use willis_core::cohort::SeriesTruth;
-use willis_core::cohort::paths::truth_file;
+use willis_core::cohort::paths::{origin_file, truth_file};
+use willis_core::cohort::{Appearance, CohortOrigin, ScanTruth, SeriesTruth, read_origin};
 use willis_core::files::json;
 
 use super::SeriesUids;
 use super::error::{WriteCohortError, at};
 use super::series::write_series;
 use super::tables::write_tables;
-use crate::spec::{CohortMix, PhantomSpec};
-use crate::synthesis::synthesise;
-
-/// The content of `cohort.json`: the seed and mix of a data set. A run that resumes compares it
-/// with its own.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct CohortOrigin {
-    seed: u64,
-    mix: String,
-}
+use crate::mix::CohortMix;
+use crate::spec::{PhantomSpec, Randomisation};
+use crate::synthesis::{Phantom, synthesise};
 
 /// Makes a data set of `n` series and writes it to `root`.
 ///
@@ -41,44 +33,107 @@ pub fn synthesise_cohort(
     progress: &dyn Fn(usize),
 ) -> Result<(), WriteCohortError> {
     mix.validate()?;
-    claim(root, CohortOrigin { seed, mix: format!("{mix:?}") })?;
-    let mut truths = Vec::new();
+    let origin = CohortOrigin { seed, mix: format!("{mix:?}"), benchmark: None, more_seeds: Vec::new() };
+    let mut cohort = CohortWriter::claim(root, &origin)?;
     for index in 0..n as u64 {
-        truths.push(series(root, seed, index, mix)?);
-        progress(truths.len());
+        cohort.add_drawn(seed, index, mix, None)?;
+        progress(cohort.len());
     }
-    write_tables(root, &truths)
+    cohort.finish()
 }
 
-/// Writes `cohort.json`, or checks that an existing one is equal.
-fn claim(root: &Path, origin: CohortOrigin) -> Result<(), WriteCohortError> {
-    std::fs::create_dir_all(root).map_err(at(root))?;
-    let path = root.join("cohort.json");
-    if !path.exists() {
-        return Ok(json::write(&path, &origin)?);
-    }
-    let found: CohortOrigin = json::read(&path)?;
-    if found == origin { Ok(()) } else { Err(WriteCohortError::OtherCohort { path }) }
+/// A data set that is being written, series by series.
+#[derive(Debug)]
+pub struct CohortWriter {
+    root: PathBuf,
+    truths: Vec<SeriesTruth>,
 }
 
-/// Makes the series at `index`, unless its truth, which is written last, exists.
-fn series(root: &Path, seed: u64, index: u64, mix: &CohortMix) -> Result<SeriesTruth, WriteCohortError> {
-    let uids = SeriesUids::new(seed, index);
-    let truth = truth_file(root, &uids.series());
-    if truth.exists() {
-        return Ok(json::read(&truth)?);
+impl CohortWriter {
+    /// Starts a data set, or resumes it if the folder holds a part of the same one.
+    ///
+    /// # Errors
+    /// `OtherCohort` if the folder holds a data set of another origin; `Io` and `File`.
+    pub fn claim(root: &Path, origin: &CohortOrigin) -> Result<Self, WriteCohortError> {
+        std::fs::create_dir_all(root).map_err(at(root))?;
+        let path = origin_file(root);
+        match read_origin(root)? {
+            None => json::write(&path, origin)?,
+            Some(found) if found != *origin => return Err(WriteCohortError::OtherCohort { path }),
+            Some(_) => {}
+        }
+        Ok(Self { root: root.to_path_buf(), truths: Vec::new() })
     }
-    let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    rng.set_stream(index);
-    let spec = PhantomSpec::draw(&mut rng, mix);
-    let phantom = synthesise(&spec, rng.random());
-    write_series(root, &phantom, &uids)
+
+    /// Adds the phantom at `index` of the heads of `seed`, as part of a benchmark if `part` is
+    /// given. `mix` must be valid.
+    ///
+    /// # Errors
+    /// as [`Self::add`]
+    pub fn add_drawn(
+        &mut self,
+        seed: u64,
+        index: u64,
+        mix: &CohortMix,
+        part: Option<&str>,
+    ) -> Result<(), WriteCohortError> {
+        self.add(&SeriesUids::new(seed, index), || {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(index);
+            let spec = PhantomSpec::draw(&mut rng, mix);
+            let phantom = synthesise(&spec, rng.random());
+            let appearance = match spec.randomise {
+                Randomisation::Realistic => Appearance::Realistic,
+                Randomisation::Wide => Appearance::Wide,
+            };
+            let scan = ScanTruth::new(phantom.volume.grid, appearance);
+            (phantom, ScanTruth { header: mix.header, part: part.map(String::from), ..scan })
+        })
+    }
+
+    /// Adds a series, unless its truth, which is written last, exists from an earlier run.
+    ///
+    /// # Errors
+    /// An error for a file that cannot be written, or for the truth of an earlier series that
+    /// cannot be read.
+    pub fn add(
+        &mut self,
+        uids: &SeriesUids,
+        make: impl FnOnce() -> (Phantom, ScanTruth),
+    ) -> Result<(), WriteCohortError> {
+        let truth = truth_file(&self.root, &uids.series());
+        self.truths.push(if truth.exists() {
+            json::read(&truth)?
+        } else {
+            let (phantom, scan) = make();
+            write_series(&self.root, &phantom, uids, scan)?
+        });
+        Ok(())
+    }
+
+    /// Number of series so far.
+    pub fn len(&self) -> usize {
+        self.truths.len()
+    }
+
+    /// Whether there is no series yet.
+    pub fn is_empty(&self) -> bool {
+        self.truths.is_empty()
+    }
+
+    /// Writes the tables.
+    ///
+    /// # Errors
+    /// `File` for a table that cannot be written.
+    pub fn finish(self) -> Result<(), WriteCohortError> {
+        write_tables(&self.root, &self.truths)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::spec::ScanSize;
+    use crate::mix::ScanSize;
 
     #[test]
     fn a_resumed_run_keeps_complete_series_and_writes_the_same_tables() {

@@ -1,8 +1,10 @@
 //! Writing slices as DICOM instances: CT or MR Image Storage, explicit VR little endian,
 //! uncompressed.
 //!
-//! An instance holds the attributes that the challenge keeps in its hidden test set, the empty ones
-//! that DICOM requires, and age and sex.
+//! A full header holds the attributes that the challenge keeps in its hidden test set, the empty
+//! ones that DICOM requires, and age and sex. A bare one holds the first of these only; that of a
+//! multi-frame file lacks the geometry as well, which enhanced files keep in sequences that the
+//! challenge removes.
 
 use std::path::Path;
 
@@ -10,6 +12,7 @@ use dicom_core::{DataElement, PrimitiveValue, Tag, VR, dicom_value};
 use dicom_dictionary_std::{tags, uids as dicom_uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use rayon::prelude::*;
+use willis_core::cohort::HeaderContent;
 use willis_core::{Affine, Modality, SeriesMeta, Sex, VoxelPoint};
 
 use super::SeriesUids;
@@ -23,7 +26,7 @@ use crate::synthesis::Phantom;
 /// `SkewedPlane` and `SliceSize` if DICOM cannot store the series, before anything is written;
 /// `Io` and `Dicom` for a folder or file that cannot be written.
 pub fn write_instances(folder: &Path, phantom: &Phantom, uids: &SeriesUids) -> Result<(), WriteCohortError> {
-    InstanceWriter::new(phantom, uids)?.write(folder)
+    InstanceWriter::new(phantom, uids, HeaderContent::Full)?.write(folder)
 }
 
 /// A series that DICOM can store.
@@ -33,6 +36,7 @@ pub(super) struct InstanceWriter<'a> {
     plane: ImagePlane,
     rows: u16,
     columns: u16,
+    header: HeaderContent,
 }
 
 impl<'a> InstanceWriter<'a> {
@@ -40,33 +44,53 @@ impl<'a> InstanceWriter<'a> {
     ///
     /// # Errors
     /// `SkewedPlane` and `SliceSize` if it cannot.
-    pub fn new(phantom: &'a Phantom, uids: &'a SeriesUids) -> Result<Self, WriteCohortError> {
+    pub fn new(phantom: &'a Phantom, uids: &'a SeriesUids, header: HeaderContent) -> Result<Self, WriteCohortError> {
         let grid = &phantom.volume.grid;
         let (rows, columns) = (grid.shape.y, grid.shape.x);
         let plane = ImagePlane::of(&grid.affine).ok_or_else(|| WriteCohortError::SkewedPlane { uid: uids.series() })?;
         match (u16::try_from(rows), u16::try_from(columns)) {
-            (Ok(rows @ 1..), Ok(columns @ 1..)) => Ok(Self { phantom, uids, plane, rows, columns }),
+            (Ok(rows @ 1..), Ok(columns @ 1..)) => Ok(Self { phantom, uids, plane, rows, columns, header }),
             _ => Err(WriteCohortError::SliceSize { rows, columns }),
         }
     }
 
-    /// Writes every slice into a folder.
+    /// Writes every slice, or the one file of all frames, into a folder.
     ///
     /// # Errors
     /// `Io` and `Dicom` for a folder or file that cannot be written.
     pub fn write(&self, folder: &Path) -> Result<(), WriteCohortError> {
         std::fs::create_dir_all(folder).map_err(at(folder))?;
-        (0..self.phantom.volume.grid.shape.z).into_par_iter().try_for_each(|slice| {
-            let path = folder.join(format!("{}.dcm", self.uids.instance(slice)));
-            self.write_slice(&path, slice)
-        })
+        let file = |slice: usize| folder.join(format!("{}.dcm", self.uids.instance(slice)));
+        match self.header {
+            HeaderContent::BareFrames => write_file(&file(0), self.frames()),
+            HeaderContent::Full | HeaderContent::BareSlices => (0..self.phantom.volume.grid.shape.z)
+                .into_par_iter()
+                .try_for_each(|slice| write_file(&file(slice), self.slice(slice))),
+        }
     }
 
-    fn write_slice(&self, path: &Path, slice: usize) -> Result<(), WriteCohortError> {
-        let failed = |reason: String| WriteCohortError::Dicom { path: path.to_path_buf(), reason };
-        let meta = FileMetaTableBuilder::new().transfer_syntax(dicom_uids::EXPLICIT_VR_LITTLE_ENDIAN);
-        let file = self.data_set(slice).with_meta(meta).map_err(|e| failed(e.to_string()))?;
-        file.write_to_file(path).map_err(|e| failed(e.to_string()))
+    /// The data set of one slice.
+    fn slice(&self, slice: usize) -> InMemDicomObject {
+        let mut data = self.data_set(slice);
+        if self.header == HeaderContent::BareSlices {
+            strip(&mut data);
+        }
+        data
+    }
+
+    /// The data set of one file with all frames, without geometry and number of frames.
+    fn frames(&self) -> InMemDicomObject {
+        let mut data = self.data_set(0);
+        strip(&mut data);
+        for tag in GEOMETRY {
+            data.remove_element(tag);
+        }
+        let is_ct = matches!(self.phantom.meta.modality, Some(Modality::Cta));
+        let class = if is_ct { dicom_uids::ENHANCED_CT_IMAGE_STORAGE } else { dicom_uids::ENHANCED_MR_IMAGE_STORAGE };
+        data.put(DataElement::new(tags::SOP_CLASS_UID, VR::UI, PrimitiveValue::from(class)));
+        let words: Vec<u16> = self.phantom.volume.voxels.iter().map(|v| *v as u16).collect();
+        data.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(words.into())));
+        data
     }
 
     fn data_set(&self, slice: usize) -> InMemDicomObject {
@@ -128,6 +152,20 @@ impl<'a> InstanceWriter<'a> {
     }
 }
 
+fn write_file(path: &Path, data: InMemDicomObject) -> Result<(), WriteCohortError> {
+    let failed = |reason: String| WriteCohortError::Dicom { path: path.to_path_buf(), reason };
+    let meta = FileMetaTableBuilder::new().transfer_syntax(dicom_uids::EXPLICIT_VR_LITTLE_ENDIAN);
+    let file = data.with_meta(meta).map_err(|e| failed(e.to_string()))?;
+    file.write_to_file(path).map_err(|e| failed(e.to_string()))
+}
+
+/// Removes what is not on the challenge's allow-list.
+fn strip(data: &mut InMemDicomObject) {
+    for tag in EMPTY.into_iter().map(|(tag, _)| tag).chain(NOT_ALLOWED) {
+        data.remove_element(tag);
+    }
+}
+
 /// Image plane of a series, the same for every slice.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct ImagePlane {
@@ -178,6 +216,25 @@ const EMPTY: [(Tag, VR); 16] = [
     (tags::MR_ACQUISITION_TYPE, VR::CS),
     (tags::ECHO_TIME, VR::DS),
     (tags::ECHO_TRAIN_LENGTH, VR::IS),
+];
+
+/// Further attributes of a full header that are not on the challenge's allow-list.
+const NOT_ALLOWED: [Tag; 6] = [
+    tags::PATIENT_AGE,
+    tags::PATIENT_SEX,
+    tags::SERIES_NUMBER,
+    tags::IMAGE_TYPE,
+    tags::SCANNING_SEQUENCE,
+    tags::SEQUENCE_VARIANT,
+];
+
+/// Attributes that say where a slice is.
+const GEOMETRY: [Tag; 5] = [
+    tags::IMAGE_POSITION_PATIENT,
+    tags::IMAGE_ORIENTATION_PATIENT,
+    tags::PIXEL_SPACING,
+    tags::SLICE_THICKNESS,
+    tags::SPACING_BETWEEN_SLICES,
 ];
 
 fn scanning_sequence(meta: &SeriesMeta) -> &'static str {

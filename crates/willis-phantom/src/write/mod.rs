@@ -9,7 +9,7 @@ mod series;
 mod tables;
 mod uid;
 
-pub use cohort::synthesise_cohort;
+pub use cohort::{CohortWriter, synthesise_cohort};
 pub use dicom::write_instances;
 pub use error::WriteCohortError;
 pub use uid::SeriesUids;

@@ -5,7 +5,7 @@ use std::path::Path;
 use willis_core::cohort::paths::{
     SEGMENTATIONS_FOLDER, SERIES_FOLDER, TRUTH_FOLDER, aneurysm_file, series_folder, sites_file, truth_file,
 };
-use willis_core::cohort::{Localizer, SeriesTruth};
+use willis_core::cohort::{HeaderContent, Localizer, ScanTruth, SeriesTruth};
 use willis_core::files::{json, nifti};
 use willis_core::{Lesion, SeriesMeta};
 
@@ -23,14 +23,20 @@ const PARTIAL: &str = ".partial";
 /// # Errors
 /// `SkewedPlane`, `SliceSize` and `LesionOutside` before anything is written; `Io`, `Dicom` and
 /// `File` for a file that cannot be written.
-pub fn write_series(root: &Path, phantom: &Phantom, uids: &SeriesUids) -> Result<SeriesTruth, WriteCohortError> {
+pub fn write_series(
+    root: &Path,
+    phantom: &Phantom,
+    uids: &SeriesUids,
+    scan: ScanTruth,
+) -> Result<SeriesTruth, WriteCohortError> {
     let uid = uids.series();
-    let instances = InstanceWriter::new(phantom, uids)?;
+    let instances = InstanceWriter::new(phantom, uids, scan.header)?;
     let truth = SeriesTruth {
         schema: SeriesTruth::SCHEMA,
         series: SeriesMeta { uid: uid.clone(), ..phantom.meta.clone() },
         lesions: phantom.lesions.clone(),
-        localizers: localizers(phantom, uids)?,
+        localizers: localizers(phantom, uids, scan.header)?,
+        scan: Some(scan),
     };
     for folder in [SERIES_FOLDER, SEGMENTATIONS_FOLDER, TRUTH_FOLDER, PARTIAL] {
         let folder = root.join(folder);
@@ -60,7 +66,7 @@ fn remove(folder: &Path) -> Result<(), WriteCohortError> {
 }
 
 /// The lesions as pixels of the slices that are nearest to their centres.
-fn localizers(phantom: &Phantom, uids: &SeriesUids) -> Result<Vec<Localizer>, WriteCohortError> {
+fn localizers(phantom: &Phantom, uids: &SeriesUids, header: HeaderContent) -> Result<Vec<Localizer>, WriteCohortError> {
     let grid = &phantom.volume.grid;
     let to_voxel = grid.affine.inverse().ok_or_else(|| WriteCohortError::SkewedPlane { uid: uids.series() })?;
     let localizer = |(lesion, truth): (usize, &Lesion)| {
@@ -69,7 +75,11 @@ fn localizers(phantom: &Phantom, uids: &SeriesUids) -> Result<Vec<Localizer>, Wr
             return Err(WriteCohortError::LesionOutside { uid: uids.series(), lesion });
         }
         let slice = grid.shape.nearest(p).z;
-        Ok(Localizer { instance_uid: uids.instance(slice), x: p.x, y: p.y, frame: None, site: truth.site })
+        let (instance, frame) = match header {
+            HeaderContent::BareFrames => (0, Some(slice)),
+            HeaderContent::Full | HeaderContent::BareSlices => (slice, None),
+        };
+        Ok(Localizer { instance_uid: uids.instance(instance), x: p.x, y: p.y, frame, site: truth.site })
     };
     phantom.lesions.iter().enumerate().map(localizer).collect()
 }
@@ -80,7 +90,7 @@ mod tests {
     use dicom_dictionary_std::tags;
     use dicom_object::{DefaultDicomObject, open_file};
     use willis_core::cohort::paths::{LOCALIZER_TABLE, SERIES_TABLE};
-    use willis_core::cohort::read;
+    use willis_core::cohort::{Appearance, read};
     use willis_core::{Affine, Grid, Image, Modality, Point, Sex, Shape, Site, VoxelPoint};
 
     use super::super::tables::write_tables;
@@ -117,6 +127,10 @@ mod tests {
         }
     }
 
+    fn scan(phantom: &Phantom) -> ScanTruth {
+        ScanTruth::new(phantom.volume.grid, Appearance::Realistic)
+    }
+
     fn numbers<const N: usize>(file: &DefaultDicomObject, tag: dicom_core::Tag) -> [f64; N] {
         file.element(tag).unwrap().to_multi_float64().unwrap().try_into().unwrap()
     }
@@ -124,7 +138,7 @@ mod tests {
     #[test]
     fn slices_hold_pixels_and_position() {
         let (folder, phantom, uids) = (tempfile::tempdir().unwrap(), small_phantom(), SeriesUids::new(5, 0));
-        write_series(folder.path(), &phantom, &uids).unwrap();
+        write_series(folder.path(), &phantom, &uids, scan(&phantom)).unwrap();
         let text = |file: &DefaultDicomObject, tag| file.element(tag).unwrap().to_str().unwrap().trim().to_string();
         for slice in 0..3 {
             let path = series_folder(folder.path(), &uids.series()).join(format!("{}.dcm", uids.instance(slice)));
@@ -155,9 +169,9 @@ mod tests {
     fn a_written_cohort_reads_back() {
         let (folder, phantom, uids) = (tempfile::tempdir().unwrap(), small_phantom(), SeriesUids::new(5, 0));
         let root = folder.path();
-        let truth = write_series(root, &phantom, &uids).unwrap();
+        let truth = write_series(root, &phantom, &uids, scan(&phantom)).unwrap();
         let healthy = Phantom { lesions: vec![], meta: SeriesMeta::default(), ..small_phantom() };
-        let other = write_series(root, &healthy, &SeriesUids::new(5, 1)).unwrap();
+        let other = write_series(root, &healthy, &SeriesUids::new(5, 1), scan(&healthy)).unwrap();
         write_tables(root, &[truth.clone(), other.clone()]).unwrap();
 
         let cohort = read(root).unwrap();
@@ -183,16 +197,74 @@ mod tests {
         assert!(localizers.contains(r#","{'x': 3.50, 'y': 2.00}",Left Middle Cerebral Artery"#), "{localizers}");
     }
 
+    /// Attributes that the challenge leaves in its hidden test files, and the series UID.
+    const KEPT: [dicom_core::Tag; 27] = [
+        tags::BITS_ALLOCATED,
+        tags::BITS_STORED,
+        tags::COLUMNS,
+        tags::FRAME_OF_REFERENCE_UID,
+        tags::HIGH_BIT,
+        tags::IMAGE_ORIENTATION_PATIENT,
+        tags::IMAGE_POSITION_PATIENT,
+        tags::INSTANCE_NUMBER,
+        tags::MODALITY,
+        tags::PATIENT_ID,
+        tags::PHOTOMETRIC_INTERPRETATION,
+        tags::PIXEL_REPRESENTATION,
+        tags::PIXEL_SPACING,
+        tags::PLANAR_CONFIGURATION,
+        tags::RESCALE_INTERCEPT,
+        tags::RESCALE_SLOPE,
+        tags::RESCALE_TYPE,
+        tags::ROWS,
+        tags::SOP_CLASS_UID,
+        tags::SOP_INSTANCE_UID,
+        tags::SAMPLES_PER_PIXEL,
+        tags::SLICE_THICKNESS,
+        tags::SPACING_BETWEEN_SLICES,
+        tags::STUDY_INSTANCE_UID,
+        tags::TRANSFER_SYNTAX_UID,
+        tags::SERIES_INSTANCE_UID,
+        tags::PIXEL_DATA,
+    ];
+
+    #[test]
+    fn bare_headers_keep_the_allow_list_only() {
+        let (folder, phantom, uids) = (tempfile::tempdir().unwrap(), small_phantom(), SeriesUids::new(5, 0));
+        let bare = |header| ScanTruth { header, ..scan(&phantom) };
+        let root = folder.path();
+        let truth = write_series(root, &phantom, &uids, bare(HeaderContent::BareSlices)).unwrap();
+        write_tables(root, std::slice::from_ref(&truth)).unwrap();
+        let folder_of_series = series_folder(root, &uids.series());
+        for slice in 0..3 {
+            let file = open_file(folder_of_series.join(format!("{}.dcm", uids.instance(slice)))).unwrap();
+            assert!(file.iter().all(|element| KEPT.contains(&element.header().tag)));
+            assert_eq!(numbers::<1>(&file, tags::SLICE_THICKNESS), [2.0]);
+        }
+        let [series] = &read(root).unwrap().series[..] else { panic!("one series") };
+        assert_eq!((series.meta.modality, series.meta.age_years, series.meta.sex), (None, None, None));
+        assert_eq!(series.truth.as_ref().unwrap().series.modality, Some(Modality::Mra), "the truth is kept");
+
+        let truth = write_series(root, &phantom, &uids, bare(HeaderContent::BareFrames)).unwrap();
+        assert_eq!((truth.localizers[0].frame, &truth.localizers[0].instance_uid), (Some(1), &uids.instance(0)));
+        let files: Vec<_> = std::fs::read_dir(&folder_of_series).unwrap().map(|e| e.unwrap().path()).collect();
+        let [path] = &files[..] else { panic!("one file, not {files:?}") };
+        let file = open_file(path).unwrap();
+        let lost = [tags::IMAGE_POSITION_PATIENT, tags::IMAGE_ORIENTATION_PATIENT, tags::PIXEL_SPACING];
+        assert!(file.iter().all(|e| KEPT.contains(&e.header().tag) && !lost.contains(&e.header().tag)));
+        assert_eq!(file.element(tags::PIXEL_DATA).unwrap().to_bytes().unwrap().len(), 60 * 2);
+    }
+
     #[test]
     fn a_series_that_dicom_cannot_store_is_refused_before_anything_is_written() {
         let folder = tempfile::tempdir().unwrap();
         let mut phantom = small_phantom();
         phantom.lesions[0].centre = Point::new(500.0, 0.0, 0.0);
-        let refused = write_series(folder.path(), &phantom, &SeriesUids::new(1, 1));
+        let refused = write_series(folder.path(), &phantom, &SeriesUids::new(1, 1), scan(&phantom));
         assert!(matches!(refused, Err(WriteCohortError::LesionOutside { lesion: 0, .. })));
         let skewed = Affine([[0.4, 0.2, 0.0, 0.0], [0.0, 0.4, 0.0, 0.0], [0.0, 0.0, 2.0, 0.0]]);
         phantom.volume = Image::filled(Grid::new(Shape::new(3, 4, 5), skewed), 0);
-        let refused = write_series(folder.path(), &phantom, &SeriesUids::new(1, 1));
+        let refused = write_series(folder.path(), &phantom, &SeriesUids::new(1, 1), scan(&phantom));
         assert!(matches!(refused, Err(WriteCohortError::SkewedPlane { .. })));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }

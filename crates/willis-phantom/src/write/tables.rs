@@ -4,9 +4,9 @@ use std::path::Path;
 
 use willis_core::cohort::paths::{LOCALIZER_TABLE, SERIES_TABLE};
 use willis_core::cohort::tables::{LOCALIZER_COLUMNS, SERIES_COLUMNS};
-use willis_core::cohort::{Localizer, SeriesTruth};
+use willis_core::cohort::{HeaderContent, Localizer, ScanTruth, SeriesTruth, SiteKnowledge};
 use willis_core::files::atomic::write_atomically;
-use willis_core::{Modality, Sex, Site, anatomy};
+use willis_core::{Modality, SeriesMeta, Sex, Site, anatomy};
 
 use super::WriteCohortError;
 
@@ -26,8 +26,16 @@ pub fn write_tables(root: &Path, truths: &[SeriesTruth]) -> Result<(), WriteCoho
 }
 
 fn series_row(truth: &SeriesTruth) -> Vec<String> {
-    let meta = &truth.series;
-    let has = |site: Site| truth.lesions.iter().any(|lesion| lesion.site == site);
+    let bare = |scan: &ScanTruth| scan.header != HeaderContent::Full;
+    // The table says what the header says.
+    let meta = if truth.scan.as_ref().is_some_and(bare) {
+        SeriesMeta { uid: truth.series.uid.clone(), ..SeriesMeta::default() }
+    } else {
+        truth.series.clone()
+    };
+    let sites = truth.scan.as_ref().map_or(SiteKnowledge::Known, |scan| scan.sites);
+    let known = sites == SiteKnowledge::Known;
+    let has = |site: Site| known && truth.lesions.iter().any(|lesion| lesion.site == site);
     let labels = Site::ALL.into_iter().map(has).chain([!truth.lesions.is_empty()]);
     let age = meta.age_years.map_or_else(String::new, |years| format!("{years:.0}"));
     let sex = match meta.sex {

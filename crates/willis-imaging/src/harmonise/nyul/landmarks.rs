@@ -33,13 +33,24 @@ pub(super) fn percentiles(values: &[f32], percentiles: &[f64]) -> Option<Vec<f64
 
 /// The finite values for which `keep` holds at their index.
 pub(super) fn finite(values: &[f32], keep: impl Fn(usize, f32) -> bool + Sync) -> Vec<f32> {
-    let part = |(part, values): (usize, &[f32])| -> Vec<f32> {
-        let mut kept = Vec::with_capacity(values.len());
-        let all = values.iter().enumerate().filter(|&(i, &v)| v.is_finite() && keep(part * TASK + i, v));
-        kept.extend(all.map(|(_, &v)| v));
-        kept
+    let is_kept = |part: usize, i: usize, v: f32| v.is_finite() & keep(part * TASK + i, v);
+    let part_len = |(part, values): (usize, &[f32])| {
+        values.iter().enumerate().map(|(i, &v)| usize::from(is_kept(part, i, v))).sum::<usize>()
     };
-    values.par_chunks(TASK).enumerate().map(part).collect::<Vec<_>>().concat()
+    let lengths: Vec<usize> = values.par_chunks(TASK).enumerate().map(part_len).collect();
+    let mut kept = vec![0.0; lengths.iter().sum()];
+    let mut rest = kept.as_mut_slice();
+    let mut parts = Vec::with_capacity(lengths.len());
+    for length in lengths {
+        let (part, after) = rest.split_at_mut(length);
+        parts.push(part);
+        rest = after;
+    }
+    values.par_chunks(TASK).zip(parts).enumerate().for_each(|(part, (values, kept))| {
+        let all = values.iter().enumerate().filter(|&(i, &v)| is_kept(part, i, v));
+        kept.iter_mut().zip(all).for_each(|(kept, (_, &v))| *kept = v);
+    });
+    kept
 }
 
 /// Values at the given ranks (from 0, in any order) of the sorted values. Ranks beyond the end are

@@ -93,7 +93,7 @@ pub fn write(folder: &Path, result: &SeriesResult, run: &RunRecord, detail: Deta
     json::write(&folder.join("candidates.json"), &candidates_file(&result.candidates))?;
     nifti::write_labels(&folder.join("vessels.nii.gz"), &site_labels(result))?;
     if detail == Detail::Full {
-        json::write(&folder.join("candidates.mrk.json"), &slicer_markups(&result.candidates))?;
+        json::write(&folder.join("candidates.mrk.json"), &slicer_markups(result))?;
         json::write(&folder.join("graph.json"), &result.graph)?;
         let html = report::html(result, run);
         write_atomically(&folder.join("report.html"), |file| file.write_all(html.as_bytes()))?;
@@ -127,13 +127,18 @@ fn site_labels(result: &SeriesResult) -> willis_core::Image<u8> {
 }
 
 /// Point list for 3D Slicer, markups schema 1.0.3, in LPS.
-fn slicer_markups(candidates: &[Candidate]) -> serde_json::Value {
-    let points: Vec<_> = candidates
+fn slicer_markups(result: &SeriesResult) -> serde_json::Value {
+    let label = |c: &Candidate| match result.prediction.abstain {
+        Some(_) => c.rank.to_string(),
+        None => format!("{} ({:.0} %)", c.rank, 100.0 * c.probability),
+    };
+    let points: Vec<_> = result
+        .candidates
         .iter()
         .map(|c| {
             serde_json::json!({
                 "id": c.rank.to_string(),
-                "label": format!("{} ({:.0} %)", c.rank, 100.0 * c.probability),
+                "label": label(c),
                 "description": c.site.map_or("", |s| s.name()),
                 "position": c.centre.xyz(),
                 "positionStatus": "defined",

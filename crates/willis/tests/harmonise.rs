@@ -106,6 +106,7 @@ fn a_phantom_bottle_gets_no_probability() {
     let report = fs::read_to_string(out.join("report.html")).unwrap();
     let (_, body) = report.split_once("</style>").unwrap();
     assert!(body.contains("No verdict") && !body.contains('%'), "{body}");
+    assert!(!fs::read_to_string(out.join("candidates.mrk.json")).unwrap().contains('%'));
     // The values stay in the JSON.
     assert!(fs::read_to_string(out.join("prediction.json")).unwrap().contains("Aneurysm Present"));
 }

@@ -24,7 +24,8 @@ pub const RESEARCH_ONLY: &str = "Research use only. Not a medical device. Not fo
 /// anywhere, and the candidates are folded away without marks in the pictures.
 pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
     let shown = &result.candidates[..result.candidates.len().min(SHOWN)];
-    let body = if result.prediction.abstain.is_some() { silent(result) } else { spoken(result, run, shown) };
+    let body =
+        if result.prediction.abstain.is_some() { abstaining_body(result) } else { verdict_body(result, run, shown) };
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -51,7 +52,7 @@ pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
 }
 
 /// The body of a report with probabilities.
-fn spoken(result: &SeriesResult, run: &RunRecord, shown: &[Candidate]) -> Markup {
+fn verdict_body(result: &SeriesResult, run: &RunRecord, shown: &[Candidate]) -> Markup {
     html! {
         (projections(result, shown))
         (probabilities(result, run))
@@ -65,7 +66,7 @@ fn spoken(result: &SeriesResult, run: &RunRecord, shown: &[Candidate]) -> Markup
 }
 
 /// The body of a report that abstains.
-fn silent(result: &SeriesResult) -> Markup {
+fn abstaining_body(result: &SeriesResult) -> Markup {
     html! {
         (projections(result, &[]))
         section.long {

@@ -5,7 +5,8 @@
 //! aneurysms, veins, and a head; a scanner turns them into an image. Everything is drawn from one
 //! seed.
 //!
-//! [`CohortWriter`] writes data sets of many series and [`write_instances`] the DICOM files of one; no other function accesses files. [`willis_core::cohort`] reads such data sets.
+//! [`CohortWriter`] writes data sets of many series and [`write_instances`] the DICOM files of one;
+//! no other function accesses files. [`willis_core::cohort`] reads such data sets.
 
 mod atlas;
 mod head;

@@ -10,7 +10,7 @@ use willis_nets::backbones::published::state_dict;
 use willis_nets::brain::{BrainNet, BrainNetConfig, normalise};
 use willis_nets::weights::Weights;
 
-use crate::models::{BRAIN, embedded};
+use crate::embedded::{BRAIN, embedded};
 
 /// Finds the brain of a series.
 pub struct BrainFinder {
@@ -57,8 +57,8 @@ impl BrainFinder {
         Self { net, grid }
     }
 
-    /// Signed distance of every voxel of a series from the surface of its brain, mm, negative inside;
-    /// valid at least as far as `border_mm`.
+    /// Signed distance of every voxel of a series from the surface of its brain, mm, negative
+    /// inside; valid at least as far as `border_mm`.
     ///
     /// # Errors
     /// [`StripError`] when the series has no usable voxels or place

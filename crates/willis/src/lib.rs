@@ -21,6 +21,7 @@ pub mod cases;
 pub mod cli;
 pub mod commands;
 pub mod config;
+mod embedded;
 pub mod line;
 pub mod models;
 pub mod outputs;

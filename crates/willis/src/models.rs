@@ -12,17 +12,8 @@ use willis_nets::segment::SegmentNet;
 use willis_stats::stack::StackModel;
 
 use crate::brain::BrainFinder;
-
-/// Weights of the segmentation net.
-pub const SEGMENT: &str = "segment.safetensors";
-/// Weights of the graph net.
-pub const PROPOSE: &str = "propose.safetensors";
-/// Weights of the classifier.
-pub const EXAMINE: &str = "examine.safetensors";
-/// Weights of the net that finds the brain.
-pub const BRAIN: &str = "brain.safetensors";
-/// Weights of the stack.
-pub const STACK: &str = "stack.json";
+use crate::embedded::embedded;
+pub use crate::embedded::{BRAIN, EXAMINE, PROPOSE, SEGMENT, STACK};
 
 /// The learned stages of the line.
 pub struct Nets {
@@ -41,8 +32,8 @@ pub struct Nets {
 }
 
 impl Nets {
-    /// Loads all from a folder, or the embedded ones. A folder without a brain net gets the embedded
-    /// one.
+    /// Loads all from a folder, or the embedded ones. A folder without a brain net gets the
+    /// embedded one.
     ///
     /// # Errors
     /// when a file is missing or belongs to another net
@@ -101,15 +92,4 @@ fn bytes(folder: Option<&Path>, name: &str) -> anyhow::Result<Cow<'static, [u8]>
     let bytes = std::fs::read(&path)
         .with_context(|| format!("cannot read weights {}; `willis train` writes them", path.display()))?;
     Ok(Cow::Owned(bytes))
-}
-
-/// The embedded file of this name.
-pub(crate) fn embedded(name: &str) -> &'static [u8] {
-    match name {
-        SEGMENT => include_bytes!("../../../models/segment.safetensors"),
-        PROPOSE => include_bytes!("../../../models/propose.safetensors"),
-        EXAMINE => include_bytes!("../../../models/examine.safetensors"),
-        BRAIN => include_bytes!("../../../models/brain.safetensors"),
-        _ => include_bytes!("../../../models/stack.json"),
-    }
 }

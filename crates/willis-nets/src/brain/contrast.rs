@@ -2,7 +2,7 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::fields::Draw;
+use super::fields::Variates;
 
 /// Tissues that have one brightness in a generated image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +82,9 @@ pub(super) fn label_of(number: u16) -> Option<Label> {
     Some(Label { class, brain })
 }
 
-/// Mean brightness of the classes in common images, 0 to 1, in the order of [`HeadClass`]. Rows: T1,
-/// T1 with contrast agent, T2, FLAIR, CT angiography from -200 to 300 HU, CT without contrast agent,
-/// time of flight.
+/// Mean brightness of the classes in common images, 0 to 1, in the order of [`HeadClass`]. Rows:
+/// T1, T1 with contrast agent, T2, FLAIR, CT angiography from -200 to 300 HU, CT without contrast
+/// agent, time of flight.
 const PLAUSIBLE: [[f64; CLASSES]; 7] = [
     [0.01, 0.80, 0.58, 0.66, 0.22, 0.50, 0.08, 0.70, 0.60, 0.95, 0.52, 0.65, 0.30, 0.03, 0.55, 0.60],
     [0.01, 0.74, 0.58, 0.62, 0.22, 1.00, 0.08, 0.70, 0.65, 0.95, 0.56, 0.70, 0.30, 0.03, 0.90, 0.60],

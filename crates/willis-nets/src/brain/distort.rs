@@ -1,12 +1,12 @@
-//! Steps of the generator that change shapes: pose and deformation, added vessels and tumours, blur,
-//! thick slices.
+//! Steps of the generator that change shapes: pose and deformation, added vessels and tumours,
+//! blur, thick slices.
 
 use rand_chacha::ChaCha8Rng;
 use willis_core::Switch;
 
+use super::config::HeadGeneratorConfig;
 use super::contrast::HeadClass;
-use super::fields::{Draw, smooth_field};
-use super::generate::HeadGeneratorConfig;
+use super::fields::{Variates, smooth_field};
 use super::labels::LabelledHead;
 
 /// Distance between the control points of the deformation, mm.

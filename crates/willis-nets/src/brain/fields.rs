@@ -4,8 +4,8 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use willis_kernels::resize::{Interpolation, resize};
 
-/// Distributions that the generator draws from.
-pub(super) trait Draw {
+/// Random variates of the generator.
+pub(super) trait Variates {
     /// Uniform in `[low, high)`.
     fn uniform(&mut self, low: f64, high: f64) -> f64;
     /// Bernoulli trial with this probability of `true`.
@@ -16,7 +16,7 @@ pub(super) trait Draw {
     fn normal(&mut self) -> f64;
 }
 
-impl Draw for ChaCha8Rng {
+impl Variates for ChaCha8Rng {
     fn uniform(&mut self, low: f64, high: f64) -> f64 {
         low + (high - low) * self.random::<f64>()
     }

@@ -7,7 +7,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::generate::{GeneratedHead, HeadGenerator, HeadGeneratorConfig};
+use super::config::HeadGeneratorConfig;
+use super::generate::{GeneratedHead, HeadGenerator};
 use super::infer::BrainNetConfig;
 use super::labels::LabelledHead;
 use super::net::{StripModel, StripModelConfig};
@@ -98,8 +99,8 @@ pub enum BrainFitError {
 /// weights; without them the net starts from random ones.
 ///
 /// # Errors
-/// [`BrainFitError`] when the configuration is invalid, there is no head, the initial weights do not
-/// fit, or the training loop fails.
+/// [`BrainFitError`] when the configuration is invalid, there is no head, the initial weights do
+/// not fit, or the training loop fails.
 pub fn fit(
     heads: &[LabelledHead],
     training: &BrainTraining,

@@ -108,7 +108,8 @@ fn signed_steps(mask: &[u8], shape: [usize; 3], spacing_mm: [f64; 3]) -> Vec<i16
     let outside: Vec<u8> = mask.iter().map(|&m| 1 - m).collect();
     let inner = squared_distance_mm2(mask, shape, spacing_mm);
     let outer = squared_distance_mm2(&outside, shape, spacing_mm);
-    // A distance between centres on both sides of a face exceeds that from the face by half a voxel.
+    // A distance between centres on both sides of a face exceeds that from the face by half a
+    // voxel.
     let half = (spacing_mm.iter().sum::<f64>() / 6.0) as f32;
     let steps = |(inner, outer): (f32, f32)| {
         let mm = if inner > 0.0 { half - inner.sqrt() } else { outer.sqrt() - half };

@@ -5,6 +5,7 @@
 //! random brightness, and the image is spoiled as scanners spoil theirs. The net therefore never
 //! sees a real image and works on any modality.
 
+mod config;
 mod contrast;
 mod distort;
 mod fields;
@@ -14,9 +15,10 @@ mod infer;
 mod labels;
 mod net;
 
+pub use config::HeadGeneratorConfig;
 pub use contrast::HeadClass;
 pub use fit::{BrainFitError, BrainTraining, fit};
-pub use generate::{GeneratedHead, HeadGenerator, HeadGeneratorConfig};
+pub use generate::{GeneratedHead, HeadGenerator};
 pub use infer::{BrainNet, BrainNetConfig, normalise};
 pub use labels::{LabelError, LabelledHead};
 pub use net::{StripModel, StripModelConfig};

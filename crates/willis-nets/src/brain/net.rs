@@ -121,7 +121,8 @@ impl StripModel {
     /// Computes the distances.
     ///
     /// # Shapes
-    /// x `[B, 1, D, H, W]`, every side a multiple of [`StripModelConfig::multiple`] -> `[B, 1, D, H, W]`
+    /// x `[B, 1, D, H, W]`, every side a multiple of [`StripModelConfig::multiple`] ->
+    /// `[B, 1, D, H, W]`
     pub fn forward(&self, x: Tensor<5>) -> Tensor<5> {
         let skip = activated(&self.encoder[0], x);
         let coarse = self.below(ops::max_pool3d(skip.clone(), 2));

@@ -4,14 +4,26 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 /// Allowed dependencies, from each crate to lower ones.
-const FLOORS: [(&str, &[&str]); 7] = [
+const FLOORS: [(&str, &[&str]); 8] = [
     ("willis-core", &[]),
     ("willis-kernels", &[]),
     ("willis-phantom", &["willis-core", "willis-kernels"]),
+    ("willis-physics", &["willis-core", "willis-kernels"]),
     ("willis-stats", &["willis-core", "willis-kernels"]),
     ("willis-imaging", &["willis-core", "willis-kernels"]),
     ("willis-nets", &["willis-core", "willis-kernels", "willis-stats"]),
-    ("willis", &["willis-core", "willis-kernels", "willis-phantom", "willis-stats", "willis-imaging", "willis-nets"]),
+    (
+        "willis",
+        &[
+            "willis-core",
+            "willis-kernels",
+            "willis-phantom",
+            "willis-physics",
+            "willis-stats",
+            "willis-imaging",
+            "willis-nets",
+        ],
+    ),
 ];
 
 fn dependencies() -> BTreeMap<String, Vec<String>> {

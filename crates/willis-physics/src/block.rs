@@ -15,7 +15,7 @@ use crate::net::{Mlp, Tile, Workspace};
 use crate::real::Real;
 
 /// Points per tile: the streams of a layer stay in the second-level cache.
-const TILE: usize = 64;
+const TILE: usize = 128;
 /// Groups of tiles.
 const GROUPS: usize = 8;
 
@@ -106,6 +106,29 @@ impl Model {
             })
             .collect();
         Ok(parts.concat())
+    }
+
+    /// Magnitude of the residual, `√Σ r²` over the equations, at points `[N, inputs]` with data `[N,
+    /// columns]`.
+    pub fn magnitudes<F: Real>(&self, system: &System, parameters: &[F], points: &[f64], data: &[f64]) -> Vec<f64> {
+        let width = self.inputs.len();
+        let columns = data.len() / (points.len() / width).max(1);
+        let starts: Vec<usize> = (0..points.len() / width).step_by(TILE).collect();
+        let parts: Vec<Vec<f64>> = starts
+            .into_par_iter()
+            .map(|start| {
+                let end = (start + TILE).min(points.len() / width);
+                let data = &data[start * columns..end * columns];
+                let mut tile = self.tile::<F>(system, &points[start * width..end * width], data, &[]);
+                let (mut workspace, mut planes) = (Workspace::default(), Planes::default());
+                tile.residuals(self, system, parameters, &mut workspace, &mut planes);
+                let square = |p: usize| -> f64 {
+                    planes.residuals.iter().skip(p).step_by(end - start).map(|r| r.as_f64().powi(2)).sum()
+                };
+                (0..end - start).map(|p| square(p).sqrt()).collect()
+            })
+            .collect();
+        parts.concat()
     }
 
     fn tile<F: Real>(&self, system: &System, points: &[f64], data: &[f64], gate: &[f64]) -> BlockTile<F> {

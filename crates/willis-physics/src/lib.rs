@@ -9,11 +9,16 @@
 //! threads.
 
 pub mod block;
+pub mod cases;
 pub mod equation;
+pub mod files;
 pub mod hard;
 pub mod net;
 pub mod optimise;
+pub mod problem;
 pub mod real;
+pub mod sample;
+pub mod solver;
 pub mod streams;
 pub mod taylor;
 

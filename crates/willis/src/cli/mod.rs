@@ -4,6 +4,7 @@ mod cohort;
 mod names;
 mod net;
 mod nyul;
+mod physics;
 mod train;
 mod volume;
 
@@ -16,6 +17,7 @@ pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, PublishedName, ScanSizeName, SexName};
 pub use net::NetCommand;
 pub use nyul::{AverageName, NyulApplyArgs, NyulCommand, NyulFitArgs};
+pub use physics::{CaseName, OptimiserName, PhysicsCommand, PrecisionName, SamplerName, SolveArgs};
 pub use train::{FoldArgs, PretrainArgs, TrainArgs, TrainBrainArgs, TrainCommand, TrainExamineArgs, TrainSegmentArgs};
 pub use volume::{StripArgs, VolumeCommand};
 
@@ -132,6 +134,9 @@ without positive series, is n/a.")]
     /// Describe or run a published backbone.
     #[command(subcommand, after_help = "Examples:\n  willis net list\n  willis net describe waveformer --size 64")]
     Net(NetCommand),
+    /// Solve partial differential equations by physics-informed nets.
+    #[command(subcommand, after_help = "Example:\n  willis physics solve poiseuille -o channel")]
+    Physics(PhysicsCommand),
     /// Print the configuration or its hash.
     #[command(after_help = "Example:\n  willis config --resolved > willis.toml")]
     Config(ConfigArgs),

@@ -5,6 +5,7 @@ mod demo;
 mod destination;
 mod evaluate;
 mod net;
+mod physics;
 mod predict;
 mod pretrain;
 mod train;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Train(command) => train::run(&command, &progress),
         Command::Evaluate(args) => evaluate::run(&args),
         Command::Net(command) => net::run(&command),
+        Command::Physics(command) => physics::run(&command, &progress),
         Command::Volume(command) => volume::run(&command),
         Command::Config(args) => {
             let config = Config::load(args.config.as_deref())?;

@@ -1,0 +1,3 @@
+//! Files of the solver, one format per module. Sizes in a file are never trusted.
+
+pub mod vti;

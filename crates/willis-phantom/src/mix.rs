@@ -33,7 +33,8 @@ pub enum ScanSize {
 /// The default has the modalities, planes and prevalence of the training set of the RSNA 2025
 /// challenge. `cohort.json` records this struct as text, so a renamed field or type changes that
 /// file. Fields that were added later are part of the text only where they differ from the default.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct CohortMix {
     /// Weight of each modality, in the order of [`Modality::ALL`].
     pub modalities: [f64; 4],
@@ -137,7 +138,8 @@ impl CohortMix {
 }
 
 /// Sites and sizes that aneurysms are drawn from; the default is that of the challenge.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct LesionChoice {
     /// Weight of each site in the order of [`willis_core::Site::ALL`]; `None` has the frequencies
     /// of the challenge.

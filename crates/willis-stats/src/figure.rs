@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use crate::bootstrap::{Interval, interval};
+use crate::bootstrap::{Interval, interval_by_group};
 
 /// Seed of the bootstrap samples behind every figure.
 const SEED: u64 = 0;
@@ -31,6 +31,12 @@ pub enum Undefined {
     /// A score is not a number.
     #[error("a score is not a number")]
     NotANumber,
+    /// There is too little to tell anything.
+    #[error("fewer than {least}")]
+    TooFew {
+        /// The least number.
+        least: usize,
+    },
     /// What the metric needs was not measured for every series.
     #[error("not measured")]
     NotMeasured,
@@ -74,13 +80,24 @@ impl Figure {
         samples: usize,
         metric: impl Fn(&[usize]) -> Result<f64, Undefined> + Sync,
     ) -> Self {
+        Self::by_group(id, &(0..n).map(|i| vec![i]).collect::<Vec<_>>(), samples, metric)
+    }
+
+    /// As [`Self::new`], but the bootstrap draws whole groups of series, such as those of a patient.
+    pub fn by_group(
+        id: impl Into<Cow<'static, str>>,
+        groups: &[Vec<usize>],
+        samples: usize,
+        metric: impl Fn(&[usize]) -> Result<f64, Undefined> + Sync,
+    ) -> Self {
+        let n = groups.iter().map(Vec::len).sum();
         let all: Vec<usize> = (0..n).collect();
         let value = metric(&all).and_then(|v| if v.is_nan() { Err(Undefined::NotANumber) } else { Ok(v) });
         Self {
             id: id.into(),
             n,
             value: value.ok(),
-            interval: interval(n, SEED, samples, |sample| metric(sample).ok()),
+            interval: interval_by_group(groups, SEED, samples, |sample| metric(sample).ok()),
             undefined: value.err(),
         }
     }

@@ -23,6 +23,9 @@ pub struct Scoreboard {
     series: usize,
     /// In the order of the table.
     figures: Vec<LabelledFigure>,
+    /// Series that the bootstrap draws together.
+    #[serde(skip)]
+    groups: Vec<Vec<usize>>,
     #[serde(skip)]
     samples: usize,
 }
@@ -39,7 +42,12 @@ struct LabelledFigure {
 impl Scoreboard {
     /// An empty scoreboard over `series` series, with intervals from `samples` bootstrap samples.
     pub fn new(series: usize, samples: usize) -> Self {
-        Self { series, figures: Vec::new(), samples }
+        Self::by_group((0..series).map(|i| vec![i]).collect(), samples)
+    }
+
+    /// An empty scoreboard over series that belong together in groups, such as those of a patient.
+    pub fn by_group(groups: Vec<Vec<usize>>, samples: usize) -> Self {
+        Self { series: groups.iter().map(Vec::len).sum(), figures: Vec::new(), groups, samples }
     }
 
     /// Adds a metric; it gets indices of series, with repeats in a bootstrap sample.
@@ -54,7 +62,7 @@ impl Scoreboard {
         metric: impl Fn(&[usize]) -> Result<f64, Undefined> + Sync,
     ) {
         let of_some = |sample: &[usize]| if sample.is_empty() { Err(Undefined::Empty) } else { metric(sample) };
-        self.push(Figure::new(id.into(), self.series, self.samples, of_some), name.into(), note.into());
+        self.push(Figure::by_group(id.into(), &self.groups, self.samples, of_some), name.into(), note.into());
     }
 
     /// Adds a number that does not vary with the choice of series.
@@ -78,6 +86,11 @@ impl Scoreboard {
     pub fn value(&self, id: &str) -> Option<f64> {
         let found = self.figures.iter().find(|each| each.figure.id == id);
         found.unwrap_or_else(|| panic!("there is no figure {id}")).figure.value
+    }
+
+    /// Value of a figure; `None` where undefined or where there is no such figure.
+    pub fn find(&self, id: &str) -> Option<f64> {
+        self.figures.iter().find(|each| each.figure.id == id)?.figure.value
     }
 
     /// Writes `scores.json` into the folder of a training and prints the table.

@@ -21,6 +21,6 @@ pub mod tables;
 mod truth;
 
 pub use error::CohortError;
-pub use origin::{CohortOrigin, read_origin};
+pub use origin::{BENCHMARK_SEEDS, CohortOrigin, read_origin};
 pub use read::{Cohort, CohortSeries, read};
 pub use truth::{Appearance, HeaderContent, Localizer, ScanPlane, ScanTruth, SeriesTruth, SiteKnowledge};

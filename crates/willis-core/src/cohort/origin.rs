@@ -1,12 +1,16 @@
 //! What a synthetic data set was made from: the content of `cohort.json`.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::paths::origin_file;
 use crate::files::{FileError, json};
+
+/// Seeds that are kept for benchmarks: a data set for training cannot be made from them.
+pub const BENCHMARK_SEEDS: Range<u64> = 9_000_000..10_000_000;
 
 /// Seeds and mix of a synthetic data set. A run that resumes compares it with its own.
 ///
@@ -30,6 +34,16 @@ impl CohortOrigin {
     /// Every seed that heads were drawn from.
     pub fn seeds(&self) -> BTreeSet<u64> {
         self.more_seeds.iter().copied().chain([self.seed]).collect()
+    }
+
+    /// Whether nothing may be trained on the data set.
+    pub fn is_for_evaluation(&self) -> bool {
+        self.benchmark.is_some() || self.seeds().iter().any(|seed| BENCHMARK_SEEDS.contains(seed))
+    }
+
+    /// Seeds of both data sets. If there is any, they have heads in common.
+    pub fn common_seeds(&self, other: &Self) -> BTreeSet<u64> {
+        self.seeds().intersection(&other.seeds()).copied().collect()
     }
 }
 
@@ -57,5 +71,20 @@ mod tests {
         let read = read_origin(folder.path()).unwrap().unwrap();
         assert_eq!(read, benchmark);
         assert_eq!(read.seeds(), BTreeSet::from([3, 4, 5]));
+    }
+
+    #[test]
+    fn benchmarks_are_for_evaluation_and_common_seeds_are_found() {
+        let of = |seed, benchmark: Option<&str>, more_seeds| CohortOrigin {
+            seed,
+            mix: String::new(),
+            benchmark: benchmark.map(String::from),
+            more_seeds,
+        };
+        let training = of(7, None, vec![]);
+        assert!(!training.is_for_evaluation());
+        assert!(of(7, Some("small"), vec![]).is_for_evaluation() && of(9_000_001, None, vec![]).is_for_evaluation());
+        assert_eq!(training.common_seeds(&of(1, Some("small"), vec![7, 8])), BTreeSet::from([7]));
+        assert!(training.common_seeds(&of(8, None, vec![])).is_empty());
     }
 }

@@ -76,7 +76,7 @@ impl CohortWriter {
         index: u64,
         mix: &CohortMix,
         part: Option<&str>,
-    ) -> Result<(), WriteCohortError> {
+    ) -> Result<&SeriesTruth, WriteCohortError> {
         self.add(&SeriesUids::new(seed, index), || {
             let mut rng = ChaCha8Rng::seed_from_u64(seed);
             rng.set_stream(index);
@@ -100,15 +100,15 @@ impl CohortWriter {
         &mut self,
         uids: &SeriesUids,
         make: impl FnOnce() -> (Phantom, ScanTruth),
-    ) -> Result<(), WriteCohortError> {
+    ) -> Result<&SeriesTruth, WriteCohortError> {
         let truth = truth_file(&self.root, &uids.series());
-        self.truths.push(if truth.exists() {
+        let added = if truth.exists() {
             json::read(&truth)?
         } else {
             let (phantom, scan) = make();
             write_series(&self.root, &phantom, uids, scan)?
-        });
-        Ok(())
+        };
+        Ok(self.truths.push_mut(added))
     }
 
     /// Number of series so far.

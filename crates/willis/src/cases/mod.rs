@@ -6,8 +6,8 @@ pub mod mapped;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
-use willis_core::cohort::{Cohort, CohortSeries};
+use anyhow::{Context, bail, ensure};
+use willis_core::cohort::{self, Cohort, CohortSeries};
 use willis_core::files::{case, hash::sha256_hex, nifti};
 use willis_core::{HarmonisedVolume, Image, TrainingCase};
 use willis_imaging::ingest::{IngestConfig, ingest};
@@ -59,6 +59,7 @@ pub fn prepare(
     folds: usize,
     progress: &Progress,
 ) -> anyhow::Result<Vec<PreparedCase>> {
+    refuse_benchmark(&cohort.root)?;
     let fold_of = fold_of_series(cohort, folds)?;
     let made_by = serde_json::to_string(&(&config.ingest, &config.harmonise))?;
     let cache = cohort.root.join(CACHE).join(format!("cases-{}", &sha256_hex(made_by.as_bytes())[..12]));
@@ -77,6 +78,25 @@ pub fn prepare(
     Ok(prepared)
 }
 
+/// Refuses to train on heads that benchmarks are made of.
+///
+/// # Errors
+/// when the folder, or the one it lies in, is a data set of a benchmark or has one of its seeds
+pub fn refuse_benchmark(data: &Path) -> anyhow::Result<()> {
+    for root in std::iter::once(data).chain(data.parent()) {
+        let origin = cohort::read_origin(root)?;
+        if let Some(origin) = origin.filter(cohort::CohortOrigin::is_for_evaluation) {
+            bail!(
+                "{} is kept for evaluation (benchmark seed {}), so nothing may be trained on it; train on a data set \
+                 that `willis cohort synth` made",
+                root.display(),
+                origin.seed
+            );
+        }
+    }
+    Ok(())
+}
+
 /// Folders of unlabelled cases, one per series of a folder. A series that cannot be read is named
 /// on stderr and left out.
 ///
@@ -90,6 +110,7 @@ pub fn prepare_unlabelled(
     cache: &Path,
     progress: &Progress,
 ) -> anyhow::Result<Vec<PathBuf>> {
+    refuse_benchmark(data)?;
     let entries = std::fs::read_dir(data).with_context(|| data.display().to_string())?;
     let mut inputs = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
     inputs.sort();

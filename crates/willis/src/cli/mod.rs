@@ -1,5 +1,6 @@
 //! Command line as the user typed it. The modules of the commands interpret it.
 
+mod benchmark;
 mod cohort;
 mod names;
 mod net;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub use benchmark::BenchmarkArgs;
 pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, PublishedName, ScanSizeName, SexName};
 pub use net::NetCommand;
@@ -125,6 +127,17 @@ Example:
 Every figure has a 95 % bootstrap interval over series. A figure that is undefined, such as an AUC \
 without positive series, is n/a.")]
     Evaluate(EvaluateArgs),
+    /// Make the series of a benchmark, predict them and score the predictions.
+    #[command(after_help = "\
+Examples:
+  willis benchmark small -o runs/small --series 20
+  willis benchmark small -o runs/small            # goes on from there
+  willis benchmark small -o release/small --final
+
+Every benchmark has heads for development and final ones, which are for the figures of a release. \
+DIR gets data/, a folder per series, predictions.csv, figures.json and benchmark.json. A run that \
+was killed resumes.")]
+    Benchmark(BenchmarkArgs),
     /// Run one of the deterministic algorithms on files.
     #[command(
         subcommand,
@@ -216,6 +229,9 @@ pub struct EvaluateArgs {
     /// excess.
     #[arg(long)]
     pub baselines: bool,
+    /// Data set that the weights were trained on, repeatable; one with the same heads is refused.
+    #[arg(long, value_name = "DIR")]
+    pub trained_on: Vec<PathBuf>,
     /// Number of bootstrap samples.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub bootstrap: usize,

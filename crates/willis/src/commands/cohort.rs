@@ -4,6 +4,7 @@ use std::path::Path;
 
 use anyhow::ensure;
 use serde_json::json;
+use willis_core::cohort::BENCHMARK_SEEDS;
 use willis_core::{Finding, Modality, Severity, Volume, cohort};
 use willis_imaging::ingest::{IngestConfig, ingest};
 use willis_phantom::{CohortMix, synthesise_cohort};
@@ -24,6 +25,13 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
 fn synth(args: &SynthArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     let mix = mix(args);
     ensure!((0.0..=1.0).contains(&mix.prevalence), "--prevalence {} must lie between 0 and 1", mix.prevalence);
+    ensure!(
+        !BENCHMARK_SEEDS.contains(&args.seed),
+        "--seed {} is kept for benchmarks, as all from {} to {} are; choose another",
+        args.seed,
+        BENCHMARK_SEEDS.start,
+        BENCHMARK_SEEDS.end - 1
+    );
     let bar = progress.bar("synth", args.series as u64);
     synthesise_cohort(&args.output, args.series, args.seed, &mix, &|done| bar.set_position(done as u64))?;
     bar.finish_and_clear();

@@ -1,5 +1,6 @@
 //! The commands, one module each.
 
+mod benchmark;
 mod cohort;
 mod demo;
 mod destination;
@@ -50,6 +51,7 @@ pub fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Pretrain(args) => pretrain::run(&args, &progress),
         Command::Train(command) => train::run(&command, &progress),
         Command::Evaluate(args) => evaluate::run(&args),
+        Command::Benchmark(args) => benchmark::run(&args, &progress),
         Command::Net(command) => net::run(&command),
         Command::Physics(command) => physics::run(&command, &progress),
         Command::Volume(command) => volume::run(&command),

@@ -170,7 +170,7 @@ fn several(
         bail!("none of the {failed} series could be predicted");
     }
     let table = args.output.join("predictions.csv");
-    write_table(&table, jobs)?;
+    write_table(&table, jobs.iter().map(|job| job.folder.as_path()))?;
     match args.format {
         Format::Text => println!("{} of {} series predicted\n{}", jobs.len() - failed, jobs.len(), table.display()),
         Format::Json => {
@@ -183,13 +183,16 @@ fn several(
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
 }
 
-/// Writes one row per predicted series, in the order of the inputs: SeriesInstanceUID and the
+/// Writes one row per predicted series, in the order of the folders: SeriesInstanceUID and the
 /// fourteen columns.
-fn write_table(path: &Path, jobs: &[PredictJob]) -> anyhow::Result<()> {
+///
+/// # Errors
+/// when the table cannot be written
+pub fn write_table<'a>(path: &Path, folders: impl Iterator<Item = &'a Path>) -> anyhow::Result<()> {
     let mut table = csv::Writer::from_writer(Vec::new());
     table.write_record(["SeriesInstanceUID"].into_iter().chain(column_names()))?;
-    for job in jobs {
-        let Ok(prediction) = json::read::<Prediction>(&job.folder.join("prediction.json")) else { continue };
+    for folder in folders {
+        let Ok(prediction) = json::read::<Prediction>(&folder.join("prediction.json")) else { continue };
         let values =
             column_names().map(|name| prediction.probabilities.get(name).map_or(String::new(), |p| format!("{p:.6}")));
         table.write_record([prediction.series.uid.clone()].into_iter().chain(values))?;

@@ -1,190 +1,127 @@
 //! `willis evaluate`: predictions against the truth.
 
 mod figures;
+mod measured;
+mod series;
+mod strata;
+mod table;
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use serde_json::{Map, Value, json};
-use willis_core::anatomy::{SITE_COUNT, column_names};
-use willis_core::cohort::{self, Cohort, CohortSeries};
-use willis_core::files::{json as json_file, nifti};
-use willis_core::{Candidate, Image, Lesion, Modality};
-use willis_imaging::detect::blob::{self, BlobConfig};
-use willis_imaging::detect::excess::{self, ExcessConfig};
-use willis_imaging::resample;
-use willis_imaging::trace::{TraceConfig, graph_from_mask};
-use willis_kernels::thinning::skeletonize;
-use willis_stats::figure::Undefined;
-use willis_stats::metrics;
+use willis_core::anatomy::column_names;
+use willis_core::cohort;
 
+pub use self::measured::Measured;
 use super::Outcome;
 use crate::cli::{EvaluateArgs, Format};
-use crate::outputs::CandidatesFile;
 use crate::scoreboard::Scoreboard;
 
-/// Prediction and truth of one series.
-struct EvaluatedSeries {
-    modality: Option<Modality>,
-    labels: [bool; SITE_COUNT + 1],
-    probabilities: [f64; SITE_COUNT + 1],
-    lesions: Vec<Lesion>,
-    /// Best first; `None` without a candidate file.
-    candidates: Option<Vec<Candidate>>,
-    /// Agreement of the vessel maps; `None` without one of them.
-    overlap: Option<VesselOverlap>,
-    baselines: Option<Baselines>,
-}
-
-/// Agreement of the predicted vessels with the true ones.
-struct VesselOverlap {
-    dice: Result<f64, Undefined>,
-    cldice: Result<f64, Undefined>,
-}
-
-/// Candidates of detectors without learning, in the predicted vessel map.
-struct Baselines {
-    blob: Vec<Candidate>,
-    excess: Vec<Candidate>,
+/// The figures of a data set.
+pub struct Evaluation {
+    scoreboard: Scoreboard,
+    scored: usize,
+    missing: usize,
 }
 
 /// Runs the command.
 pub fn run(args: &EvaluateArgs) -> anyhow::Result<Outcome> {
-    let cohort = cohort::read(&args.data)?;
-    let (evaluated, missing) = read(&cohort, args)?;
-    ensure!(!evaluated.is_empty(), "no series of {} has a row in {}", args.data.display(), args.predictions.display());
-    let scoreboard = figures::scoreboard(&evaluated, args.bootstrap);
-    match args.format {
-        Format::Json => println!("{}", serde_json::to_string_pretty(&to_json(&scoreboard, missing)?)?),
-        Format::Text => {
-            println!("{scoreboard}\n{} series scored, {missing} without a prediction", evaluated.len());
-        }
-    }
-    Ok(if missing == 0 { Outcome::Done } else { Outcome::SomeFailed })
+    refuse_common_heads(&args.data, &args.trained_on)?;
+    let evaluation = evaluate(&args.data, &args.predictions, args.baselines, args.bootstrap)?;
+    evaluation.print(args.format)
 }
 
-/// The scoreboard with the figures of the challenge on top.
-fn to_json(scoreboard: &Scoreboard, missing: usize) -> anyhow::Result<Value> {
-    let auc: Map<_, _> =
-        column_names().map(|column| (column.to_string(), json!(scoreboard.value(&figures::auc_id(column))))).collect();
-    let mut json = serde_json::to_value(scoreboard)?;
-    json["missing"] = json!(missing);
-    json["challenge_score"] = json!(scoreboard.value(figures::CHALLENGE_SCORE));
-    json["auc"] = Value::Object(auc);
-    Ok(json)
-}
-
-/// Every series with a row in the table of predictions, and the number of those without one.
-fn read(cohort: &Cohort, args: &EvaluateArgs) -> anyhow::Result<(Vec<EvaluatedSeries>, usize)> {
-    let table = read_predictions(&args.predictions)?;
-    let folder = args.predictions.parent().unwrap_or(Path::new("."));
-    let mut evaluated = Vec::new();
-    for series in &cohort.series {
-        let Some(&probabilities) = table.get(&series.meta.uid) else { continue };
-        let mut labels = [false; SITE_COUNT + 1];
-        labels[..SITE_COUNT].copy_from_slice(&series.sites);
-        labels[SITE_COUNT] = series.present;
-        let results = folder.join(&series.meta.uid);
-        let vessels = results.join("vessels.nii.gz");
-        evaluated.push(EvaluatedSeries {
-            modality: series.meta.modality,
-            labels,
-            probabilities,
-            lesions: series.truth.as_ref().map_or_else(Vec::new, |truth| truth.lesions.clone()),
-            candidates: read_candidates(&results.join("candidates.json")),
-            overlap: overlap(series, &vessels)?,
-            baselines: if args.baselines && vessels.exists() { Some(baselines(&vessels)?) } else { None },
-        });
-    }
-    let missing = cohort.series.len() - evaluated.len();
-    Ok((evaluated, missing))
-}
-
-/// Probabilities of the fourteen columns by series instance UID.
-type PredictionTable = BTreeMap<String, [f64; SITE_COUNT + 1]>;
-
-fn read_predictions(path: &Path) -> anyhow::Result<PredictionTable> {
-    let name = path.display().to_string();
-    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
-    parse_predictions(file, &name)
-}
-
-/// Reads a table of predictions; `name` is that of the file, for messages.
+/// Refuses to score on heads that the weights were trained on.
 ///
 /// # Errors
-/// for the first row that repeats a series, or has a value that is not a probability.
-fn parse_predictions(table: impl Read, name: &str) -> anyhow::Result<PredictionTable> {
-    let mut reader = csv::Reader::from_reader(table);
-    let header = reader.headers().with_context(|| format!("cannot read {name}"))?.clone();
-    let column = |wanted: &str| {
-        header.iter().position(|h| h == wanted).with_context(|| format!("{name} has no column \"{wanted}\""))
-    };
-    let uid = column("SeriesInstanceUID")?;
-    let columns = column_names().map(|c| Ok((c, column(c)?))).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut rows = BTreeMap::<String, (usize, [f64; SITE_COUNT + 1])>::new();
-    for (index, row) in reader.records().enumerate() {
-        let line = index + 2;
-        let row = row.with_context(|| format!("{name}, row {line} cannot be read"))?;
-        let mut values = [0.0; SITE_COUNT + 1];
-        for (value, &(title, c)) in values.iter_mut().zip(&columns) {
-            *value = row[c].trim().parse().ok().filter(|p| (0.0..=1.0).contains(p)).with_context(|| {
-                format!("{name}, row {line}, column \"{title}\": \"{}\" is not a probability from 0 to 1", &row[c])
-            })?;
-        }
-        if let Some((first, _)) = rows.insert(row[uid].to_string(), (line, values)) {
-            bail!("{name}, row {line} repeats the series of row {first}; keep one row for each series");
-        }
+/// when a data set of `trained_on` has a seed of `data`, or no record of its seeds
+pub fn refuse_common_heads(data: &Path, trained_on: &[PathBuf]) -> anyhow::Result<()> {
+    let Some(origin) = cohort::read_origin(data)? else { return Ok(()) };
+    for training in trained_on {
+        let Some(other) = cohort::read_origin(training)? else {
+            bail!("{} has no cohort.json, so it is not known which heads it holds", training.display());
+        };
+        let common: Vec<String> = origin.common_seeds(&other).iter().map(u64::to_string).collect();
+        ensure!(
+            common.is_empty(),
+            "{} and {} hold the same heads (seed {}); evaluate on heads that nothing was trained on",
+            data.display(),
+            training.display(),
+            common.join(", ")
+        );
     }
-    Ok(rows.into_iter().map(|(uid, (_, values))| (uid, values)).collect())
+    Ok(())
 }
 
-fn read_candidates(path: &Path) -> Option<Vec<Candidate>> {
-    let file: CandidatesFile = json_file::read(path).ok()?;
-    Some(file.candidates.iter().map(Candidate::from).collect())
+/// Scores a table of predictions, with the folders beside it, against a data set.
+///
+/// # Errors
+/// when a file cannot be read, or no series of the data set has a row in the table
+pub fn evaluate(data: &Path, predictions: &Path, baselines: bool, samples: usize) -> anyhow::Result<Evaluation> {
+    let cohort = cohort::read(data)?;
+    let table = table::read_predictions(predictions)?;
+    let series = series::read(&cohort, &table, predictions.parent().unwrap_or(Path::new(".")), baselines)?;
+    ensure!(!series.is_empty(), "no series of {} has a row in {}", data.display(), predictions.display());
+    let (scored, missing) = (series.len(), cohort.series.len() - series.len());
+    Ok(Evaluation { scoreboard: figures::scoreboard(&series, samples), scored, missing })
 }
 
-fn overlap(series: &CohortSeries, predicted: &Path) -> anyhow::Result<Option<VesselOverlap>> {
-    let (true, Some(truth)) = (predicted.exists(), &series.sites_file) else { return Ok(None) };
-    let predicted = nifti::read_labels(predicted)?;
-    let truth = resample::nearest(&nifti::read_labels(truth)?, &predicted.grid, 0);
-    let binary = |image: &Image<u8>| -> Vec<u8> { image.voxels.iter().map(|&v| u8::from(v > 0)).collect() };
-    let (p, t) = (binary(&predicted), binary(&truth));
-    let shape = predicted.grid.shape.zyx();
-    let (p_skeleton, t_skeleton) = (skeletonize(&p, shape), skeletonize(&t, shape));
-    Ok(Some(VesselOverlap { dice: metrics::dice(&p, &t), cldice: metrics::cldice(&p, &p_skeleton, &t, &t_skeleton) }))
-}
-
-fn baselines(vessels: &Path) -> anyhow::Result<Baselines> {
-    let mask = nifti::read_labels(vessels)?.map(|&v| u8::from(v > 0));
-    let graph = graph_from_mask(&mask, &TraceConfig::default());
-    let blob = blob::candidates(&mask.map(|&v| f32::from(v)), None, &BlobConfig::default());
-    Ok(Baselines { blob, excess: excess::candidates(&graph, &ExcessConfig::default()) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A table of two series, in which the last value of the second is `value`.
-    fn table(second: &str, value: &str) -> String {
-        let header: Vec<&str> = column_names().collect();
-        let halves = vec!["0.5"; SITE_COUNT].join(",");
-        format!("SeriesInstanceUID,{}\n1.2,{halves},1\n{second},{halves},{value}\n", header.join(","))
+impl Evaluation {
+    /// Prints all figures.
+    ///
+    /// # Errors
+    /// when they cannot be written as JSON
+    pub fn print(&self, format: Format) -> anyhow::Result<Outcome> {
+        match format {
+            Format::Json => println!("{}", serde_json::to_string_pretty(&self.to_json()?)?),
+            Format::Text => {
+                println!("{}\n{} series scored, {} without a prediction", self.scoreboard, self.scored, self.missing);
+                if let Some(check) = self.blob_check() {
+                    println!("{check}");
+                }
+            }
+        }
+        Ok(if self.missing == 0 { Outcome::Done } else { Outcome::SomeFailed })
     }
 
-    #[test]
-    fn rows_that_are_no_predictions_are_named() {
-        let read = |second, value| parse_predictions(table(second, value).as_bytes(), "p.csv");
-        assert_eq!(read("1.3", "0").unwrap().len(), 2);
-        for value in ["NaN", "inf", "-inf", "1.7", "-3", "", "high", "1e-400x"] {
-            let error = read("1.3", value).unwrap_err().to_string();
-            assert!(error.starts_with("p.csv, row 3, column \"Aneurysm Present\""), "{error}");
-        }
-        let error = read("1.2", "0.25").unwrap_err().to_string();
-        assert!(error.contains("row 3 repeats the series of row 2"), "{error}");
-        assert!(parse_predictions(&b"a,b\n1,2\n"[..], "p.csv").unwrap_err().to_string().contains("no column"));
+    /// The figures with those of the challenge on top.
+    ///
+    /// # Errors
+    /// when they cannot be written as JSON
+    pub fn to_json(&self) -> anyhow::Result<Value> {
+        let board = &self.scoreboard;
+        let auc: Map<_, _> =
+            column_names().map(|column| (column.to_string(), json!(board.value(&figures::auc_id(column))))).collect();
+        let mut json = serde_json::to_value(board)?;
+        json["missing"] = json!(self.missing);
+        json["challenge_score"] = json!(board.value(figures::CHALLENGE_SCORE));
+        json["auc"] = Value::Object(auc);
+        json["at_least_blobs"] = json!(self.at_least_blobs().map(|parts| parts.iter().all(|part| part.1 >= part.2)));
+        Ok(json)
+    }
+
+    /// Number of candidates, the line's recall and that of the blob detector; `None` without either.
+    fn at_least_blobs(&self) -> Option<Vec<(usize, f64, f64)>> {
+        let of = |k: usize| {
+            let line = self.scoreboard.find(&figures::recall_id(k))?;
+            Some((k, line, self.scoreboard.find(&figures::blob_recall_id(k))?))
+        };
+        figures::RECALL_RANKS.into_iter().map(of).collect()
+    }
+
+    /// Whether the line finds at least what the blob detector finds, in words.
+    fn blob_check(&self) -> Option<String> {
+        let parts = self.at_least_blobs()?;
+        let short: Vec<String> = parts
+            .iter()
+            .filter(|(_, line, blobs)| line < blobs)
+            .map(|(k, line, blobs)| format!("{line:.3} against {blobs:.3} at {k}"))
+            .collect();
+        Some(if short.is_empty() {
+            "check passed: the line's recall is at least that of blobs on intensities at 1, 5 and 15".into()
+        } else {
+            format!("check FAILED: the line finds less than blobs on intensities: {}", short.join(", "))
+        })
     }
 }

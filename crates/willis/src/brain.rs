@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use willis_core::{Image, Volume};
-use willis_imaging::strip::{StripError, StripGrid, StripUnits, conform, extend, restore};
+use willis_imaging::strip::{StripError, StripGrid, StripSampling, StripUnits, conform, extend, restore};
 use willis_nets::backbones::published::state_dict;
 use willis_nets::brain::{BrainNet, BrainNetConfig, normalise};
 use willis_nets::weights::Weights;
@@ -75,13 +75,19 @@ impl BrainFinder {
         let units = StripUnits::of(volume.meta.modality, finite.fold(f32::INFINITY, f32::min));
         let Image { grid, mut voxels } = conform(&volume.image, units, &self.grid)?;
         normalise(&mut voxels);
-        Ok(Image::new(grid, self.net.distances_mm(voxels, grid.shape.zyx())))
+        let shape = grid.shape.zyx();
+        let distances = match self.grid.sampling {
+            StripSampling::Published => self.net.distances_mm(voxels, shape),
+            StripSampling::Averaged => self.net.symmetric_distances_mm(voxels, shape),
+        };
+        Ok(Image::new(grid, distances))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use willis_core::{Modality, SeriesMeta};
+    use willis_core::{Affine, Grid, Modality, Point, SeriesMeta, Shape, Spacing, VoxelPoint};
+    use willis_imaging::resample;
     use willis_imaging::strip::mask;
     use willis_phantom::head_labels;
 
@@ -126,6 +132,59 @@ mod tests {
             let dice = dice(&volume, &truth);
             assert!(dice > 0.9, "{modality:?}: {dice}");
         }
+    }
+
+    /// The same head as scanners and other programs store it: turned, in thick slices, with an offset,
+    /// scaled to a mean of 0, with padding.
+    #[test]
+    fn the_brain_is_found_however_the_series_is_stored() {
+        let truth = head_labels(77);
+        let image = truth.map(|&number| brightness(number)[0]);
+        let middle = {
+            let Shape { z, y, x } = truth.grid.shape;
+            truth.grid.affine.to_world(VoxelPoint::new(z as f64 / 2.0, y as f64 / 2.0, x as f64 / 2.0))
+        };
+        let sampled = |spacing: Spacing, degrees: f64| {
+            let grid = turned(middle, spacing, degrees);
+            (resample::area(&image, &grid, 0.0), on_grid(&truth, &grid))
+        };
+        let cases = [
+            ("oblique", sampled(Spacing::isotropic(1.5), 25.0)),
+            ("thick slices", sampled(Spacing::new(6.0, 1.0, 1.0), 0.0)),
+            ("thick oblique slices", sampled(Spacing::new(5.0, 1.0, 1.0), 20.0)),
+            ("offset", (image.map(|v| v + 1000.0), truth.clone())),
+            ("mean of 0", (image.map(|v| (v - 300.0) / 250.0), truth.clone())),
+            ("padding", (image.map(|&v| if v <= 2.0 { -2048.0 } else { v }), truth.clone())),
+        ];
+        for (name, (image, truth)) in cases {
+            let meta = SeriesMeta { modality: Some(Modality::T1Post), ..SeriesMeta::default() };
+            let dice = dice(&Volume { image, meta, findings: Vec::new() }, &truth);
+            assert!(dice > 0.88, "{name}: {dice}");
+        }
+    }
+
+    /// A grid of 240 mm about a point, turned about the x and z axes.
+    fn turned(middle: Point, spacing: Spacing, degrees: f64) -> Grid {
+        let (sin, cos) = degrees.to_radians().sin_cos();
+        let axes = [[cos, -sin * cos, sin * sin], [sin, cos * cos, -sin * cos], [0.0, sin, cos]];
+        let [z, y, x] = spacing.zyx().map(|step| (240.0 / step) as usize);
+        let steps = [spacing.x, spacing.y, spacing.z];
+        let half = [x, y, z].map(|side| side as f64 / 2.0);
+        let middle = middle.xyz();
+        let affine = std::array::from_fn(|row| {
+            let column = |c: usize| axes[row][c] * steps[c];
+            [column(0), column(1), column(2), middle[row] - (0..3).map(|c| column(c) * half[c]).sum::<f64>()]
+        });
+        Grid::new(Shape::new(z, y, x), Affine(affine))
+    }
+
+    /// Labels at the voxels of another grid; 0 beyond them.
+    fn on_grid(labels: &Image<u16>, grid: &Grid) -> Image<u16> {
+        let at = |offset: usize| {
+            let place = labels.grid.affine.to_voxel(grid.affine.to_world(grid.shape.index(offset).into())).unwrap();
+            if labels.grid.shape.contains(place) { *labels.at(labels.grid.shape.nearest(place)) } else { 0 }
+        };
+        Image::new(*grid, (0..grid.shape.len()).map(at).collect())
     }
 
     #[test]

@@ -1,11 +1,13 @@
-//! End-to-end tests of comparable intensities, and of silence about series that are none of ours.
+//! End-to-end tests of comparable intensities, of brain extraction, and of silence about series that
+//! are none of ours.
 
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use willis_core::files::nifti;
+use willis_core::files::{nifti, npy};
 use willis_core::{Affine, Grid, Image, Point, Shape, Spacing, VoxelPoint};
+use willis_nets::weights::{Precision, Weights};
 
 fn willis(args: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_willis")).args(args).output().expect("the binary was built for this test")
@@ -109,4 +111,84 @@ fn a_phantom_bottle_gets_no_probability() {
     assert!(!fs::read_to_string(out.join("candidates.mrk.json")).unwrap().contains('%'));
     // The values stay in the JSON.
     assert!(fs::read_to_string(out.join("prediction.json")).unwrap().contains("Aneurysm Present"));
+}
+
+/// Values `2u - 1` of the stream of a name: SplitMix64 from its FNV-1a hash.
+fn stream(name: &str) -> impl Iterator<Item = f64> + use<> {
+    let seed =
+        name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x100_0000_01b3));
+    (1u64..).map(move |i| {
+        let mut z = seed.wrapping_add(i.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 40) as f64 / (1u64 << 24) as f64 * 2.0 - 1.0
+    })
+}
+
+/// Values of FreeSurfer's own StripModel, with parameters from streams of their names, in PyTorch.
+#[test]
+fn synthstrip_gives_the_values_of_the_official_net() {
+    let folder = tempfile::tempdir().unwrap();
+    let [weights, input, output] = ["net.safetensors", "x.npy", "y.npy"].map(|name| folder.path().join(name));
+    let widths = [16, 32, 64, 64, 64, 64, 64];
+    let mut state = Weights::default();
+    let mut conv = |name: String, inputs: usize, outputs: usize| {
+        let fan = inputs * 27;
+        let kernel = stream(&format!("{name}.conv.weight")).take(outputs * fan);
+        let kernel = kernel.map(|t| (t * (3.0 / fan as f64).sqrt()) as f32).collect();
+        let bias = stream(&format!("{name}.conv.bias")).take(outputs).map(|t| (0.05 * t) as f32).collect();
+        state.insert(format!("model_state_dict.{name}.conv.weight"), vec![outputs, inputs, 3, 3, 3], kernel);
+        state.insert(format!("model_state_dict.{name}.conv.bias"), vec![outputs], bias);
+    };
+    let mut inputs = 1;
+    for level in 0..6 {
+        conv(format!("encoder.{level}.0"), inputs, widths[level]);
+        conv(format!("encoder.{level}.1"), widths[level], widths[level]);
+        inputs = widths[level];
+    }
+    for level in 0..6 {
+        let outputs = widths[6 - level];
+        conv(format!("decoder.{level}.0"), if level == 0 { inputs } else { inputs + outputs }, outputs);
+        conv(format!("decoder.{level}.1"), outputs, outputs);
+        inputs = outputs;
+    }
+    conv("remaining.0".into(), inputs + 16, 16);
+    conv("remaining.1".into(), 16, 16);
+    conv("remaining.2".into(), 16, 1);
+    state.save(&weights, Precision::F32).unwrap();
+    let voxels: Vec<f32> = stream("input").take(64 * 64 * 64).map(|t| t as f32).collect();
+    npy::write_f32(&input, &[1, 1, 64, 64, 64], &voxels).unwrap();
+
+    succeed(&["net", "run", "synthstrip", "--weights", text(&weights), text(&input), "-o", text(&output)]);
+    let (shape, values) = npy::read_f32(&output).unwrap();
+    assert_eq!(shape, [1, 1, 64, 64, 64]);
+    let probes = [(0, 0.029730), (1, 0.015226), (37449, -0.025217), (87381, -0.074366), (131_072, 0.056942)];
+    for (at, expected) in probes.into_iter().chain([(218_453, 0.000938), (262_143, 0.003773)]) {
+        assert!((values[at] - expected).abs() < 1e-4, "[{at}] = {}, not {expected}", values[at]);
+    }
+    let mean = values.iter().map(|&v| f64::from(v)).sum::<f64>() / values.len() as f64;
+    assert!((mean + 0.020_138_2).abs() < 1e-6, "{mean}");
+}
+
+#[test]
+fn strip_refuses_what_would_be_silently_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = folder.path().join("series.nii.gz");
+    nifti::write(&series, &Image::new(grid([8, 8, 8], 2.0), (0..512).map(|i| (i % 9) as f32).collect())).unwrap();
+    let before = fs::read(&series).unwrap();
+    let mask = folder.path().join("mask.nii.gz");
+    let strip = |arguments: &[&str]| fail(&[&["volume", "strip", text(&series)], arguments].concat());
+    for (arguments, expected) in [
+        (&["-o", text(&series)][..], "is the input and would be overwritten"),
+        (&["-o", text(&mask), "--distance", text(&mask)], "is named for two results"),
+        (&["-o", text(&mask), "--border", "nan"], "is not a distance between -100 and 100 mm"),
+        (&["-o", text(&mask), "--border", "101"], "is not a distance between -100 and 100 mm"),
+        (&["-o", text(&mask), "--weights", "missing.pt"], "cannot read checkpoint missing.pt"),
+        (&["-o", "mask.png"], "must end in .nii or .nii.gz"),
+    ] {
+        let error = strip(arguments);
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+    }
+    assert!(!mask.exists());
+    assert_eq!(fs::read(&series).unwrap(), before);
 }

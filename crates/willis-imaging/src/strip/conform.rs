@@ -13,6 +13,9 @@ const MAX_VOXELS: f64 = (1u32 << 28) as f64;
 const CT_WINDOW_HU: [f32; 2] = [-200.0, 300.0];
 /// Value of air, HU. Scanners store lower ones outside of their field of view.
 const AIR_HU: f32 = -1024.0;
+/// A lowest value in arbitrary units that lies farther below all others than this share of their
+/// range is padding. Background of real images is not that far from their darkest tissue.
+const PADDING_GAP: f32 = 0.5;
 
 /// Why the brain of a series cannot be found.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -153,18 +156,40 @@ impl Side {
 
 /// Values with air at 0; what is not finite becomes air.
 fn above_air(image: &Image<f32>, units: StripUnits, sampling: StripSampling) -> Image<f32> {
-    let [low, high] = match (units, sampling) {
-        (StripUnits::Arbitrary, _) => [f32::NEG_INFINITY, f32::INFINITY],
-        (StripUnits::Hounsfield, StripSampling::Published) => [AIR_HU, f32::INFINITY],
-        (StripUnits::Hounsfield, StripSampling::Averaged) => CT_WINDOW_HU,
+    let [low, high, air] = match (units, sampling) {
+        // FreeSurfer takes MR as it is.
+        (StripUnits::Arbitrary, StripSampling::Published) => [f32::NEG_INFINITY, f32::INFINITY, 0.0],
+        (StripUnits::Arbitrary, StripSampling::Averaged) => {
+            let air = darkest(&image.voxels);
+            [air, f32::INFINITY, air]
+        }
+        (StripUnits::Hounsfield, StripSampling::Published) => [AIR_HU, f32::INFINITY, AIR_HU],
+        (StripUnits::Hounsfield, StripSampling::Averaged) => [CT_WINDOW_HU[0], CT_WINDOW_HU[1], CT_WINDOW_HU[0]],
     };
-    let air = if low.is_finite() { low } else { 0.0 };
     let value = |&v: &f32| if v.is_finite() { v.clamp(low, high) - air } else { 0.0 };
     Image::new(image.grid, image.voxels.par_iter().map(value).collect())
 }
 
-/// The image at the net's spacing. As in FreeSurfer, the number of voxels is rounded up and the
-/// place of voxel `n / 2` is kept.
+/// Lowest value that is not padding; 0 without a finite value. Images with an offset, or scaled to a
+/// mean of 0, have their air there.
+fn darkest(voxels: &[f32]) -> f32 {
+    // The lowest value, the next above it, and the highest.
+    let seen = |[low, next, high]: [f32; 3], v: f32| {
+        if v < low { [v, low, high.max(v)] } else { [low, if v > low { next.min(v) } else { next }, high.max(v)] }
+    };
+    let none = [f32::INFINITY, f32::INFINITY, f32::NEG_INFINITY];
+    let [low, next, high] = voxels.iter().copied().filter(|v| v.is_finite()).fold(none, seen);
+    if !low.is_finite() {
+        0.0
+    } else if low < 0.0 && next < high && next - low > PADDING_GAP * (high - next) {
+        next
+    } else {
+        low
+    }
+}
+
+/// The image at the net's spacing, the number of voxels rounded up. FreeSurfer keeps the place of
+/// voxel `n / 2`; averaging keeps the middle of the image, so that no voxel at a border is lost.
 fn at_spacing(image: &Image<f32>, net: &StripGrid) -> Result<Image<f32>, StripError> {
     let (shape, spacing) = (image.grid.shape.zyx(), image.grid.spacing().zyx());
     let sides: [f64; 3] =
@@ -177,7 +202,12 @@ fn at_spacing(image: &Image<f32>, net: &StripGrid) -> Result<Image<f32>, StripEr
     let to = sides.map(|side| side as usize);
     let step: [f64; 3] = std::array::from_fn(|a| net.spacing_mm / spacing[a]);
     // Position in the image of the first voxel of the result.
-    let start: [f64; 3] = std::array::from_fn(|a| shape[a] as f64 / 2.0 - step[a] * to[a] as f64 / 2.0);
+    let half_a_voxel = match net.sampling {
+        StripSampling::Published => 0.0,
+        StripSampling::Averaged => 0.5,
+    };
+    let middle = |sides: [usize; 3], a: usize| sides[a] as f64 / 2.0 - half_a_voxel;
+    let start: [f64; 3] = std::array::from_fn(|a| middle(shape, a) - step[a] * middle(to, a));
     let affine = image
         .grid
         .affine
@@ -267,6 +297,27 @@ mod tests {
         // are rounded up, the last is outside. The five that are left are padded to eight.
         let column: Vec<f32> = (0..8).map(|y| conformed.voxels[(2 * 8 + y) * 4 + 1]).collect();
         assert_eq!(column, [0.0, 3.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0]);
+    }
+
+    #[test]
+    fn air_is_the_darkest_value_that_is_not_padding() {
+        for (values, expected) in [
+            (&[0.0, 5.0, 9.0][..], 0.0),
+            (&[3.0, 5.0, 9.0], 3.0),
+            (&[-1.2, -1.0, 0.0, 2.5, f32::NAN], -1.2),
+            (&[-2048.0, -2048.0, -1.0, 0.0, 900.0], -1.0),
+            (&[-2048.0, 7.0], -2048.0),
+            (&[f32::NAN], 0.0),
+        ] {
+            assert_eq!(darkest(values), expected, "{values:?}");
+        }
+        // An offset changes nothing, and every slice of a thin slab is seen.
+        let averaged = StripGrid { spacing_mm: 2.0, sampling: StripSampling::Averaged, ..small() };
+        let slab = |offset: f32| image(Shape::new(3, 4, 4), Spacing::isotropic(1.0), move |i| offset + (i / 16) as f32);
+        let [plain, raised] = [0.0, 1000.0].map(|v| conform(&slab(v), StripUnits::Arbitrary, &averaged).unwrap());
+        assert_eq!(plain, raised);
+        let highest = plain.voxels.iter().copied().fold(0.0, f32::max);
+        assert_eq!(highest, 2.0);
     }
 
     #[test]

@@ -49,7 +49,7 @@ impl Default for BrainTraining {
     fn default() -> Self {
         Self {
             net: BrainNetConfig { model: StripModelConfig { features: vec![8, 16, 32, 32, 32] }, spacing_mm: 2.0 },
-            train: TrainConfig { steps: 3000, learning_rate: 2e-3, ema_decay: 0.98, ..TrainConfig::default() },
+            train: TrainConfig { steps: 3000, ..TrainConfig::default() },
             generate: HeadGeneratorConfig::default(),
             dice: 1.0,
             phantoms: 4,

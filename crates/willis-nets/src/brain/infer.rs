@@ -116,6 +116,23 @@ impl BrainNet {
         let distances = self.model.infer(x) * self.config.spacing_mm;
         distances.into_data().convert::<f32>().try_to_vec().expect("data was just converted to f32")
     }
+
+    /// As [`Self::distances_mm`], the mean over the image and its mirror image, left for right.
+    ///
+    /// The net is trained on both sides alike, so that where the two differ is error.
+    pub fn symmetric_distances_mm(&self, image: Vec<f32>, shape: [usize; 3]) -> Vec<f32> {
+        let mirrored = mirrored(&image, shape);
+        let mut distances = self.distances_mm(image, shape);
+        let others = self.distances_mm(mirrored, shape);
+        distances.iter_mut().zip(self::mirrored(&others, shape)).for_each(|(mm, other)| *mm = 0.5 * (*mm + other));
+        distances
+    }
+}
+
+/// The image with its first axis reversed, which runs to Left.
+fn mirrored(image: &[f32], [depth, height, width]: [usize; 3]) -> Vec<f32> {
+    debug_assert_eq!(image.len(), depth * height * width);
+    image.chunks(height * width).rev().flatten().copied().collect()
 }
 
 fn fresh(config: &BrainNetConfig) -> StripModel {
@@ -148,7 +165,11 @@ mod tests {
         let again = BrainNet::from_bytes(&net.weights().to_bytes(Precision::F32)).unwrap();
         assert_eq!(again.config(), net.config());
         let image: Vec<f32> = (0..64).map(|v| v as f32 / 64.0).collect();
-        assert_eq!(again.distances_mm(image.clone(), [4; 3]), net.distances_mm(image, [4; 3]));
+        assert_eq!(again.distances_mm(image.clone(), [4; 3]), net.distances_mm(image.clone(), [4; 3]));
+        // The mean of both sides is the same for a head and its mirror image.
+        let both = net.symmetric_distances_mm(image.clone(), [4; 3]);
+        assert_ne!(both, net.distances_mm(image.clone(), [4; 3]));
+        assert_eq!(mirrored(&both, [4; 3]), net.symmetric_distances_mm(mirrored(&image, [4; 3]), [4; 3]));
         let published = BrainNet::untrained(BrainNetConfig::default());
         assert!(published.with_weights(net.weights()).is_err());
     }

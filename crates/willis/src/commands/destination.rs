@@ -73,6 +73,30 @@ pub fn file(path: &Path) -> anyhow::Result<()> {
     }
 }
 
+/// Checks that no result overwrites the input or another result.
+///
+/// # Errors
+/// when two of them are the same file.
+pub fn distinct(input: &Path, results: &[&Path]) -> anyhow::Result<()> {
+    let place = |path: &&Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        // A file that does not exist yet is known by its folder and name.
+        let new = || Some(folder.canonicalize().ok()?.join(path.file_name()?));
+        path.canonicalize().ok().or_else(new).unwrap_or_else(|| path.to_path_buf())
+    };
+    let source = place(&input);
+    let places: Vec<_> = results.iter().map(place).collect();
+    for (i, (path, at)) in results.iter().zip(&places).enumerate() {
+        if *at == source {
+            bail!("{} is the input and would be overwritten; give another name", path.display());
+        }
+        if places[..i].contains(at) {
+            bail!("{} is named for two results; give each its own name", path.display());
+        }
+    }
+    Ok(())
+}
+
 /// Checks that a folder exists or can be created.
 ///
 /// # Errors
@@ -104,6 +128,18 @@ mod tests {
         assert!(of("missing/a.nii").unwrap_err().to_string().contains("does not exist"));
         assert!(ImageFormat::of(folder.path()).unwrap_err().to_string().contains("is a folder"));
         assert!(nifti_file(&folder.path().join("a.mha")).is_err());
+    }
+
+    #[test]
+    fn results_overwrite_neither_the_input_nor_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [input, a, b] = ["in.nii", "a.nii", "b.nii"].map(|name| folder.path().join(name));
+        std::fs::write(&input, "").unwrap();
+        distinct(&input, &[&a, &b]).unwrap();
+        let again = folder.path().join(".").join("in.nii");
+        let error = |results: &[&Path]| distinct(&input, results).unwrap_err().to_string();
+        assert!(error(&[&a, &again]).contains("is the input"));
+        assert!(error(&[&a, &b, &folder.path().join("./a.nii")]).contains("two results"));
     }
 
     #[test]

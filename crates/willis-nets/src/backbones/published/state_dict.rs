@@ -77,6 +77,7 @@ fn safetensors(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
 }
 
 fn pytorch(path: &Path) -> Result<Vec<Entry>, CheckpointError> {
+    std::fs::File::open(path).map_err(|source| CheckpointError::Io { path: path.to_path_buf(), source })?;
     let reader = PytorchReader::new(path).map_err(|error| format(path, &error))?;
     let mut entries = Vec::new();
     for (name, tensor) in reader.into_tensors() {

@@ -94,7 +94,7 @@ fn scores(
         let mut rng = ChaCha8Rng::seed_from_u64(VALIDATION_SEED);
         rng.set_stream(number as u64);
         let mut head = generator.draw(&mut rng);
-        let found = net.distances_mm(std::mem::take(&mut head.image), head.shape);
+        let found = net.symmetric_distances_mm(std::mem::take(&mut head.image), head.shape);
         dice.push(overlap(&found, &head));
         bar.inc(1);
     }

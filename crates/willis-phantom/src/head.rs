@@ -111,6 +111,12 @@ impl HeadAnatomy {
         }
     }
 
+    /// Width of the fluid around an artery at a position, mm: uneven, and zero where the artery lies
+    /// on brain.
+    pub fn cistern_width(&self, p: [f32; 3]) -> f32 {
+        (0.9 + 1.9 * self.noise.scaled(p, 9.0)).max(0.0)
+    }
+
     /// Tissue at a position `near_artery_mm` from the nearest arterial wall, and whether the
     /// position is inside the cranial cavity.
     pub fn tissue(&self, p: [f32; 3], near_artery_mm: f32) -> (Tissue, bool) {

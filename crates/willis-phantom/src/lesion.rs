@@ -3,6 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use willis_core::{Lesion, Site};
 
+use crate::appearance::THROMBUS;
 use crate::atlas::{Artery, Atlas, Wall};
 use crate::mix::LesionChoice;
 use crate::random::Draw;
@@ -34,7 +35,20 @@ pub(crate) struct SacShape {
     /// Width of the fillet between sac and artery, mm.
     pub fillet_mm: f64,
     /// Signal of the slow flow in the sac relative to the parent artery, 0 to 1.
-    pub flow: f32,
+    flow: f32,
+    /// Flow that differs within the sac.
+    inner: Option<SacFlow>,
+}
+
+/// Flow in a sac.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SacFlow {
+    /// Signal relative to the parent artery.
+    pub signal: f32,
+    /// Part of the signal that is lost towards the dome.
+    pub lost_at_dome: f32,
+    /// Clot on the side of a direction, from this fraction of the sac's radius outwards.
+    pub clot: Option<(Vec3, f64)>,
 }
 
 impl SacShape {
@@ -51,6 +65,30 @@ impl SacShape {
         self.blebs
             .iter()
             .fold(body, |near, (centre, radius)| smooth_min(near, (p - *centre).length() - radius, 0.35 * radius))
+    }
+
+    /// Signal at `p` (LPS mm) relative to the parent artery; [`THROMBUS`] in a clot.
+    pub fn signal_at(&self, p: Vec3) -> f32 {
+        let Some(inner) = &self.inner else { return self.flow };
+        let d = p - self.centre;
+        let radius = self.half.iter().fold(0.0f64, |m, h| m.max(*h));
+        if inner.clot.is_some_and(|(side, from)| d.dot(side) > from * radius) {
+            return THROMBUS;
+        }
+        let height = ((d.dot(self.axes[0]) / self.half[0] + 1.0) / 2.0).clamp(0.0, 1.0) as f32;
+        inner.signal * (1.0 - inner.lost_at_dome * height)
+    }
+
+    /// Replaces the flow, which otherwise falls with the diameter.
+    pub fn set_flow(&mut self, flow: SacFlow) {
+        self.inner = Some(flow);
+    }
+
+    /// Adds a lobe as large as `size` times the sac on the side of a direction.
+    pub fn add_lobe(&mut self, side: Vec3, size: f64) {
+        let out = (side + self.axes[0] * 0.8).unit();
+        let width = self.half[1].min(self.half[2]);
+        self.blebs.push((self.centre + out * width, size * width));
     }
 
     /// Centre and radius of a ball that contains the sac and its fillet.
@@ -155,7 +193,17 @@ fn grow_one(atlas: &Atlas, wall: &Wall, choice: &LesionChoice, rng: &mut ChaCha8
         neck_width_mm: Some(neck_width),
     };
     let flow = (1.05 - 0.025 * diameter * rng.uniform(0.2, 1.8)).clamp(0.45, 1.0) as f32;
-    SacShape { truth, centre, axes, half, blebs, undulation, fillet_mm: (0.12 * width).clamp(0.2, 0.8), flow }
+    SacShape {
+        truth,
+        centre,
+        axes,
+        half,
+        blebs,
+        undulation,
+        fillet_mm: (0.12 * width).clamp(0.2, 0.8),
+        flow,
+        inner: None,
+    }
 }
 
 /// Distance along a direction from a point inside the arteries to their common surface, mm; at most

@@ -6,8 +6,11 @@
 //! seed.
 //!
 //! [`CohortWriter`] writes data sets of many series and [`write_instances`] the DICOM files of one;
-//! no other function accesses files. [`willis_core::cohort`] reads such data sets.
+//! [`AnatomyLibrary::read`] reads heads of real people. No other function accesses files.
+//! [`willis_core::cohort`] reads such data sets.
 
+mod anatomy;
+mod appearance;
 mod atlas;
 mod head;
 mod labels;
@@ -26,6 +29,8 @@ mod veins;
 mod visibility;
 mod write;
 
+pub use anatomy::{AnatomyError, AnatomyLibrary};
+pub use appearance::{AppearanceModel, ModelShare, RandomConfig, ScannerConfig, TexturedConfig};
 pub use labels::head_labels;
 pub use mix::{CohortMix, LesionChoice, LookAlikes, ScanSize};
 pub use spec::{FieldOfView, LesionPlan, PhantomSpec, Randomisation, SlicePlane};

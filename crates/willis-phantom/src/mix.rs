@@ -1,12 +1,15 @@
 //! What a data set is drawn from: modalities, planes, sizes, lesions, headers.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use willis_core::cohort::HeaderContent;
 use willis_core::{InvalidValue, SITE_COUNT};
 
+use crate::anatomy::AnatomyLibrary;
+use crate::appearance::{AppearanceModel, ModelShare};
 use crate::random::Draw;
 use crate::spec::{LesionPlan, Randomisation};
 
@@ -22,6 +25,8 @@ pub enum ScanSize {
     Fine,
     /// Whole heads of 512 x 512 pixels of 0.35 to 0.6 mm and slices of 0.5 to 5 mm.
     Whole,
+    /// Small and larger boxes and whole heads of at most 256 pixels across, for training.
+    Varied,
     /// Boxes of 48 pixels across around the circle of Willis, for tests.
     Tiny,
     /// [`crate::PhantomSpec::cta_512`], where only the number of lesions is drawn.
@@ -57,6 +62,11 @@ pub struct CohortMix {
     pub look_alikes: LookAlikes,
     /// What the DICOM headers say.
     pub header: HeaderContent,
+    /// Models of the appearance and their shares; none stands for [`AppearanceModel::Plain`].
+    pub models: Vec<ModelShare>,
+    /// Heads of real people, for the other models.
+    #[serde(skip)]
+    pub library: Option<Arc<AnatomyLibrary>>,
 }
 
 impl fmt::Debug for CohortMix {
@@ -79,6 +89,12 @@ impl fmt::Debug for CohortMix {
         if self.header != usual.header {
             text.field("header", &self.header);
         }
+        if self.models != usual.models {
+            text.field("models", &self.models);
+        }
+        if let Some(library) = &self.library {
+            text.field("library", &library.fingerprint());
+        }
         text.finish()
     }
 }
@@ -96,6 +112,8 @@ impl Default for CohortMix {
             lesion_choice: LesionChoice::default(),
             look_alikes: LookAlikes::default(),
             header: HeaderContent::default(),
+            models: Vec::new(),
+            library: None,
         }
     }
 }
@@ -121,7 +139,25 @@ impl CohortMix {
         if !(self.coarseness.is_finite() && self.coarseness >= 0.2) {
             return Err(InvalidValue::new("coarseness", self.coarseness, "must be finite and at least 0.2"));
         }
+        for each in &self.models {
+            if !(each.share.is_finite() && each.share >= 0.0) {
+                return Err(InvalidValue::new("models.share", each.share, "must be finite and not negative"));
+            }
+            each.model.validate().map_err(|error| error.within("models.model"))?;
+        }
+        if !self.models.is_empty() && self.models.iter().all(|each| each.share == 0.0) {
+            return Err(InvalidValue::new("models.share", 0, "must not be zero for all models"));
+        }
         self.lesion_choice.validate()
+    }
+
+    /// Draws a model. Nothing is drawn where there is no choice, as in the first data sets.
+    pub(crate) fn model(&self, rng: &mut (impl Rng + ?Sized)) -> AppearanceModel {
+        let shares: Vec<f64> = self.models.iter().map(|each| each.share).collect();
+        match shares.len() {
+            0 => AppearanceModel::Plain,
+            _ => self.models[rng.weighted(&shares)].model.clone(),
+        }
     }
 
     pub(crate) fn lesions(&self, rng: &mut (impl Rng + ?Sized)) -> LesionPlan {

@@ -208,14 +208,15 @@ impl VesselRaster {
                     for x in bounded.low[2]..=bounded.high[2] {
                         let at = |i: usize| f64::from(start[i] + step[i] * x as f32);
                         let p = canvas.middle + vec3(at(0), at(1), at(2));
-                        self.add_sac_voxel(base + x as usize, sac, sac.distance(p), label, canvas.voxel_mm);
+                        self.add_sac_voxel(base + x as usize, sac, p, label, canvas.voxel_mm);
                     }
                 }
             }
         }
     }
 
-    fn add_sac_voxel(&mut self, i: usize, sac: &SacShape, to_sac: f64, label: u8, voxel_mm: f32) {
+    fn add_sac_voxel(&mut self, i: usize, sac: &SacShape, p: Vec3, label: u8, voxel_mm: f32) {
+        let to_sac = sac.distance(p);
         let to_vessel = f64::from(self.distance[i]);
         let joined = smooth_min(to_vessel, to_sac, sac.fillet_mm) as f32;
         if joined >= self.distance[i] {
@@ -225,7 +226,7 @@ impl VesselRaster {
         let cover = (0.5 - joined / voxel_mm).clamp(0.0, 1.0);
         if cover > self.cover[i] {
             let weight = 1.0 - self.cover[i] / cover;
-            self.signal[i] += (sac.flow - self.signal[i]) * weight;
+            self.signal[i] += (sac.signal_at(p) - self.signal[i]) * weight;
             self.cover[i] = cover;
         }
         if joined <= 0.0 && to_vessel > 0.0 && to_sac < to_vessel {

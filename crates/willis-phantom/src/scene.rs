@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use willis_core::{Grid, Shape, VoxelPoint};
 
+use crate::appearance::Scan;
 use crate::atlas::Atlas;
 use crate::head::{HeadAnatomy, Tissue};
 use crate::lesion::SacShape;
@@ -32,9 +33,18 @@ pub(crate) struct SceneInput<'a> {
     /// Arteries that the image shows.
     pub visible: &'a VisibleArteries,
     /// The scanner.
-    pub scanner: Scanner,
+    pub look: Look,
     /// Seed of everything that is drawn here.
     pub seed: u64,
+}
+
+/// What gives tissue and blood their brightness.
+#[derive(Debug, Clone)]
+pub(crate) enum Look {
+    /// The plain scanner.
+    Plain(Box<Scanner>),
+    /// An acquisition of another model.
+    Scan(Box<Scan>),
 }
 
 /// Everything that is needed to render slices.
@@ -50,13 +60,15 @@ pub(crate) struct Scene<'a> {
     head: HeadAnatomy,
     /// Affine map from the patient to the mean head.
     to_head: [[f32; 4]; 3],
-    scanner: Scanner,
+    look: Look,
 }
 
 /// Consecutive slices of the output.
 pub(crate) struct RenderedSlices {
-    /// Stored values.
+    /// Stored values; empty if the whole volume is acquired at once.
     pub stored: Vec<i16>,
+    /// Brightness; empty if [`Self::stored`] is not.
+    pub bright: Vec<f32>,
     /// Site of each arterial voxel as mask value, 0 elsewhere.
     pub sites: Vec<u8>,
     /// 1 inside an aneurysm sac, 0 elsewhere.
@@ -95,9 +107,11 @@ fn artery_capsules(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> 
     out
 }
 
-fn vein_capsules(veins: &[Vein]) -> Vec<Capsule> {
+/// `cavernous` is the filling of the cavernous sinus relative to the other veins.
+fn vein_capsules(veins: &[Vein], cavernous: f64) -> Vec<Capsule> {
     let pieces = |vein: &Vein| {
-        let (radius, signal) = (vein.radius_mm as f32, vein.filling as f32);
+        let filling = if vein.cavernous { vein.filling * cavernous } else { vein.filling };
+        let (radius, signal) = (vein.radius_mm as f32, filling as f32);
         vein.points
             .windows(2)
             .map(|p| Capsule { a: p[0], b: p[1], radius_a: radius, radius_b: radius, label: 0, signal })
@@ -106,10 +120,20 @@ fn vein_capsules(veins: &[Vein]) -> Vec<Capsule> {
     veins.iter().flat_map(pieces).collect()
 }
 
+/// Vessels without a site that are inside the head: a real head may be smaller than the mean one.
+fn inside_head(mut capsules: Vec<Capsule>, scan: &Scan, to_head: &[[f32; 4]; 3]) -> Vec<Capsule> {
+    capsules.retain(|capsule| {
+        let p = capsule.a.f32();
+        let mean = to_head.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3]);
+        capsule.label > 0 || scan.sample(mean, 99.0).air < 0.5
+    });
+    capsules
+}
+
 /// Calcified plaques on the walls of the carotid and vertebral arteries.
-fn plaques(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
+fn plaques(atlas: &Atlas, shown: bool, seed: u64) -> Vec<Capsule> {
     let mut rng = stream(seed, "plaques");
-    if !scanner.shows_plaque() || rng.chance(0.4) {
+    if !shown || rng.chance(0.4) {
         return Vec::new();
     }
     let mut out = Vec::new();
@@ -137,28 +161,55 @@ fn plaques(atlas: &Atlas, scanner: &Scanner, seed: u64) -> Vec<Capsule> {
 impl<'a> Scene<'a> {
     /// Places the patient on the scanner's grid.
     pub fn new(input: SceneInput<'a>) -> Self {
-        let SceneInput { spec, grid, atlas, sacs, visible, scanner, seed } = input;
+        let SceneInput { spec, grid, atlas, sacs, visible, look, seed } = input;
         // Thick slices average thin ones, which gives partial volumes as in a scanner.
         let thickness = (spec.spacing.z / (1.3 * spec.spacing.x.max(spec.spacing.y))).ceil().clamp(1.0, 12.0) as usize;
         let canvas = Canvas::new(divide_slices(&grid, thickness));
         let veins = veins::draw(&atlas.warp, &mut stream(seed, "veins"));
+        let to_head = atlas.warp.inverse_rows();
+        let (arteries, veins, solid) = match &look {
+            Look::Plain(scanner) => (
+                artery_capsules(atlas, scanner, seed),
+                vein_capsules(&veins, 1.0),
+                plaques(atlas, scanner.shows_plaque(), seed),
+            ),
+            Look::Scan(scan) => {
+                let mut rng = stream(seed, "cavernous sinus");
+                let cavernous = if rng.chance(0.4) { 0.0 } else { rng.uniform(0.0, 1.3) };
+                let in_head = |capsules: Vec<Capsule>| inside_head(capsules, scan, &to_head);
+                let mut solid = plaques(atlas, scan.shows_plaque(), seed);
+                solid.extend_from_slice(scan.metal());
+                (in_head(scan.arteries()), in_head(vein_capsules(&veins, cavernous)), solid)
+            }
+        };
         Self {
             shape: spec.shape,
-            arteries: canvas.place_capsules(&visible.keep(artery_capsules(atlas, &scanner, seed)), CISTERN_MM),
-            veins: canvas.place_capsules(&vein_capsules(&veins), 1.0),
-            plaques: canvas.place_capsules(&plaques(atlas, &scanner, seed), 1.0),
+            arteries: canvas.place_capsules(&visible.keep(arteries), CISTERN_MM),
+            veins: canvas.place_capsules(&veins, 1.0),
+            plaques: canvas.place_capsules(&solid, 1.0),
             sacs: canvas.place_sacs(sacs),
             head: HeadAnatomy::draw(spec.look_alikes, &mut stream(seed, "head")),
-            to_head: atlas.warp.inverse_rows(),
+            to_head,
             canvas,
             thickness,
-            scanner,
+            look,
         }
     }
 
     /// Slope and intercept of the stored values.
     pub fn rescale(&self) -> (f64, f64) {
-        self.scanner.rescale()
+        match &self.look {
+            Look::Plain(scanner) => scanner.rescale(),
+            Look::Scan(scan) => scan.acquisition.rescale(),
+        }
+    }
+
+    /// Stored values of a whole volume of brightness.
+    pub fn acquire(&self, bright: Vec<f32>) -> Vec<i16> {
+        match &self.look {
+            Look::Plain(_) => Vec::new(),
+            Look::Scan(scan) => scan.acquisition.store(bright, self.shape.zyx()),
+        }
     }
 
     /// Ranges of output slices that can be rendered with bounded memory.
@@ -171,7 +222,7 @@ impl<'a> Scene<'a> {
     pub fn render(&self, slices: Range<usize>) -> RenderedSlices {
         let shape = self.shape;
         // Thick slices are not blurred across slices.
-        let halo = usize::from(self.thickness < 3);
+        let halo = usize::from(self.thickness < 3 && matches!(self.look, Look::Plain(_)));
         let around = slices.start.saturating_sub(halo)..(slices.end + halo).min(shape.z);
         let plane = shape.y * shape.x;
         let drawn = around.start * self.thickness..around.end * self.thickness;
@@ -214,14 +265,17 @@ impl<'a> Scene<'a> {
                 }
             }
         }
-        self.scanner.blur(&mut bright, [around.len(), shape.y, shape.x], halo > 0);
+        let Look::Plain(scanner) = &self.look else {
+            return RenderedSlices { stored: Vec::new(), bright, sites, aneurysm };
+        };
+        scanner.blur(&mut bright, [around.len(), shape.y, shape.x], halo > 0);
         let mut stored = Vec::with_capacity(slices.len() * plane);
         for z in slices {
             let slice = &bright[(z - around.start) * plane..][..plane];
             let middle_of_slice = z * self.thickness + self.thickness / 2;
-            stored.extend(self.scanner.store(slice, z, [shape.y, shape.x], |y| self.canvas.row(middle_of_slice, y)));
+            stored.extend(scanner.store(slice, z, [shape.y, shape.x], |y| self.canvas.row(middle_of_slice, y)));
         }
-        RenderedSlices { stored, sites, aneurysm }
+        RenderedSlices { stored, bright: Vec::new(), sites, aneurysm }
     }
 
     /// Brightness of voxel `i` of a block at `local`, mm from the grid's centre `middle`.
@@ -233,26 +287,41 @@ impl<'a> Scene<'a> {
         veins: &VesselRaster,
         i: usize,
     ) -> f32 {
-        let blood = arteries.cover[i];
+        let (blood, filled) = (arteries.cover[i], veins.cover[i]);
+        let mean = || {
+            let p = [local[0] + middle[0], local[1] + middle[1], local[2] + middle[2]];
+            self.to_head.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3])
+        };
         let mut value = 0.0;
-        if blood < 1.0 {
-            let filled = veins.cover[i];
-            if filled < 1.0 {
-                value = if self.scanner.only_vessels {
-                    self.scanner.tissue(Tissue::Grey, true, local)
-                } else {
-                    let p = [local[0] + middle[0], local[1] + middle[1], local[2] + middle[2]];
-                    let mean = self.to_head.map(|r| r[0] * p[0] + r[1] * p[1] + r[2] * p[2] + r[3]);
-                    let (tissue, inside) = self.head.tissue(mean, arteries.distance[i]);
-                    self.scanner.tissue(tissue, inside, local)
-                };
+        match &self.look {
+            Look::Plain(scanner) => {
+                if blood < 1.0 && filled < 1.0 {
+                    value = if scanner.only_vessels {
+                        scanner.tissue(Tissue::Grey, true, local)
+                    } else {
+                        let (tissue, inside) = self.head.tissue(mean(), arteries.distance[i]);
+                        scanner.tissue(tissue, inside, local)
+                    };
+                }
+                if blood < 1.0 && filled > 0.0 {
+                    value += (scanner.vein(veins.signal[i]) - value) * filled;
+                }
+                if blood > 0.0 {
+                    value += (scanner.artery(arteries.signal[i], local) - value) * blood;
+                }
             }
-            if filled > 0.0 {
-                value += (self.scanner.vein(veins.signal[i]) - value) * filled;
+            Look::Scan(scan) => {
+                let mean = mean();
+                if blood < 1.0 && filled < 1.0 {
+                    value = scan.tissue(mean, local, arteries.distance[i]);
+                }
+                if blood < 1.0 && filled > 0.0 {
+                    value += (scan.vein(veins.signal[i], mean, local) - value) * filled;
+                }
+                if blood > 0.0 {
+                    value += (scan.artery(arteries.signal[i], mean, local) - value) * blood;
+                }
             }
-        }
-        if blood > 0.0 {
-            value += (self.scanner.artery(arteries.signal[i], local) - value) * blood;
         }
         value
     }

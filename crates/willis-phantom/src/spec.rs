@@ -1,8 +1,12 @@
 //! The specification of a phantom: modality, grid, lesions, realism.
 
+use std::sync::Arc;
+
 use rand::Rng;
 use willis_core::{Affine, Grid, Modality, Shape, Spacing, VoxelPoint};
 
+use crate::anatomy::AnatomyLibrary;
+use crate::appearance::AppearanceModel;
 use crate::atlas::rotation_rows;
 use crate::mix::{CohortMix, LesionChoice, LookAlikes, ScanSize};
 use crate::random::Draw;
@@ -79,6 +83,10 @@ pub struct PhantomSpec {
     pub lesion_choice: LesionChoice,
     /// Vessels and tissues that resemble aneurysms.
     pub look_alikes: LookAlikes,
+    /// Model of the appearance; [`Self::randomise`] applies to [`AppearanceModel::Plain`].
+    pub model: AppearanceModel,
+    /// Heads of real people, for the other models.
+    pub library: Option<Arc<AnatomyLibrary>>,
 }
 
 impl PhantomSpec {
@@ -112,6 +120,8 @@ impl PhantomSpec {
             randomise: mix.appearance(rng),
             lesion_choice: mix.lesion_choice.clone(),
             look_alikes: mix.look_alikes,
+            model: AppearanceModel::Plain,
+            library: None,
         }
     }
 
@@ -144,11 +154,44 @@ impl PhantomSpec {
             randomise: mix.appearance(rng),
             lesion_choice: mix.lesion_choice.clone(),
             look_alikes: mix.look_alikes,
+            model: AppearanceModel::Plain,
+            library: None,
+        }
+    }
+
+    /// Draws a box as in [`ScanSize::Small`] in half of the cases, otherwise a box of up to 180 mm or
+    /// a whole head of 224 to 256 pixels across.
+    fn draw_varied(rng: &mut (impl Rng + ?Sized), mix: &CohortMix, modality: Modality, plane: SlicePlane) -> Self {
+        let which = rng.weighted(&[0.5, 0.2, 0.3]);
+        let small = Self::draw_slab(rng, mix, modality, plane, 160);
+        if which == 0 {
+            return small;
+        }
+        let (across, along, pixels) = match which {
+            1 => (rng.uniform(130.0, 180.0), rng.uniform(70.0, 120.0), 192.0),
+            _ => (rng.uniform(190.0, 230.0), rng.uniform(125.0, 170.0), rng.uniform(224.0, 256.0).floor()),
+        };
+        let in_plane = across / pixels;
+        let between = small.spacing.z.max(in_plane);
+        let field_of_view = if which == 1 { FieldOfView::Slab } else { FieldOfView::WholeHead };
+        Self {
+            shape: Shape::new(((along / between) as usize).max(16), pixels as usize, pixels as usize),
+            spacing: Spacing::new(between, in_plane, in_plane),
+            field_of_view,
+            ..small
         }
     }
 
     /// Draws a specification. `mix` must be valid.
     pub fn draw(rng: &mut (impl Rng + ?Sized), mix: &CohortMix) -> Self {
+        let mut spec = Self::draw_geometry(rng, mix);
+        spec.model = mix.model(rng);
+        spec.library = mix.library.clone();
+        spec.model.clone().choose_slices(&mut spec, rng);
+        spec
+    }
+
+    fn draw_geometry(rng: &mut (impl Rng + ?Sized), mix: &CohortMix) -> Self {
         let modality = Modality::ALL[rng.weighted(&mix.modalities)];
         let plane = [SlicePlane::Axial, SlicePlane::Coronal, SlicePlane::Sagittal][rng.weighted(&mix.planes)];
         match mix.size {
@@ -157,6 +200,7 @@ impl PhantomSpec {
             ScanSize::Fine => return Self::draw_slab(rng, mix, modality, plane, 256),
             ScanSize::Tiny => return Self::draw_slab(rng, mix, modality, plane, 48),
             ScanSize::Whole => return Self::draw_whole(rng, mix, modality, plane),
+            ScanSize::Varied => return Self::draw_varied(rng, mix, modality, plane),
             ScanSize::Reference => {
                 let (lesion_choice, look_alikes) = (mix.lesion_choice.clone(), mix.look_alikes);
                 return Self { lesions: mix.lesions(rng), lesion_choice, look_alikes, ..Self::cta_512() };
@@ -198,6 +242,8 @@ impl PhantomSpec {
             randomise: mix.appearance(rng),
             lesion_choice: mix.lesion_choice.clone(),
             look_alikes: mix.look_alikes,
+            model: AppearanceModel::Plain,
+            library: None,
         }
     }
 
@@ -215,6 +261,8 @@ impl PhantomSpec {
             randomise: Randomisation::Realistic,
             lesion_choice: LesionChoice::default(),
             look_alikes: LookAlikes::default(),
+            model: AppearanceModel::Plain,
+            library: None,
         }
     }
 

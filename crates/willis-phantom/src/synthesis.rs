@@ -3,12 +3,13 @@
 use rayon::prelude::*;
 use willis_core::{Image, Lesion, Modality, SeriesMeta, Sex};
 
+use crate::appearance::{AppearanceModel, Scan, ScanInput, dress};
 use crate::atlas::Atlas;
 use crate::lesion;
 use crate::mimics;
 use crate::random::{Draw, splitmix64, stream};
 use crate::scanner::Scanner;
-use crate::scene::{RenderedSlices, Scene, SceneInput};
+use crate::scene::{Look, RenderedSlices, Scene, SceneInput};
 use crate::spec::{LesionPlan, PhantomSpec, Randomisation};
 use crate::visibility::{VisibleArteries, place};
 
@@ -35,22 +36,38 @@ pub struct Phantom {
 pub fn synthesise(spec: &PhantomSpec, seed: u64) -> Phantom {
     let mut atlas = Atlas::draw(&mut stream(seed, "atlas"));
     mimics::add(&mut atlas, spec.look_alikes, &mut stream(seed, "mimics"));
+    if spec.model != AppearanceModel::Plain {
+        mimics::add_shapes(&mut atlas, spec.look_alikes, &mut stream(seed, "more mimics"));
+    }
     let grid = place(spec, &atlas, seed);
     let mut scanner = Scanner::draw(spec.modality, spec.randomise, seed, &mut stream(seed, "scanner"));
     let visible = VisibleArteries::draw(spec, &atlas, &grid, &scanner, seed);
     let (count, choice) = (lesion_count(spec.lesions, seed), &spec.lesion_choice);
-    let sacs = lesion::grow(&atlas, count, choice, |p| visible.shows(p), &mut stream(seed, "lesions"));
+    let mut sacs = lesion::grow(&atlas, count, choice, |p| visible.shows(p), &mut stream(seed, "lesions"));
     if spec.randomise == Randomisation::Wide && stream(seed, "one brightness").chance(0.3) {
         scanner.slow_flow_loss = 0.0;
     }
 
-    let scene = Scene::new(SceneInput { spec, grid, atlas: &atlas, sacs: &sacs, visible: &visible, scanner, seed });
+    let look = match &spec.model {
+        AppearanceModel::Plain => Look::Plain(Box::new(scanner)),
+        model => {
+            let (library, look_alikes, modality) = (spec.library.as_ref(), spec.look_alikes, spec.modality);
+            let scan = Scan::draw(&ScanInput { model, modality, look_alikes, library, atlas: &atlas, grid, seed });
+            dress(&mut sacs, scan.flow(), model.pathology(), &mut stream(seed, "dress"));
+            Look::Scan(Box::new(scan))
+        }
+    };
+    let scene = Scene::new(SceneInput { spec, grid, atlas: &atlas, sacs: &sacs, visible: &visible, look, seed });
     let rendered: Vec<RenderedSlices> = scene.blocks().into_par_iter().map(|slices| scene.render(slices)).collect();
-    let (mut stored, mut sites, mut aneurysm) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut stored, mut bright, mut sites, mut aneurysm) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for mut block in rendered {
         stored.append(&mut block.stored);
+        bright.append(&mut block.bright);
         sites.append(&mut block.sites);
         aneurysm.append(&mut block.aneurysm);
+    }
+    if !bright.is_empty() {
+        stored = scene.acquire(bright);
     }
     let lesions: Vec<Lesion> = sacs.iter().map(|s| s.truth.clone()).collect();
     let mut phantom = Phantom {

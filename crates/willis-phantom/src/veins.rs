@@ -15,6 +15,8 @@ pub(crate) struct Vein {
     pub radius_mm: f64,
     /// Contrast filling relative to the other veins, 0 to 1.
     pub filling: f64,
+    /// Whether it is a strand of the cavernous sinus, which fills before or after the others.
+    pub cavernous: bool,
 }
 
 /// Paired veins: radius in mm and path, in the coordinates of the arterial atlas.
@@ -71,6 +73,9 @@ const PAIRED: &[(f64, &[[f64; 3]])] = &[
     (0.9, &[[15.0, -13.0, -12.0], [20.0, -22.0, -2.0], [24.0, -34.0, 2.0], [18.0, -46.0, 4.0]]),
 ];
 
+/// Rows of [`PAIRED`] that are the cavernous sinus.
+const CAVERNOUS: std::ops::Range<usize> = 1..3;
+
 /// Sinuses of the midline: radius in mm and path.
 const UNPAIRED: &[(f64, &[[f64; 3]])] = &[
     (
@@ -101,7 +106,7 @@ pub(crate) fn draw(warp: &Warp, rng: &mut ChaCha8Rng) -> Vec<Vein> {
             let weak = i == 0 && side != dominant;
             let factor = if weak { rng.uniform(0.35, 0.9) } else { 1.0 } * rng.log_normal(1.0, 0.18, 0.6, 1.6);
             let path: Vec<Vec3> = path.iter().map(|p| vec3(p[0] * side, p[1], p[2])).collect();
-            veins.push(vein(&path, radius * factor, warp, rng));
+            veins.push(Vein { cavernous: CAVERNOUS.contains(&i), ..vein(&path, radius * factor, warp, rng) });
         }
         for _ in 0..7 {
             veins.push(cortical(side, warp, rng));
@@ -117,7 +122,7 @@ pub(crate) fn draw(warp: &Warp, rng: &mut ChaCha8Rng) -> Vec<Vein> {
 fn vein(path: &[Vec3], radius_mm: f64, warp: &Warp, rng: &mut ChaCha8Rng) -> Vein {
     let moved: Vec<Vec3> = path.iter().map(|p| *p + rng.normal3() * 1.0).collect();
     let points = spline(&moved, 1.0).into_iter().map(|p| warp.deform(p)).collect();
-    Vein { points, radius_mm, filling: rng.uniform(0.6, 1.0) }
+    Vein { points, radius_mm, filling: rng.uniform(0.6, 1.0), cavernous: false }
 }
 
 /// A cortical vein over the convexity that ends in the superior sagittal sinus.

@@ -86,6 +86,12 @@ pub enum Appearance {
     Realistic,
     /// The phantoms' scanner, randomised beyond them.
     Wide,
+    /// The phantoms' acquisitions of a clinic, with their artefacts.
+    Scanner,
+    /// Random intensities of every tissue.
+    Random,
+    /// Intensities and texture as measured in real heads.
+    Textured,
     /// A model that no training uses.
     Unseen,
 }
@@ -160,6 +166,9 @@ impl Appearance {
         match self {
             Self::Realistic => "realistic",
             Self::Wide => "wide",
+            Self::Scanner => "scanner",
+            Self::Random => "random",
+            Self::Textured => "textured",
             Self::Unseen => "unseen",
         }
     }

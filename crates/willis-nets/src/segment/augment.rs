@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 use willis_core::space::Index;
 
+use super::degrade::DegradeConfig;
 use super::sample::{LabelledPatch, PatchPlacement};
 use crate::rules::{fraction, non_negative};
 
@@ -36,6 +37,8 @@ pub struct SegmentAugmentConfig {
     pub coordinate_jitter_mm: f64,
     /// Probability that all coordinates are set to 0.
     pub coordinate_drop: f64,
+    /// Degradation to a poor image, off by default.
+    pub degrade: DegradeConfig,
 }
 
 impl Default for SegmentAugmentConfig {
@@ -52,6 +55,7 @@ impl Default for SegmentAugmentConfig {
             coarsen: 0.2,
             coordinate_jitter_mm: 12.0,
             coordinate_drop: 0.05,
+            degrade: DegradeConfig::default(),
         }
     }
 }
@@ -81,7 +85,7 @@ impl SegmentAugmentConfig {
         ] {
             non_negative(field, limit)?;
         }
-        Ok(())
+        self.degrade.validate().map_err(|error| error.within("degrade"))
     }
 
     /// A random placement of a patch of side `size` around `middle`.
@@ -94,6 +98,7 @@ impl SegmentAugmentConfig {
 
     /// Augments intensities and coordinates of a patch in place.
     pub(super) fn apply(&self, patch: &mut LabelledPatch, rng: &mut impl Rng) {
+        self.degrade.apply(patch, rng);
         let voxels = patch.size.pow(3);
         let (image, coordinates) = patch.channels.split_at_mut(voxels);
         if chance(self.coarsen, rng) {

@@ -2,6 +2,7 @@
 
 mod augment;
 mod branched;
+mod degrade;
 mod fit;
 mod infer;
 mod net;
@@ -11,6 +12,7 @@ mod score;
 
 pub use augment::SegmentAugmentConfig;
 pub use branched::{Branched, BranchedConfig};
+pub use degrade::DegradeConfig;
 pub use fit::{SegmentFitError, SegmentTraining, fit};
 pub use infer::{SegmentConfig, segment, window_count};
 pub use net::{COORDINATE_MM, IN_CHANNELS, SegmentNet, SegmentNetConfig};

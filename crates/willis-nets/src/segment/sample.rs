@@ -309,7 +309,7 @@ pub struct LabelledPatch {
 }
 
 impl LabelledPatch {
-    fn empty(size: usize) -> Self {
+    pub(super) fn empty(size: usize) -> Self {
         let voxels = size.pow(3);
         let bytes = || vec![0; voxels];
         Self { size, channels: vec![0.0; IN_CHANNELS * voxels], sites: bytes(), aneurysm: bytes(), tube: bytes() }

@@ -12,6 +12,7 @@ use super::SeriesUids;
 use super::error::{WriteCohortError, at};
 use super::series::write_series;
 use super::tables::write_tables;
+use crate::appearance::AppearanceModel;
 use crate::mix::CohortMix;
 use crate::spec::{PhantomSpec, Randomisation};
 use crate::synthesis::{Phantom, synthesise};
@@ -82,9 +83,12 @@ impl CohortWriter {
             rng.set_stream(index);
             let spec = PhantomSpec::draw(&mut rng, mix);
             let phantom = synthesise(&spec, rng.random());
-            let appearance = match spec.randomise {
-                Randomisation::Realistic => Appearance::Realistic,
-                Randomisation::Wide => Appearance::Wide,
+            let appearance = match (&spec.model, spec.randomise) {
+                (AppearanceModel::Scanner(_), _) => Appearance::Scanner,
+                (AppearanceModel::Random(_), _) => Appearance::Random,
+                (AppearanceModel::Textured(_), _) => Appearance::Textured,
+                (AppearanceModel::Plain, Randomisation::Realistic) => Appearance::Realistic,
+                (AppearanceModel::Plain, Randomisation::Wide) => Appearance::Wide,
             };
             let scan = ScanTruth::new(phantom.volume.grid, appearance);
             (phantom, ScanTruth { header: mix.header, part: part.map(String::from), ..scan })

@@ -68,4 +68,13 @@ pub struct SynthArgs {
     /// one) by default.
     #[arg(long, value_name = "N")]
     pub lesions: Option<usize>,
+    /// Distribution of the series (TOML), in place of the options above; see configs/cohorts.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["appearance", "size", "modality", "prevalence", "lesions"])]
+    pub mix: Option<PathBuf>,
+    /// Label maps of whole heads (SynthSeg's numbers) for all but the plain appearance.
+    #[arg(long, value_name = "DIR")]
+    pub heads: Option<PathBuf>,
+    /// CT of the Visible Human Female's head (NIfTI) whose bone some CT angiograms show.
+    #[arg(long, value_name = "FILE")]
+    pub bone: Option<PathBuf>,
 }

@@ -1,13 +1,14 @@
 //! `willis cohort`: makes, checks and splits data sets in the RSNA layout.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use serde_json::json;
 use willis_core::cohort::BENCHMARK_SEEDS;
 use willis_core::{Finding, Modality, Severity, Volume, cohort};
 use willis_imaging::ingest::{IngestConfig, ingest};
-use willis_phantom::{CohortMix, synthesise_cohort};
+use willis_phantom::{AnatomyLibrary, CohortMix, synthesise_cohort};
 
 use super::Outcome;
 use crate::cli::{AppearanceName, CohortCommand, Format, SynthArgs};
@@ -23,7 +24,7 @@ pub fn run(command: &CohortCommand, progress: &Progress) -> anyhow::Result<Outco
 }
 
 fn synth(args: &SynthArgs, progress: &Progress) -> anyhow::Result<Outcome> {
-    let mix = mix(args);
+    let mix = mix(args)?;
     ensure!((0.0..=1.0).contains(&mix.prevalence), "--prevalence {} must lie between 0 and 1", mix.prevalence);
     ensure!(
         !BENCHMARK_SEEDS.contains(&args.seed),
@@ -39,7 +40,26 @@ fn synth(args: &SynthArgs, progress: &Progress) -> anyhow::Result<Outcome> {
     Ok(Outcome::Done)
 }
 
-fn mix(args: &SynthArgs) -> CohortMix {
+fn mix(args: &SynthArgs) -> anyhow::Result<CohortMix> {
+    let mut mix = match &args.mix {
+        Some(path) => {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            toml::from_str(&text).with_context(|| format!("{} is no distribution of series", path.display()))?
+        }
+        None => mix_of_options(args),
+    };
+    if args.heads.is_some() || args.bone.is_some() {
+        ensure!(!mix.models.is_empty(), "--heads and --bone need --mix with other models than the plain one");
+        let library = AnatomyLibrary::read(args.heads.as_deref(), args.bone.as_deref())?;
+        for name in library.left_out() {
+            eprintln!("left out: {name} is no label map of a whole head");
+        }
+        mix.library = Some(Arc::new(library));
+    }
+    Ok(mix)
+}
+
+fn mix_of_options(args: &SynthArgs) -> CohortMix {
     let shares = CohortMix::default();
     let only = |modality: Modality| Modality::ALL.map(|each| f64::from(u8::from(each == modality)));
     CohortMix {

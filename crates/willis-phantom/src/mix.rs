@@ -228,6 +228,9 @@ mod tests {
         assert!(text.ends_with("size: Clinical, wide_share: 0.0 }"), "{text}");
         let many = format!("{:?}", CohortMix { look_alikes: LookAlikes::Many, ..CohortMix::default() });
         assert!(many.ends_with("wide_share: 0.0, look_alikes: Many }"), "{many}");
+        let shares = vec![ModelShare { share: 1.0, model: AppearanceModel::Plain }];
+        let models = format!("{:?}", CohortMix { models: shares, ..CohortMix::default() });
+        assert!(models.ends_with("wide_share: 0.0, models: [ModelShare { share: 1.0, model: Plain }] }"), "{models}");
     }
 
     #[test]
@@ -235,6 +238,10 @@ mod tests {
         let mix = CohortMix::default;
         mix().validate().unwrap();
         for (mix, message) in [
+            (
+                CohortMix { models: vec![ModelShare { share: -1.0, model: AppearanceModel::Plain }], ..mix() },
+                "models.share = -1 must be finite and not negative",
+            ),
             (CohortMix { prevalence: 1.5, ..mix() }, "prevalence = 1.5 must be between 0 and 1"),
             (CohortMix { wide_share: f64::NAN, ..mix() }, "wide_share = NaN must be between 0 and 1"),
             (CohortMix { coarseness: 0.1, ..mix() }, "coarseness = 0.1 must be finite and at least 0.2"),

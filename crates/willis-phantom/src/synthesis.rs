@@ -122,6 +122,7 @@ fn meta(modality: Modality, diseased: bool, seed: u64) -> SeriesMeta {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::appearance::{RandomConfig, ScannerConfig, TexturedConfig};
     use std::collections::HashSet;
     use willis_core::{Shape, Site, Spacing};
 
@@ -207,6 +208,74 @@ mod tests {
             let carotid = [Site::LeftSupraclinoidIca.mask_value(), Site::RightSupraclinoidIca.mask_value()];
             let (blood, rest) = (median(&|s| carotid.contains(&s)), median(&|s| s == 0));
             assert!(sign * (blood - rest) > 30.0, "{modality:?}: blood {blood}, rest {rest}");
+        }
+    }
+
+    /// Hashes of the first release: data sets and benchmarks of the plain model stay what they were.
+    #[test]
+    fn the_plain_model_keeps_its_bytes() {
+        let expected = [0xe991_a1bf_5620_9ed8, 0x3d54_8e2c_f171_b08a, 0x9d0a_df88_7580_b9da, 0x89c1_6e48_e1d1_4447u64];
+        for ((seed, modality), expected) in (0..).zip(Modality::ALL).zip(expected) {
+            let spec = PhantomSpec {
+                shape: Shape::new(24, 30, 32),
+                spacing: Spacing::isotropic(3.0),
+                lesions: LesionPlan::Exact(2),
+                ..PhantomSpec::low_resolution(modality)
+            };
+            let bytes = synthesise(&spec, seed).volume.voxels.into_iter().flat_map(i16::to_le_bytes);
+            let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3u64));
+            assert_eq!(hash, expected, "{modality:?}");
+        }
+    }
+
+    #[test]
+    fn every_model_is_deterministic_and_labels_its_lesions() {
+        let models = [
+            AppearanceModel::Scanner(ScannerConfig { artefacts: 1.0, pathology: 1.0 }),
+            AppearanceModel::Random(RandomConfig::default()),
+            AppearanceModel::Textured(TexturedConfig::default()),
+        ];
+        let mut seen = HashSet::new();
+        for model in models {
+            for modality in Modality::ALL {
+                let spec = PhantomSpec { model: model.clone(), ..small(modality, LesionPlan::Exact(1)) };
+                let with = |threads| {
+                    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
+                    pool.install(|| synthesise(&spec, 17))
+                };
+                let (one, two) = (with(1), with(2));
+                assert_eq!(one.volume, two.volume);
+                assert_eq!((one.lesions.len(), one.aneurysm.voxels.contains(&1)), (1, true));
+                assert!(seen.insert(one.volume.voxels), "{modality:?} repeats another model");
+            }
+        }
+    }
+
+    /// The plain model darkens a sac with its size; with contrast agent no scanner does.
+    #[test]
+    fn large_sacs_of_ct_angiograms_are_as_bright_as_arteries() {
+        let carotids = [Site::LeftSupraclinoidIca.mask_value(), Site::RightSupraclinoidIca.mask_value()];
+        let model = AppearanceModel::Scanner(ScannerConfig { artefacts: 0.0, pathology: 0.0 });
+        for seed in 0..4 {
+            let choice = crate::LesionChoice { sites: None, diameter_mm: Some([14.0, 16.0]) };
+            let spec = PhantomSpec {
+                model: model.clone(),
+                lesion_choice: choice,
+                ..small(Modality::Cta, LesionPlan::Exact(1))
+            };
+            let phantom = synthesise(&spec, seed);
+            let median = |want: &dyn Fn(usize) -> bool| {
+                let all = phantom.volume.voxels.iter().enumerate().filter(|(i, _)| want(*i));
+                let mut values: Vec<i16> = all.map(|(_, v)| *v).collect();
+                values.sort_unstable();
+                values.get(values.len() / 2).map(|v| f64::from(*v) - 1024.0)
+            };
+            let sac = median(&|i| phantom.aneurysm.voxels[i] == 1);
+            let artery = median(&|i| carotids.contains(&phantom.sites.voxels[i]) && phantom.aneurysm.voxels[i] == 0);
+            if let (Some(sac), Some(artery)) = (sac, artery) {
+                // Partial volume darkens the thin artery, not the sac.
+                assert!(sac > 0.85 * artery, "{seed}: sac {sac}, artery {artery}");
+            }
         }
     }
 

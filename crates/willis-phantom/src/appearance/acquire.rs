@@ -65,7 +65,23 @@ fn gaussian(sigma: f64) -> Taps {
 
 /// Standard deviation in voxels whose noise has this correlation between neighbours.
 fn sigma_of(correlation: f64) -> f64 {
-    (-0.25 / correlation.clamp(0.02, 0.9).ln()).sqrt()
+    let (mut low, mut high) = (0.05, 2.0);
+    for _ in 0..30 {
+        let middle = 0.5 * (low + high);
+        let below = f64::from(neighbour_correlation(gaussian(middle))) < correlation;
+        (low, high) = if below { (middle, high) } else { (low, middle) };
+    }
+    low
+}
+
+/// Correlation of neighbouring voxels of white noise after a blur.
+fn neighbour_correlation(t: Taps) -> f32 {
+    2.0 * (t[0] * t[1] + t[1] * t[2]) / power(t)
+}
+
+/// Variance of white noise of variance 1 after a blur.
+fn power(t: Taps) -> f32 {
+    t[0] * t[0] + 2.0 * (t[1] * t[1] + t[2] * t[2])
 }
 
 impl Acquisition {
@@ -228,7 +244,6 @@ impl Acquisition {
             sum.iter_mut().enumerate().for_each(|(i, v)| *v += weight * counter_normal(seed, first + i as u64));
         }
         smooth_plane(&mut sum, [rows, columns], self.noise_blur[1], self.noise_blur[2]);
-        let power = |t: Taps| t[0] * t[0] + 2.0 * (t[1] * t[1] + t[2] * t[2]);
         let sd = self.noise_blur.iter().map(|t| power(*t)).product::<f32>().sqrt();
         let factor = self.noise_sd / sd.max(1e-6);
         sum.iter_mut().for_each(|v| *v *= factor);
@@ -326,10 +341,8 @@ mod tests {
     #[test]
     fn measured_correlations_become_widths() {
         for correlation in [0.2, 0.42, 0.6] {
-            let t = gaussian(sigma_of(correlation));
-            let power = t[0] * t[0] + 2.0 * (t[1] * t[1] + t[2] * t[2]);
-            let lag = 2.0 * (t[0] * t[1] + t[1] * t[2]);
-            assert!((f64::from(lag / power) - correlation).abs() < 0.08, "{correlation}: {}", lag / power);
+            let found = neighbour_correlation(gaussian(sigma_of(correlation)));
+            assert!((f64::from(found) - correlation).abs() < 0.01, "{correlation}: {found}");
         }
     }
 }

@@ -18,7 +18,7 @@ use rand_chacha::ChaCha8Rng;
 use willis::config::Config;
 use willis::line::predict_path;
 use willis::models::Nets;
-use willis::outputs::{self, Detail};
+use willis::outputs::{self, OutputContent, OutputFormat};
 use willis_core::files::nifti;
 use willis_core::{Candidate, Image, Modality, Point};
 use willis_imaging::detect::blob::{self, BlobConfig};
@@ -75,7 +75,8 @@ fn main() -> anyhow::Result<()> {
             nifti::write(&volume, &render(&mask, case))?;
         }
         let (result, run) = predict_path(&volume, &nets, &config, &|_| ())?;
-        outputs::write(&args.output.join(case), &result, &run, Detail::Full)?;
+        let content = OutputContent { result: &result, run: &run, source: None };
+        outputs::write(&args.output.join(case), &content, &OutputFormat::DEFAULT)?;
         let blobs = blob::candidates(&result.map.source.image, None, &BlobConfig::default());
         let excesses = excess::candidates(&result.graph, &ExcessConfig::default());
         for sac in sacs {

@@ -11,7 +11,7 @@ use anyhow::Context;
 use willis::config::Config;
 use willis::line::predict_path;
 use willis::models::Nets;
-use willis::outputs::{self, Detail};
+use willis::outputs::{self, OutputContent, OutputFormat};
 
 fn main() -> anyhow::Result<()> {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -36,5 +36,6 @@ fn main() -> anyhow::Result<()> {
     }
     println!("probability of an aneurysm: {:.3}", result.prediction.present().unwrap_or(f64::NAN));
 
-    outputs::write(&output, &result, &run, Detail::Full)
+    let content = OutputContent { result: &result, run: &run, source: None };
+    outputs::write(&output, &content, &OutputFormat::DEFAULT)
 }

@@ -34,6 +34,7 @@ const UIH_GRID_SLICES: Tag = Tag(0x0065, 0x1050);
 pub(super) struct Instance {
     pub series_uid: String,
     pub sop_uid: String,
+    pub sop_class: String,
     pub pixels: PixelFormat,
     pub slices: Vec<Slice>,
     pub hints: Hints,
@@ -97,6 +98,7 @@ impl Instance {
         Ok(Self {
             series_uid: text(&set, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
             sop_uid: text(&set, tags::SOP_INSTANCE_UID).unwrap_or_default(),
+            sop_class: text(&set, tags::SOP_CLASS_UID).unwrap_or_default(),
             pixels: without_inversion(pixels, &hints),
             hints,
             slices,

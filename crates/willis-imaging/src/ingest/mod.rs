@@ -3,14 +3,15 @@
 //!
 //! The format of a file is recognised by its content. An unusable file among usable ones is a
 //! finding; an input that gives no volume is an error. Neither ever carries a name or an identifier
-//! of a patient.
+//! of a patient; `origin` alone reads these.
 //!
 //! In reading order: `source` finds the files, `structure` and `elements` find the parts of a DICOM
 //! file, `header`, `pixel_format`, `slices` and `attributes` read what is needed (`mosaic` that of
 //! slices that share a frame), `group` selects the series and `volumes` the volume, `geometry`
 //! orders its slices in space, `decode` (with `frames`, `streams`, `codecs` and `values`) turns
 //! pixels into values, `place` puts them on the grid, and `series` joins these steps. What was
-//! repaired in single files is collected as `notes`.
+//! repaired in single files is collected as `notes`. `origin` reads what objects about the series
+//! must refer to.
 
 mod attributes;
 mod codecs;
@@ -28,6 +29,7 @@ mod lookup;
 mod modality;
 mod mosaic;
 mod notes;
+mod origin;
 mod panics;
 mod pixel_format;
 mod place;
@@ -49,6 +51,7 @@ use willis_core::{Finding, Volume};
 
 pub use config::IngestConfig;
 pub use error::IngestError;
+pub use origin::{OriginError, SourceAttribute, SourceSeries, SourceSlice, source_series};
 use source::{FileFormat, InputFile};
 
 /// Reads a series from a DICOM folder (with its subfolders), a `.zip` archive of one, or a `.dcm`,

@@ -14,6 +14,8 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::outputs::OutputFormat;
+
 pub use benchmark::BenchmarkArgs;
 pub use cohort::{CohortCommand, SynthArgs};
 pub use names::{AppearanceName, BackboneName, Format, MethodName, ModalityName, PublishedName, ScanSizeName, SexName};
@@ -84,6 +86,7 @@ pub enum Command {
 Examples:
   willis predict scan/ -o out
   willis predict head.nii.gz --modality mra -o out
+  willis predict scan/ -o out --write html,dicom-seg,dicom-sr
   willis predict cohort/ -o out          # every series of an RSNA-layout data set
 
 The files of a single series are written to DIR itself. Several series get a folder each, and \
@@ -204,8 +207,14 @@ pub struct PredictArgs {
     /// Volume to read from a series with several (echoes, time points); 1 is the largest.
     #[arg(long, value_name = "N")]
     pub volume: Option<NonZeroUsize>,
+    /// Files to write besides prediction.json, candidates.json and run.json, separated by commas.
+    ///
+    /// A single series gets nifti,slicer,graph,html unless formats are named, several series nifti.
+    /// The dicom-* formats need DICOM input: they belong to its study.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',')]
+    pub write: Vec<OutputFormat>,
     /// Write only the JSON files and the vessel map; the default for several series.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "write")]
     pub tables_only: bool,
     /// Format of stdout.
     #[arg(long, value_enum, default_value = "text")]

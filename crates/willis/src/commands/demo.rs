@@ -10,7 +10,7 @@ use crate::cli::DemoArgs;
 use crate::config::Config;
 use crate::line::predict_path;
 use crate::models::Nets;
-use crate::outputs::{self, Detail};
+use crate::outputs::{self, OutputContent, OutputFormat};
 use crate::progress::Progress;
 use crate::run::Stage;
 
@@ -30,7 +30,8 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
 
     let (result, run) = predict_path(&series, &nets, &config, &|stage| spinner.set_message(stage.name()))?;
     spinner.set_message(Stage::Report.name());
-    outputs::write(&args.output, &result, &run, Detail::Full)?;
+    let content = OutputContent { result: &result, run: &run, source: None };
+    outputs::write(&args.output, &content, &OutputFormat::DEFAULT)?;
     spinner.finish_and_clear();
 
     for lesion in &phantom.lesions {
@@ -42,6 +43,6 @@ pub fn run(args: &DemoArgs, progress: &Progress) -> anyhow::Result<Outcome> {
             lesion.site.name()
         );
     }
-    print_summary(&result, &run, &args.output, Detail::Full);
+    print_summary(&result, &run, &args.output, &OutputFormat::DEFAULT);
     Ok(Outcome::Done)
 }

@@ -10,13 +10,14 @@ use willis_core::anatomy::column_names;
 use willis_core::cohort::{self, paths::is_data_set};
 use willis_core::files::{atomic::write_atomically, json};
 use willis_core::{Modality, Prediction, Sex};
+use willis_imaging::ingest::OriginError;
 
 use super::{Outcome, destination};
 use crate::cli::{Format, PredictArgs};
 use crate::config::Config;
 use crate::line::{SeriesResult, predict_path};
 use crate::models::Nets;
-use crate::outputs::{self, Detail};
+use crate::outputs::{self, OutputContent, OutputFormat};
 use crate::progress::Progress;
 use crate::run::{RunRecord, Stage};
 
@@ -98,30 +99,31 @@ fn single(
     nets: &Nets,
     progress: &Progress,
 ) -> anyhow::Result<Outcome> {
-    let detail = if args.tables_only { Detail::Tables } else { Detail::Full };
+    let formats = formats(args, &OutputFormat::DEFAULT);
+    let source = outputs::source_of(&job.input, &formats, &config.ingest).map_err(|error| unwritable(job, error))?;
     let spinner = progress.spinner("predict");
     spinner.enable_steady_tick(std::time::Duration::from_millis(120));
     let outcome = predict_path(&job.input, nets, config, &|stage| spinner.set_message(stage.name()));
     let (result, run) = outcome.with_context(|| job.input.display().to_string())?;
     spinner.set_message(Stage::Report.name());
-    outputs::write(&job.folder, &result, &run, detail)?;
+    outputs::write(&job.folder, &OutputContent { result: &result, run: &run, source: source.as_ref() }, &formats)?;
     spinner.finish_and_clear();
     match args.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&result.prediction)?),
-        Format::Text => print_summary(&result, &run, &job.folder, detail),
+        Format::Text => print_summary(&result, &run, &job.folder, &formats),
     }
     Ok(Outcome::Done)
 }
 
 /// Prints the fourteen probabilities and the first candidates; if willis abstains, only why.
-pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, detail: Detail) {
+pub fn print_summary(result: &SeriesResult, run: &RunRecord, folder: &Path, formats: &[OutputFormat]) {
     if let Some(reason) = &result.prediction.abstain {
         println!("no verdict: willis abstains: {reason}");
     } else {
         print_probabilities(result);
     }
     println!("{:.1} s; {}", run.seconds, crate::report::RESEARCH_ONLY);
-    let last = if detail == Detail::Full { "report.html" } else { "prediction.json" };
+    let last = if formats.contains(&OutputFormat::Html) { "report.html" } else { "prediction.json" };
     println!("{}", folder.join(last).display());
 }
 
@@ -150,15 +152,13 @@ fn several(
     progress: &Progress,
 ) -> anyhow::Result<Outcome> {
     let bar = progress.bar("predict", jobs.len() as u64);
+    let formats = formats(args, &OutputFormat::TABLES);
     let mut failed = 0;
     for job in jobs {
         let mut config = config.clone();
         config.ingest.modality = config.ingest.modality.or(job.modality);
-        if !outputs::is_complete(&job.folder, &config.sha256(), &nets.models) {
-            let done = predict_path(&job.input, nets, &config, &|_| ())
-                .map_err(anyhow::Error::from)
-                .and_then(|(result, run)| outputs::write(&job.folder, &result, &run, Detail::Tables));
-            if let Err(error) = done {
+        if !outputs::is_complete(&job.folder, &config.sha256(), &nets.models, &formats) {
+            if let Err(error) = one_of_several(job, &formats, &config, nets) {
                 failed += 1;
                 bar.suspend(|| eprintln!("failed: {}: {error:#}", job.input.display()));
             }
@@ -181,6 +181,30 @@ fn several(
         }
     }
     Ok(if failed == 0 { Outcome::Done } else { Outcome::SomeFailed })
+}
+
+/// Predicts one series and writes its files.
+fn one_of_several(job: &PredictJob, formats: &[OutputFormat], config: &Config, nets: &Nets) -> anyhow::Result<()> {
+    let source = outputs::source_of(&job.input, formats, &config.ingest).map_err(|error| unwritable(job, error))?;
+    let (result, run) = predict_path(&job.input, nets, config, &|_| ())?;
+    outputs::write(&job.folder, &OutputContent { result: &result, run: &run, source: source.as_ref() }, formats)
+}
+
+/// The formats that were named, or else the default ones.
+fn formats(args: &PredictArgs, default: &[OutputFormat]) -> Vec<OutputFormat> {
+    let named = if args.tables_only { &OutputFormat::TABLES } else { &args.write[..] };
+    let mut formats = if named.is_empty() { default.to_vec() } else { named.to_vec() };
+    formats.sort();
+    formats.dedup();
+    formats
+}
+
+/// Why the formats of a job cannot be written about its input.
+fn unwritable(job: &PredictJob, error: OriginError) -> anyhow::Error {
+    match error {
+        OriginError::Ingest(error) => anyhow::Error::from(error).context(job.input.display().to_string()),
+        error => anyhow::anyhow!("{}: {error}, or leave the dicom-* formats out of --write", job.input.display()),
+    }
 }
 
 /// Writes one row per predicted series, in the order of the folders: SeriesInstanceUID and the

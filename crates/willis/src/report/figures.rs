@@ -137,16 +137,25 @@ pub fn projection(map: &VesselMap, view: View) -> Picture {
     picture_of(picture, planes.pixel_mm())
 }
 
-/// A square slice of 40 mm through a point, with the border of the vessel map.
+/// Width and height of a slice through a candidate, mm.
+pub const SLICE_MM: f64 = 40.0;
+/// Width and height of a slice in the report, pixels.
+const SLICE_PIXELS: u32 = 160;
+
+/// A square slice through a point, with the border of the vessel map.
 pub fn slice(map: &VesselMap, view: View, centre: Point) -> Picture {
-    const SIDE_MM: f64 = 40.0;
-    const SIDE_PIXELS: u32 = 160;
+    let step = SLICE_MM / f64::from(SLICE_PIXELS);
+    picture_of(slice_image(map, view, centre, SLICE_PIXELS), (step, step))
+}
+
+/// The pixels of a slice of [`SLICE_MM`].
+pub fn slice_image(map: &VesselMap, view: View, centre: Point, pixels: u32) -> RgbImage {
     let image = &map.source.image;
     let inverse = image.grid.affine.inverse().expect("a harmonised grid is never singular");
-    let step = SIDE_MM / SIDE_PIXELS as f64;
+    let step = SLICE_MM / f64::from(pixels);
     let sample = |c: i64, r: i64| {
-        let a = (c as f64 + 0.5) * step - SIDE_MM / 2.0;
-        let b = (r as f64 + 0.5) * step - SIDE_MM / 2.0;
+        let a = (c as f64 + 0.5) * step - SLICE_MM / 2.0;
+        let b = (r as f64 + 0.5) * step - SLICE_MM / 2.0;
         let p = match view {
             View::Axial => Point::new(centre.x + a, centre.y + b, centre.z),
             View::Coronal => Point::new(centre.x + a, centre.y, centre.z - b),
@@ -156,15 +165,14 @@ pub fn slice(map: &VesselMap, view: View, centre: Point) -> Picture {
         image.grid.shape.contains(v).then(|| image.grid.shape.nearest(v))
     };
     let vessel = |c: i64, r: i64| sample(c, r).is_some_and(|i| *map.vessel.at(i) >= 0.5);
-    let picture = RgbImage::from_fn(SIDE_PIXELS, SIDE_PIXELS, |c, r| {
+    RgbImage::from_fn(pixels, pixels, |c, r| {
         let (c, r) = (i64::from(c), i64::from(r));
         let Some(index) = sample(c, r) else { return image::Rgb([0, 0, 0]) };
         let grey = (255.0 * (image.at(index) + 1.5) / 5.0).clamp(0.0, 255.0) as u8;
         let inside = vessel(c, r);
         let border = inside && !(vessel(c - 1, r) && vessel(c + 1, r) && vessel(c, r - 1) && vessel(c, r + 1));
         if border { image::Rgb([255, 150, 60]) } else { image::Rgb([grey, grey, grey]) }
-    });
-    picture_of(picture, (step, step))
+    })
 }
 
 /// SVG circles with rank numbers at the candidates, in the millimetres of [`projection`].
@@ -225,6 +233,12 @@ pub fn site_colour(site: Option<Site>) -> &'static str {
         Some(Site::BasilarTip) => "#2fa36b",
         Some(Site::OtherPosterior) => "#3aa6a0",
     }
+}
+
+/// Red, green and blue of [`site_colour`].
+pub fn site_rgb(site: Option<Site>) -> [u8; 3] {
+    let digits = u32::from_str_radix(&site_colour(site)[1..], 16).expect("colours are hexadecimal");
+    [(digits >> 16) as u8, (digits >> 8) as u8, digits as u8]
 }
 
 /// The 0.5th and 99.5th percentile.

@@ -19,7 +19,7 @@ use crate::cli::BenchmarkArgs;
 use crate::config::Config;
 use crate::line::predict_path;
 use crate::models::Nets;
-use crate::outputs::{self, Detail};
+use crate::outputs::{self, OutputContent, OutputFormat};
 use crate::progress::Progress;
 use crate::run::measure;
 
@@ -177,7 +177,7 @@ impl Run {
     }
 
     fn is_complete(&self, folder: &Path, truth: &SeriesTruth) -> bool {
-        outputs::is_complete(folder, &self.config(truth).sha256(), &self.nets.models)
+        outputs::is_complete(folder, &self.config(truth).sha256(), &self.nets.models, &OutputFormat::TABLES)
             && Measured::read(folder).is_some()
     }
 
@@ -185,7 +185,8 @@ impl Run {
         let (result, run) = predict_path(images, &self.nets, &self.config(truth), &|_| ())?;
         std::fs::create_dir_all(folder)?;
         Measured::of(&result).write(folder)?;
-        outputs::write(folder, &result, &run, Detail::Tables)
+        let content = OutputContent { result: &result, run: &run, source: None };
+        outputs::write(folder, &content, &OutputFormat::TABLES)
     }
 
     /// Writes the tables and scores the predictions.

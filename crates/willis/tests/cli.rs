@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use willis::cli::Cli;
+use willis_core::files::nifti;
+use willis_core::{Affine, Grid, Image, Point, Shape, Spacing};
 
 fn willis(args: &[&str]) -> Output {
     command(args).output().expect("the binary was built for this test")
@@ -105,6 +107,22 @@ fn unusable_inputs_end_with_2_and_say_why() {
         assert!(error.contains(name) && !error.contains("panicked"), "{error}");
         assert!(!out.exists(), "nothing may be written for {}", input.display());
     }
+}
+
+#[test]
+fn dicom_outputs_about_another_format_are_refused_before_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let head = folder.path().join("head.nii.gz");
+    let grid = Grid::new(Shape::new(4, 4, 4), Affine::axis_aligned(Spacing::isotropic(1.0), Point::new(0.0, 0.0, 0.0)));
+    nifti::write(&head, &Image::filled(grid, 1.0f32)).unwrap();
+    let out = folder.path().join("out");
+    let output = willis(&["predict", path(&head), "-o", path(&out), "--write", "html,dicom-seg"]);
+    assert_eq!(output.status.code(), Some(2));
+    let error = text(&output.stderr);
+    assert!(error.contains("head.nii.gz") && error.contains("not DICOM") && error.contains("--write"), "{error}");
+    assert!(!out.join("prediction.json").exists());
+    let error = text(&willis(&["predict", path(&head), "-o", path(&out), "--write", "dicom-rt"]).stderr);
+    assert!(error.contains("dicom-sr") && error.contains("fhir"), "{error}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod dicom;
 mod fhir;
 mod graphml;
 mod json;
+mod pdf;
 mod slicer;
 mod swc;
 mod vtk;
@@ -35,6 +36,8 @@ pub enum OutputFormat {
     Graph,
     /// report.html: the report, readable offline.
     Html,
+    /// report.pdf: the report for printing and mailing.
+    Pdf,
     /// candidates.csv: one row per candidate.
     Csv,
     /// graph.graphml: the vessel graph for graph libraries.
@@ -68,6 +71,7 @@ impl OutputFormat {
             Self::Slicer => "candidates.mrk.json",
             Self::Graph => "graph.json",
             Self::Html => "report.html",
+            Self::Pdf => "report.pdf",
             Self::Csv => "candidates.csv",
             Self::Graphml => "graph.graphml",
             Self::Vtk => "graph.vtp",
@@ -161,6 +165,7 @@ fn files(content: &OutputContent, format: OutputFormat) -> anyhow::Result<Vec<Ou
     let one = |bytes: Vec<u8>| Ok(vec![OutputFile::new(format.first_file(), bytes)]);
     match format {
         OutputFormat::Html => one(report::html(result, run).into_bytes()),
+        OutputFormat::Pdf => one(pdf::report(result, run)),
         OutputFormat::Csv => one(csv::table(result)),
         OutputFormat::Graphml => one(graphml::graphml(graph).into_bytes()),
         OutputFormat::Vtk => one(vtk::poly_data(graph).into_bytes()),
@@ -194,3 +199,6 @@ fn site_labels(result: &SeriesResult) -> willis_core::Image<u8> {
     let label = |(&site, &p): (&u8, &f32)| if p >= 0.5 { site } else { 0 };
     willis_core::Image::new(site.grid, site.voxels.iter().zip(&result.map.vessel.voxels).map(label).collect())
 }
+
+#[cfg(test)]
+mod tests;

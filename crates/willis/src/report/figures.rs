@@ -6,7 +6,7 @@ use std::io::Cursor;
 
 use base64::Engine as _;
 use image::{ImageFormat, RgbImage};
-use willis_core::{Candidate, Image, Index, Point, Site, VesselGraph, VesselMap};
+use willis_core::{Candidate, Image, Index, Point, Site, VesselMap};
 
 /// Direction of view, with the axes of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +109,16 @@ impl Planes {
 /// Projection along a view: the maximum of the vessel probability along each ray, over the mean
 /// intensity in grey.
 pub fn projection(map: &VesselMap, view: View) -> Picture {
+    picture_of(projection_image(map, view).0, Planes::of(view, &map.vessel).pixel_mm())
+}
+
+/// Millimetres from the top left corner of a projection.
+pub fn project(map: &VesselMap, view: View, point: Point) -> (f64, f64) {
+    Planes::of(view, &map.vessel).project(point)
+}
+
+/// The pixels of a projection, with its width and height in mm.
+pub fn projection_image(map: &VesselMap, view: View) -> (RgbImage, [f64; 2]) {
     let planes = Planes::of(view, &map.vessel);
     let (columns, rows, depth) = planes.size();
     let intensity = &map.source.image;
@@ -134,7 +144,8 @@ pub fn projection(map: &VesselMap, view: View) -> Picture {
         let blend = |colour: f32| (grey * (1.0 - glow) + colour * glow).clamp(0.0, 255.0) as u8;
         image::Rgb([blend(255.0), blend(196.0), blend(120.0)])
     });
-    picture_of(picture, planes.pixel_mm())
+    let (x_mm, y_mm) = planes.pixel_mm();
+    (picture, [columns as f64 * x_mm, rows as f64 * y_mm])
 }
 
 /// Width and height of a slice through a candidate, mm.
@@ -192,31 +203,6 @@ pub fn candidate_marks(map: &VesselMap, view: View, candidates: &[Candidate]) ->
             candidate.rank
         );
     }
-    svg
-}
-
-/// The vessel graph as SVG: lines as wide as the lumen, coloured by site.
-pub fn graph_drawing(map: &VesselMap, view: View, graph: &VesselGraph, candidates: &[Candidate]) -> String {
-    let planes = Planes::of(view, &map.vessel);
-    let (columns, rows, _) = planes.size();
-    let (pixel_x, pixel_y) = planes.pixel_mm();
-    let (width, height) = (columns as f64 * pixel_x, rows as f64 * pixel_y);
-    let mut svg = format!("<svg viewBox='0 0 {width:.0} {height:.0}' class='graph' role='img'>");
-    for edge in &graph.edges {
-        let site = graph.nodes[edge.from].site.or(graph.nodes[edge.to].site);
-        for pair in edge.points.windows(2) {
-            let ((x1, y1), (x2, y2)) = (planes.project(pair[0].point), planes.project(pair[1].point));
-            let stroke = pair[0].radius_mm + pair[1].radius_mm;
-            let _ = write!(
-                svg,
-                "<path d='M{x1:.1} {y1:.1}L{x2:.1} {y2:.1}' stroke='{}' stroke-width='{:.1}'/>",
-                site_colour(site),
-                stroke.clamp(0.5, 8.0)
-            );
-        }
-    }
-    svg.push_str(&candidate_marks(map, view, candidates));
-    svg.push_str("</svg>");
     svg
 }
 

@@ -1,8 +1,13 @@
 //! The report: one HTML file, readable offline, with the probabilities, the candidates and their
 //! evidence.
 
+pub(crate) mod cards;
+pub mod circle;
 pub mod figures;
+pub mod tree;
 mod verdict;
+
+pub(crate) use verdict::first_warnings;
 
 use figures::{Picture, View};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -13,7 +18,7 @@ use crate::line::SeriesResult;
 use crate::run::RunRecord;
 
 /// Number of candidates that are drawn in the pictures and shown in slices.
-const SHOWN: usize = 6;
+pub(crate) const SHOWN: usize = 6;
 
 /// Notice in every output.
 pub const RESEARCH_ONLY: &str = "Research use only. Not a medical device. Not for diagnosis.";
@@ -54,14 +59,14 @@ pub fn html(result: &SeriesResult, run: &RunRecord) -> String {
 /// The body of a report with probabilities.
 fn verdict_body(result: &SeriesResult, run: &RunRecord, shown: &[Candidate]) -> Markup {
     html! {
-        (projections(result, shown))
         (probabilities(result, run))
+        (cards::section(result, shown))
+        (projections(result, shown))
+        (tree::section(result, shown))
         section.long {
-            h2 { "Candidates" }
+            h2 { "All candidates" }
             (candidate_table(&result.candidates, Probabilities::Shown))
         }
-        (triptychs(result, shown))
-        (graph(result, shown))
     }
 }
 
@@ -76,7 +81,7 @@ fn abstaining_body(result: &SeriesResult) -> Markup {
                 (candidate_table(&result.candidates, Probabilities::Hidden))
             }
         }
-        (graph(result, &[]))
+        (tree::section(result, &[]))
     }
 }
 
@@ -87,7 +92,8 @@ enum Probabilities {
     Hidden,
 }
 
-fn percent(p: f64) -> String {
+/// A probability for people.
+pub(crate) fn percent(p: f64) -> String {
     format!("{:.1} %", 100.0 * p)
 }
 
@@ -155,7 +161,9 @@ fn probabilities(result: &SeriesResult, run: &RunRecord) -> Markup {
     };
     html! {
         section {
-            h2 { "Probabilities" }
+            h2 { "Probability by site" }
+            (PreEscaped(circle::svg(|site| of(site.name()))))
+            p.scale { span { "0 %" } span.ramp {} span { "100 %" } span.note { "Schematic, seen as axial slices are: the patient's right is on the left." } }
             table.probabilities {
                 (row(ANEURYSM_PRESENT, "#d8453a"))
                 @for site in Site::ALL { (row(site.name(), figures::site_colour(Some(site)))) }
@@ -175,10 +183,10 @@ fn candidate_table(candidates: &[Candidate], probabilities: Probabilities) -> Ma
     html! {
         @if candidates.is_empty() { p { "None." } }
         @else {
-            p.note { "Lengths in mm. Centres are patient coordinates (LPS); the last column is the distance to the nearest vessel outside the candidate." }
+            p.note { "Centres are patient coordinates: millimetres towards left, posterior and superior (LPS). The last column is the distance to the nearest vessel outside the candidate." }
             div.scroll { table.candidates {
                 thead { tr {
-                    th { "rank" } @if shown { th { "probability" } } th { "site" } th { "diameter" } th { "centre (L, P, S)" } th { "to vessel" }
+                    th { "rank" } @if shown { th { "probability" } } th { "site" } th { "diameter, mm" } th { "centre L, P, S, mm" } th { "to vessel, mm" }
                 } }
                 tbody { @for c in candidates {
                     tr {
@@ -224,59 +232,13 @@ fn evidence_table(candidates: &[Candidate]) -> Markup {
     }
 }
 
-fn site_name(candidate: &Candidate) -> &'static str {
-    candidate.site.map_or("site n/a", Site::name)
-}
-
-fn triptychs(result: &SeriesResult, shown: &[Candidate]) -> Markup {
-    const CROSS: &str = "<path class='cross' d='M20 15.5V18M20 22v2.5M15.5 20H18M22 20h2.5'/>";
-    html! {
-        section {
-            h2 { "Slices through the first candidates" }
-            p.note { "Each slice is 40 mm wide; the orange line is the border of the vessel map." }
-            div.triptychs {
-                @for c in shown {
-                    div.triptych {
-                        h3 { (c.rank) ". " (site_name(c)) span.sub { (percent(c.probability)) ", " (format!("{:.1} mm", c.diameter_mm)) } }
-                        div.three {
-                            @for view in View::ALL {
-                                figure {
-                                    (with_overlay(&figures::slice(&result.map, view, c.centre), view, CROSS))
-                                    figcaption { (view.name()) }
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn graph(result: &SeriesResult, shown: &[Candidate]) -> Markup {
-    html! {
-        section {
-            h2 { "Vessel graph" }
-            p.note {
-                (result.graph.nodes.len()) " nodes, " (result.graph.edges.len()) " branches. Lines are as wide as the lumen."
-                @if result.prediction.abstain.is_none() { " Colours are those of the sites above." }
-            }
-            div.three {
-                @for view in View::ALL {
-                    figure { (PreEscaped(figures::graph_drawing(&result.map, view, &result.graph, shown))) figcaption { (view.name()) } }
-                }
-            }
-        }
-    }
-}
-
 fn findings(findings: &[Finding]) -> Markup {
     html! {
         section {
             h2 { "Findings, guesses and repairs" }
             @if findings.is_empty() { p { "None." } }
             @else { ul.findings { @for f in findings {
-                li.warn[f.severity == Severity::Warning] { code { (f.code) } " " (f.message) }
+                li.warn[f.severity == Severity::Warning] { (f.message) " " code { (f.code) } }
             } } }
         }
     }
@@ -292,7 +254,7 @@ fn provenance(result: &SeriesResult, run: &RunRecord) -> Markup {
                 @for model in &result.prediction.models { tr { th { (model.name) } td { code { (model.sha256) } } } }
             } }
             div.scroll { table.plain {
-                thead { tr { th { "stage" } th { "seconds" } th { "peak memory, MiB" } } }
+                thead { tr { th { "stage" } th { "time, s" } th { "peak memory, MiB" } } }
                 @for stage in &run.stages {
                     tr { td { (stage.name) } td { (format!("{:.2}", stage.cost.seconds)) } td { (stage.cost.peak_mib.map_or("n/a".into(), |m| m.to_string())) } }
                 }

@@ -24,12 +24,17 @@ const DECISIVE: [&str; 12] = [
     "no-head",
 ];
 
-/// Warnings, those about modality and geometry first; nothing without any.
-pub(super) fn guesses(findings: &[Finding]) -> Markup {
+/// All warnings but that of an abstention, those about modality and geometry first.
+pub(crate) fn first_warnings(findings: &[Finding]) -> Vec<&Finding> {
     let warnings = findings.iter().filter(|f| f.severity == Severity::Warning && f.code != "abstain");
     let decisive = |f: &&Finding| DECISIVE.iter().any(|part| f.code.contains(part));
     let (first, others): (Vec<&Finding>, Vec<&Finding>) = warnings.partition(decisive);
-    let all = [first, others].concat();
+    [first, others].concat()
+}
+
+/// The first warnings; nothing without any.
+pub(super) fn guesses(findings: &[Finding]) -> Markup {
+    let all = first_warnings(findings);
     html! {
         @if !all.is_empty() {
             section.guesses {

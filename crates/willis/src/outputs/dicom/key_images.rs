@@ -8,8 +8,10 @@ use image::{Rgb, RgbImage};
 use willis_core::Candidate;
 
 use super::SHOWN;
+use super::codes;
 use super::glyphs;
-use super::object::{ObjectKind, Study, ascii, put, put_sequence, put_short};
+use super::object::{ObjectKind, Study, WholeFile, ascii, put, put_code, put_sequence, put_short, referenced_instance};
+use super::segmentation::nearest_slice;
 use crate::report::RESEARCH_ONLY;
 use crate::report::figures::{SLICE_MM, View, slice_image};
 
@@ -26,7 +28,8 @@ const BLUE: Rgb<u8> = Rgb([89, 208, 255]);
 /// The images; one with a line of text if there is no candidate to show or willis abstains.
 pub(super) fn key_images(study: &Study) -> Vec<InMemDicomObject> {
     let result = study.result;
-    let note = |line: &str| vec![object(study, 1, line, &text_image(line))];
+    let middle = study.source.slices.len() / 2;
+    let note = |line: &str| vec![object(study, 1, line, &text_image(line), middle)];
     if let Some(reason) = &result.prediction.abstain {
         return note(&format!("No verdict: willis abstains: {reason}"));
     }
@@ -40,7 +43,8 @@ pub(super) fn key_images(study: &Study) -> Vec<InMemDicomObject> {
         .enumerate()
         .map(|(i, candidate)| {
             let caption = caption(candidate);
-            object(study, i + 1, &caption, &triptych(study, candidate, &caption))
+            let nearest = nearest_slice(&study.source.slices, candidate.centre);
+            object(study, i + 1, &caption, &triptych(study, candidate, &caption), nearest)
         })
         .collect()
 }
@@ -93,7 +97,8 @@ fn text_image(line: &str) -> RgbImage {
     picture
 }
 
-fn object(study: &Study, instance: usize, caption: &str, picture: &RgbImage) -> InMemDicomObject {
+/// The object of a picture that was made about a slice and its neighbours.
+fn object(study: &Study, instance: usize, caption: &str, picture: &RgbImage, slice: usize) -> InMemDicomObject {
     let mut object = study.object(&ObjectKind {
         sop_class: uids::SECONDARY_CAPTURE_IMAGE_STORAGE,
         modality: "OT",
@@ -106,6 +111,7 @@ fn object(study: &Study, instance: usize, caption: &str, picture: &RgbImage) -> 
         (tags::IMAGE_TYPE, VR::CS, "DERIVED\\SECONDARY"),
         (tags::IMAGE_COMMENTS, VR::LT, &ascii(caption)),
         (tags::PATIENT_ORIENTATION, VR::CS, ""),
+        (tags::LATERALITY, VR::CS, ""),
         (tags::BURNED_IN_ANNOTATION, VR::CS, "NO"),
         (tags::LOSSY_IMAGE_COMPRESSION, VR::CS, "00"),
         (tags::PHOTOMETRIC_INTERPRETATION, VR::CS, "RGB"),
@@ -125,6 +131,9 @@ fn object(study: &Study, instance: usize, caption: &str, picture: &RgbImage) -> 
     ] {
         put_short(&mut object, tag, value);
     }
+    let mut source = referenced_instance(&study.source.slices[slice], WholeFile::No);
+    put_code(&mut source, tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, codes::SOURCE_IMAGE);
+    put_sequence(&mut object, tags::SOURCE_IMAGE_SEQUENCE, vec![source]);
     let series = study.referenced_series(tags::REFERENCED_INSTANCE_SEQUENCE);
     put_sequence(&mut object, tags::REFERENCED_SERIES_SEQUENCE, vec![series]);
     let mut pixels = picture.as_raw().clone();

@@ -45,9 +45,13 @@ pub(super) fn presentation_state(study: &Study) -> InMemDicomObject {
         (tags::CONTENT_CREATOR_NAME, VR::PN, ""),
         (tags::PRESENTATION_LUT_SHAPE, VR::CS, "IDENTITY"),
         (tags::RESCALE_TYPE, VR::LO, "US"),
+        (tags::LATERALITY, VR::CS, ""),
     ] {
         put(&mut object, tag, vr, value);
     }
+    // These belong to images and documents.
+    object.remove_element(tags::CONTENT_DATE);
+    object.remove_element(tags::CONTENT_TIME);
     put_decimals(&mut object, tags::RESCALE_SLOPE, &[first.rescale.0]);
     put_decimals(&mut object, tags::RESCALE_INTERCEPT, &[first.rescale.1]);
     let (low, high) = window(study);

@@ -205,10 +205,10 @@ fn a_centre_reads_back_in_every_orientation() {
         let seg = object(folder.path(), OutputFormat::DicomSeg, None);
         let centre = centre_of_segment(&seg, LABEL);
         assert!(distance(centre, CENTRE) < 0.1, "{name}: {centre:?}");
-        // The box of the vessel is even about (centre - 0.5), but sampled on other pixels.
+        // The middle of the box of the vessel, sampled at steps of up to 1.2 mm.
         let vessel = centre_of_segment(&seg, Site::RightMca.name());
         let middle = Point::new(CENTRE.x - 0.5, CENTRE.y - 0.5, CENTRE.z - 0.5);
-        assert!(distance(vessel, middle) < 0.35, "{name}: {vessel:?}");
+        assert!(distance(vessel, middle) < 0.65, "{name}: {vessel:?}");
 
         let gsps = object(folder.path(), OutputFormat::DicomGsps, None);
         let annotations = items(&gsps, tags::GRAPHIC_ANNOTATION_SEQUENCE);

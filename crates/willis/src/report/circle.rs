@@ -37,9 +37,12 @@ pub struct SiteShape {
     pub name: &'static str,
 }
 
-/// The shapes of all sites in column order.
+/// The shapes of all sites in the order in which they are drawn: the basilar tip lies on the other
+/// posterior arteries.
 pub fn shapes() -> Vec<SiteShape> {
-    Site::ALL.into_iter().map(shape).collect()
+    let mut shapes: Vec<SiteShape> = Site::ALL.into_iter().map(shape).collect();
+    shapes.sort_by_key(|shape| shape.site == Site::BasilarTip);
+    shapes
 }
 
 fn shape(site: Site) -> SiteShape {
@@ -72,7 +75,7 @@ fn shape(site: Site) -> SiteShape {
             None,
         ),
         Site::RightAca => (
-            vec![vec![(262.0, 150.0), (286.0, 124.0), (306.0, 104.0), (304.0, 70.0), (298.0, 40.0)]],
+            vec![vec![(262.0, 150.0), (286.0, 124.0), (306.0, 104.0), (304.0, 74.0), (298.0, 50.0)]],
             9.0,
             (284.0, 70.0),
             Anchor::End,

@@ -13,7 +13,7 @@
   const extent = Math.hypot(...[0, 1, 2].map((i) => high[i] - low[i])) || 1;
   const views = { front: [0, 0], side: [-Math.PI / 2, 0], above: [Math.PI, Math.PI / 2] };
   let [turn, tip] = [-0.5, 0.25];
-  let zoom = 1.25;
+  let zoom = 1.5;
   let spinning = false;
 
   // To the right, down and away from the reader, in mm; at rest the patient faces the reader.

@@ -283,7 +283,7 @@ mod tests {
 
     #[test]
     fn lines_are_no_wider_than_the_page() {
-        assert_eq!(PLAIN.width("Ab 1"), 10.0 * (0.667 + 0.556 + 0.278 + 0.556));
+        assert!((PLAIN.width("Ab 1") - 20.57).abs() < 1e-4);
         let text = "one two three ".repeat(30) + &"0123456789".repeat(20);
         let lines = PLAIN.wrap(&text, 120.0);
         assert!(lines.iter().all(|line| PLAIN.width(line) <= 120.0), "{lines:?}");

@@ -98,10 +98,19 @@ def seg_pydicom(out):
 
 
 def seg_highdicom(out):
+    """Frame by frame: a tilted stack is not a volume for highdicom."""
     seg = highdicom.seg.segread(out / "vessels.seg.dcm")
-    volume = seg.get_volume(segment_numbers=[candidate_segment(seg)], allow_missing_positions=True)
-    voxels = numpy.argwhere(numpy.asarray(volume.array).squeeze(-1) > 0)
-    return volume.map_indices_to_reference(voxels.mean(0, keepdims=True))[0]
+    number, shared = candidate_segment(seg), seg.SharedFunctionalGroupsSequence[0]
+    points = []
+    for frame, groups in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence):
+        if groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber == number:
+            transform = highdicom.spatial.PixelToReferenceTransformer(
+                image_position=groups.PlanePositionSequence[0].ImagePositionPatient,
+                image_orientation=shared.PlaneOrientationSequence[0].ImageOrientationPatient,
+                pixel_spacing=shared.PixelMeasuresSequence[0].PixelSpacing,
+            )
+            points.append(transform(numpy.argwhere(frame)[:, ::-1]))
+    return numpy.concatenate(points).mean(0)
 
 
 def marked_slice(case):

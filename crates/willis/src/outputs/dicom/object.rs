@@ -122,7 +122,7 @@ impl<'a> Study<'a> {
         for (tag, vr) in REQUIRED {
             object.put(DataElement::empty(tag, vr));
         }
-        let copied = |a: &&SourceAttribute| !NOT_COPIED.iter().any(|&tag| pair(tag) == a.tag);
+        let copied = |a: &&SourceAttribute| !NOT_COPIED.iter().any(|&tag| pair(tag) == a.tag) && is_well_formed(a);
         for attribute in self.source.attributes.iter().filter(copied) {
             object.put(copy(attribute));
         }
@@ -203,6 +203,31 @@ fn weights_hash(result: &SeriesResult) -> String {
 
 const fn pair(tag: Tag) -> (u16, u16) {
     (tag.0, tag.1)
+}
+
+/// Whether a value has the form of its type (PS3.5 table 6.2-1). Others are left out: archives refuse
+/// objects with an age of `42` or a date of `2026-01-02`.
+fn is_well_formed(attribute: &SourceAttribute) -> bool {
+    let value = &attribute.value[..];
+    let digits = |bytes: &[u8]| bytes.iter().all(u8::is_ascii_digit);
+    value.is_empty()
+        || match attribute.vr {
+            "AS" => value.len() == 4 && digits(&value[..3]) && b"DWMY".contains(&value[3]),
+            "DA" => value.len() == 8 && digits(value),
+            "TM" => {
+                let (whole, fraction) = value.split_at(value.iter().position(|&b| b == b'.').unwrap_or(value.len()));
+                let is_fraction = matches!(fraction, [] | [b'.', ..]) && digits(fraction.get(1..).unwrap_or_default());
+                matches!(whole.len(), 2 | 4 | 6) && digits(whole) && is_fraction && fraction.len() <= 7
+            }
+            "DS" => std::str::from_utf8(value).is_ok_and(|text| text.len() <= 16 && text.trim().parse::<f64>().is_ok()),
+            "UI" => value.len() <= 64 && value.iter().all(|b| b.is_ascii_digit() || *b == b'.'),
+            // Character sets have several values; a leading one may be empty.
+            "CS" => value.split(|&b| b == b'\\').all(|v| {
+                v.len() <= 16 && v.iter().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b"_ ".contains(b))
+            }),
+            "SH" => value.len() <= 3 * 16,
+            _ => true,
+        }
 }
 
 /// The attribute with the bytes of the source, in its character set.
@@ -309,4 +334,41 @@ pub(super) fn encode(object: InMemDicomObject) -> anyhow::Result<Vec<u8>> {
     let file = object.with_meta(meta).ok().context("a DICOM object has no identity")?;
     file.write_all(&mut bytes).ok().context("an attribute of the source cannot be encoded as DICOM")?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_break_their_type_are_left_out() {
+        for (vr, value, expected) in [
+            ("AS", "042Y", true),
+            ("AS", "42", false),
+            ("DA", "20260102", true),
+            ("DA", "2026-01-02", false),
+            ("TM", "101112.25", true),
+            ("TM", "1011", true),
+            ("TM", "10:11", false),
+            ("DS", "71.5", true),
+            ("DS", "71,5", false),
+            ("CS", "F", true),
+            ("CS", "female", false),
+            ("CS", "\\ISO 2022 IR 87", true),
+            ("UI", "1.2.840", true),
+            ("UI", "1.2.x", false),
+            ("PN", "Doe^Jane", true),
+            ("DA", "", true),
+        ] {
+            let attribute = SourceAttribute { tag: (0x10, 0x10), vr, value: value.into() };
+            assert_eq!(is_well_formed(&attribute), expected, "{vr} {value}");
+        }
+    }
+
+    #[test]
+    fn decimals_have_at_most_sixteen_characters() {
+        for (value, expected) in [(0.5, "0.5"), (-0.0, "0"), (-123.45678901234567, "-123.45678901235"), (1e20, "1.00000000e20")] {
+            assert_eq!(decimal(value), expected);
+        }
+    }
 }

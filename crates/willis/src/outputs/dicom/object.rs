@@ -367,7 +367,9 @@ mod tests {
 
     #[test]
     fn decimals_have_at_most_sixteen_characters() {
-        for (value, expected) in [(0.5, "0.5"), (-0.0, "0"), (-123.45678901234567, "-123.45678901235"), (1e20, "1.00000000e20")] {
+        for (value, expected) in
+            [(0.5, "0.5"), (-0.0, "0"), (-123.45678901234567, "-123.45678901235"), (1e20, "1.00000000e20")]
+        {
             assert_eq!(decimal(value), expected);
         }
     }

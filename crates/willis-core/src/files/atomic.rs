@@ -32,10 +32,37 @@ const BUFFER: usize = 1 << 18;
 /// [`FileError::Write`] when the folder is missing or full, or when `write` fails; the old file is
 /// unchanged then.
 pub fn write_atomically(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), FileError> {
-    replace(path, write).map_err(|source| FileError::Write { path: path.to_path_buf(), source })
+    write_durably(path, Durability::Flushed, write)
 }
 
-fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+/// Whether a file outlives a loss of power right after it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Durability {
+    /// The content is on the disk before it replaces the old file.
+    Flushed,
+    /// The system writes the content to the disk when it likes, which takes a fraction of the time:
+    /// for results that can be made again in seconds. After a loss of power the file may be cut
+    /// short; if only the process is killed, it is still whole or not there.
+    Unflushed,
+}
+
+/// As [`write_atomically`], with a choice of durability.
+///
+/// # Errors
+/// As [`write_atomically`].
+pub fn write_durably(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), FileError> {
+    replace(path, durability, write).map_err(|source| FileError::Write { path: path.to_path_buf(), source })
+}
+
+fn replace(
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -43,15 +70,20 @@ fn replace(path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     remove_abandoned(folder);
     match unnamed(folder) {
         Some(mut file) => {
-            fill(&mut file, write)?;
+            fill(&mut file, durability, write)?;
             publish(&file, folder, path)
         }
-        None => replace_named(folder, path, write),
+        None => replace_named(folder, path, durability, write),
     }
 }
 
 /// Writes to a temporary name and renames it.
-fn replace_named(folder: &Path, path: &Path, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn replace_named(
+    folder: &Path,
+    path: &Path,
+    durability: Durability,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let mut file = loop {
         let file = builder().tempfile_in(folder)?;
         lock(file.as_file());
@@ -60,7 +92,7 @@ fn replace_named(folder: &Path, path: &Path, write: impl FnOnce(&mut dyn Write) 
             break file;
         }
     };
-    fill(file.as_file_mut(), write)?;
+    fill(file.as_file_mut(), durability, write)?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }
@@ -75,12 +107,19 @@ fn builder() -> tempfile::Builder<'static, 'static> {
     builder
 }
 
-fn fill(file: &mut File, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+fn fill(
+    file: &mut File,
+    durability: Durability,
+    write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let mut writer = BufWriter::with_capacity(BUFFER, &mut *file);
     write(&mut writer)?;
     writer.flush()?;
     drop(writer);
-    file.sync_all()
+    match durability {
+        Durability::Flushed => file.sync_all(),
+        Durability::Unflushed => Ok(()),
+    }
 }
 
 /// Marks a temporary file as in use until it is closed.
@@ -179,14 +218,14 @@ mod tests {
             Err(io::Error::other("disk on fire"))
         };
         let ways: [Replace; 2] = [
-            |_, path| replace(path, |w| w.write_all(b"old")),
-            |folder, path| replace_named(folder, path, |w| w.write_all(b"new")),
+            |_, path| replace(path, Durability::Unflushed, |w| w.write_all(b"old")),
+            |folder, path| replace_named(folder, path, Durability::Flushed, |w| w.write_all(b"new")),
         ];
         for (way, content) in ways.into_iter().zip(["old", "new"]) {
             way(folder.path(), &path).unwrap();
             let failed = write_atomically(&path, fail);
             assert!(failed.unwrap_err().to_string().contains("a.txt: disk on fire"));
-            assert!(replace_named(folder.path(), &path, fail).is_err());
+            assert!(replace_named(folder.path(), &path, Durability::Flushed, fail).is_err());
             assert_eq!(fs::read_to_string(&path).unwrap(), content);
             assert_eq!(names(folder.path()), ["a.txt"]);
         }

@@ -116,45 +116,47 @@ fn extend(values: &mut Vec<f32>, bytes: &[u8], element: DataType, order: ByteOrd
     }
 }
 
+/// Numbers that are converted at once: few enough for the processor's caches.
+const WRITE_PIECE: usize = 1 << 17;
+
 /// Writes `f32` numbers in little-endian order.
 pub(super) fn write_f32(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
-    write_words(writer, values, f32::to_le_bytes)
+    let mut buffer = vec![0u8; 4 * WRITE_PIECE.min(values.len())];
+    for piece in values.chunks(WRITE_PIECE) {
+        let bytes = &mut buffer[..4 * piece.len()];
+        let (words, _) = bytes.as_chunks_mut::<4>();
+        words.iter_mut().zip(piece).for_each(|(word, value)| *word = value.to_le_bytes());
+        writer.write_all(bytes)?;
+    }
+    Ok(())
 }
 
 /// Added to a whole number of at most 22 bits, it leaves that number in the low bits of the sum:
 /// three quarters of the way to the next power of two, where single precision has steps of 1.
 const TO_LOW_BITS: f32 = (3u32 << 22) as f32;
 
-/// Writes numbers as 16-bit integers in little-endian order; they must be such ([`fit_i16`]).
-pub(super) fn write_i16(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<()> {
-    // Vectorised, unlike the conversion by `as`, which saturates.
-    write_words(writer, values, |value| ((value + TO_LOW_BITS).to_bits() as u16).to_le_bytes())
-}
-
-/// Whether every number is a 16-bit integer.
-pub(super) fn fit_i16(values: &[f32]) -> bool {
-    let misfit = |value: f32| {
-        let whole = (value + TO_LOW_BITS) - TO_LOW_BITS;
-        // Not equal is also true of NaN.
-        u32::from(whole != value) | u32::from(value < -32_768.0) | u32::from(value > 32_767.0)
-    };
-    // Whole pieces without a branch, so that the loop is vectorised.
-    values.chunks(1 << 12).all(|piece| piece.iter().fold(0, |any, &value| any | misfit(value)) == 0)
-}
-
-fn write_words<const N: usize>(
-    writer: &mut dyn io::Write,
-    values: &[f32],
-    bytes_of: impl Fn(f32) -> [u8; N],
-) -> io::Result<()> {
-    let mut buffer = vec![0u8; N << 15];
-    for piece in values.chunks(1 << 15) {
-        let bytes = &mut buffer[..N * piece.len()];
-        let (words, _) = bytes.as_chunks_mut::<N>();
-        words.iter_mut().zip(piece).for_each(|(word, value)| *word = bytes_of(*value));
+/// Writes numbers as 16-bit integers in little-endian order, up to the first piece in which one is
+/// not such an integer. Whether all were written.
+pub(super) fn write_i16(writer: &mut dyn io::Write, values: &[f32]) -> io::Result<bool> {
+    let mut buffer = vec![0u8; 2 * WRITE_PIECE.min(values.len())];
+    for piece in values.chunks(WRITE_PIECE) {
+        let bytes = &mut buffer[..2 * piece.len()];
+        let (words, _) = bytes.as_chunks_mut::<2>();
+        let mut misfit = 0;
+        // One vectorised loop without branches. The conversion by `as` saturates, which is slower.
+        for (word, &value) in words.iter_mut().zip(piece) {
+            let shifted = value + TO_LOW_BITS;
+            // Not equal is also true of NaN.
+            misfit |= u32::from(shifted - TO_LOW_BITS != value);
+            misfit |= u32::from(value < -32_768.0) | u32::from(value > 32_767.0);
+            *word = (shifted.to_bits() as u16).to_le_bytes();
+        }
+        if misfit != 0 {
+            return Ok(false);
+        }
         writer.write_all(bytes)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]
@@ -164,13 +166,12 @@ mod tests {
     #[test]
     fn every_16_bit_integer_is_written_as_itself() {
         let values: Vec<f32> = (i16::MIN..=i16::MAX).map(f32::from).collect();
-        assert!(fit_i16(&values));
         let mut bytes = Vec::new();
-        write_i16(&mut bytes, &values).unwrap();
+        assert!(write_i16(&mut bytes, &values).unwrap());
         let expected: Vec<u8> = (i16::MIN..=i16::MAX).flat_map(i16::to_le_bytes).collect();
         assert!(bytes == expected);
         for other in [0.5, -0.001, 32_768.0, -32_769.0, 1e9, 3e38, f32::NAN, f32::INFINITY] {
-            assert!(!fit_i16(&[0.0, other]), "{other}");
+            assert!(!write_i16(&mut Vec::new(), &[0.0, other]).unwrap(), "{other}");
         }
     }
 

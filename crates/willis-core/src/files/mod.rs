@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub mod atomic;
 pub mod case;
 mod data_type;
+mod gzip;
 pub mod hash;
 pub mod json;
 pub mod mha;

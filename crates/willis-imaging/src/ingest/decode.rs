@@ -34,13 +34,44 @@ pub(super) fn decode_frame(
 ) -> Result<Notes, DecodeError> {
     let mut notes = Notes::new();
     let samples = frame_samples(structure, format, slice.frame, frames, &mut notes)?;
+    notes.extend(write_frame(&samples, format, slice, out)?);
+    Ok(notes)
+}
+
+/// As [`decode_frame`], from the bytes of an uncompressed frame.
+///
+/// # Errors
+/// As [`decode_frame`].
+pub(super) fn decode_native(
+    data: &[u8],
+    big_endian: bool,
+    format: &PixelFormat,
+    slice: &Slice,
+    out: &mut [f32],
+) -> Result<Notes, DecodeError> {
+    let samples = FrameSamples {
+        data: Cow::Borrowed(data),
+        bits: format.bits_allocated,
+        kind: SampleKind::Native,
+        big_endian,
+        planar: format.planar,
+        colour: format.colour,
+    };
+    write_frame(&samples, format, slice, out)
+}
+
+fn write_frame(
+    samples: &FrameSamples,
+    format: &PixelFormat,
+    slice: &Slice,
+    out: &mut [f32],
+) -> Result<Notes, DecodeError> {
     let expected = (format.samples_per_frame() * samples.bits / 8) as u64;
     if (samples.data.len() as u64) < expected {
         let got = samples.data.len() as u64;
         return Err(DecodeError::Short { frame: slice.frame, expected, got });
     }
-    notes.extend(write_values(&samples, format, slice, out)?);
-    Ok(notes)
+    write_values(samples, format, slice, out)
 }
 
 /// The uncompressed samples of one frame.

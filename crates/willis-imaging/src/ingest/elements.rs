@@ -138,17 +138,26 @@ pub(super) struct Header {
     pub pixels: Option<ElementHeader>,
 }
 
+/// What a walk does with items that cannot be read in the encoding of their data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Doubt {
+    /// Tries the other encoding.
+    Retry,
+    /// Fails: the bytes may be only the start of a data set.
+    Fail,
+}
+
 /// Walks a data set up to its pixel data.
 ///
 /// # Errors
 /// [`StructureError`] when a length does not fit, or a limit is exceeded.
-pub(super) fn walk(data: &[u8], encoding: DataSetEncoding) -> Result<Header, StructureError> {
+pub(super) fn walk(data: &[u8], encoding: DataSetEncoding, doubt: Doubt) -> Result<Header, StructureError> {
     // Trailing zero padding is not an element.
     let content = data.iter().rposition(|&b| b != 0).map_or(0, |last| last + 1);
     // Where an encoding is uncertain elements are read twice, so a chain of such places inside
     // each other could take for ever.
     let steps = data.len() / 4 + 1024;
-    let mut walk = Walk { data, kept: 0, steps };
+    let mut walk = Walk { data, kept: 0, steps, doubt };
     let (mut at, mut elements) = (0, Vec::new());
     while at + 8 <= data.len() && at < content {
         let element = walk.element(at, data.len(), encoding)?;
@@ -167,6 +176,7 @@ struct Walk<'a> {
     kept: usize,
     /// Number of elements that may still be read.
     steps: usize,
+    doubt: Doubt,
 }
 
 impl Walk<'_> {
@@ -232,7 +242,7 @@ impl Walk<'_> {
         let kept = self.kept;
         let first = self.items(element, end, encoding, depth, keep);
         let retry = matches!(first, Err(StructureError::Damaged { .. } | StructureError::Truncated { .. }));
-        if !retry {
+        if !retry || self.doubt == Doubt::Fail {
             return first;
         }
         self.kept = kept;

@@ -9,6 +9,8 @@ use dicom_dictionary_std::{tags, uids};
 use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use willis_core::Volume;
 
+use super::header::Instance;
+use super::structure::DicomStructure;
 use super::testing::{TestSlice, put_decimals, put_text};
 use super::{IngestConfig, ingest};
 
@@ -105,6 +107,29 @@ fn every_form_gives_the_same_bytes() {
     let path = nested.path().join("enhanced.dcm");
     write(enhanced(), uids::EXPLICIT_VR_LITTLE_ENDIAN, &path);
     assert_same(&read(&path), &expected, "multi-frame");
+}
+
+/// The start of a file says the same as the whole, or that it does not suffice.
+#[test]
+fn headers_are_read_from_the_start_of_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    write(enhanced(), uids::EXPLICIT_VR_LITTLE_ENDIAN, &folder.path().join("enhanced"));
+    for syntax in [uids::EXPLICIT_VR_LITTLE_ENDIAN, uids::IMPLICIT_VR_LITTLE_ENDIAN, "1.2.840.10008.1.2.2"] {
+        write(slices()[0].object(), syntax, &folder.path().join(syntax));
+    }
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        let header = |structure: &DicomStructure| format!("{:?}", Instance::of(structure));
+        let whole = header(&DicomStructure::of(&bytes, 1 << 20).unwrap());
+        let pixels = bytes.windows(4).rposition(|w| w == b"\xe0\x7f\x10\0" || w == b"\x7f\xe0\0\x10").unwrap();
+        for end in 0..bytes.len() {
+            match DicomStructure::of_start(&bytes[..end], bytes.len() as u64) {
+                Some(structure) => assert_eq!(header(&structure), whole, "{end}"),
+                None => assert!(end < pixels + 12, "{end} of {}", bytes.len()),
+            }
+        }
+        assert!(DicomStructure::of_start(&bytes[..pixels + 12], bytes.len() as u64 - 1).is_none());
+    }
 }
 
 /// All slices as the frames of one file, in another order.

@@ -36,10 +36,40 @@ pub(super) struct Instance {
     pub sop_uid: String,
     pub sop_class: String,
     pub pixels: PixelFormat,
+    /// Where the frames are, if they can be read without the rest of the file.
+    pub place: Option<FramePlace>,
+    /// Whether its values are floating point.
+    pub is_float: bool,
     pub slices: Vec<Slice>,
     pub hints: Hints,
     /// What was repaired or assumed.
     pub notes: Notes,
+}
+
+/// Where the frames of a file are that are stored uncompressed, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FramePlace {
+    /// Offset of the first frame in the file.
+    pub start: u64,
+    pub big_endian: bool,
+    pub file_bytes: u64,
+}
+
+impl FramePlace {
+    fn of(structure: &DicomStructure, format: &PixelFormat) -> Option<Self> {
+        let Pixels::Native { range, words } = &structure.pixels else { return None };
+        // Bytes that were written as big-endian words are swapped in pairs, across frames.
+        let swapped = structure.big_endian && *words && format.bits_allocated == 8;
+        if swapped || !format.bits_allocated.is_multiple_of(8) {
+            return None;
+        }
+        let dataset_start = structure.dataset_start?;
+        Some(Self {
+            start: (dataset_start + range.start) as u64,
+            big_endian: structure.big_endian,
+            file_bytes: (dataset_start + structure.dataset_bytes) as u64,
+        })
+    }
 }
 
 /// Attributes of the series and the patient. Free text serves only to guess the modality and never
@@ -70,7 +100,7 @@ impl Instance {
         let pixels = PixelFormat::of(&set, &structure.pixels, &mut notes)?;
         let encoding = PixelEncoding::of(structure).map_err(|name| HeaderError::Syntax { name })?;
         let frames = frame_count(&set, &pixels, &structure.pixels)?;
-        if frames as u64 > MAX_SMALL_FRAMES + structure.dataset.len() as u64 / FRAME_BYTES {
+        if frames as u64 > MAX_SMALL_FRAMES + structure.dataset_bytes as u64 / FRAME_BYTES {
             return Err(HeaderError::TooManyFrames { declared: frames });
         }
         let shared = item(&set, tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE);
@@ -99,6 +129,8 @@ impl Instance {
             series_uid: text(&set, tags::SERIES_INSTANCE_UID).unwrap_or_default(),
             sop_uid: text(&set, tags::SOP_INSTANCE_UID).unwrap_or_default(),
             sop_class: text(&set, tags::SOP_CLASS_UID).unwrap_or_default(),
+            place: FramePlace::of(structure, &pixels),
+            is_float: matches!(structure.pixels, Pixels::Float { .. }),
             pixels: without_inversion(pixels, &hints),
             hints,
             slices,

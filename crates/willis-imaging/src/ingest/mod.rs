@@ -5,13 +5,13 @@
 //! finding; an input that gives no volume is an error. Neither ever carries a name or an identifier
 //! of a patient; `origin` alone reads these.
 //!
-//! In reading order: `source` finds the files, `structure` and `elements` find the parts of a DICOM
-//! file, `header`, `pixel_format`, `slices` and `attributes` read what is needed (`mosaic` that of
-//! slices that share a frame), `group` selects the series and `volumes` the volume, `geometry`
-//! orders its slices in space, `decode` (with `frames`, `streams`, `codecs` and `values`) turns
-//! pixels into values, `place` puts them on the grid, and `series` joins these steps. What was
-//! repaired in single files is collected as `notes`. `origin` reads what objects about the series
-//! must refer to.
+//! In reading order: `source` finds the files (`input` is one of them), `structure` and `elements`
+//! find the parts of a DICOM file, `header`, `pixel_format`, `slices` and `attributes` read what is
+//! needed (`mosaic` that of slices that share a frame), `group` selects the series and `volumes` the
+//! volume, `geometry` orders its slices in space, `planes` and `decode` (with `frames`, `streams`,
+//! `codecs` and `values`) turn pixels into values, `place` puts them on the grid, and `series` joins
+//! these steps. What was repaired in single files is collected as `notes`. `origin` reads what
+//! objects about the series must refer to.
 
 mod attributes;
 mod codecs;
@@ -25,6 +25,7 @@ mod geometry;
 mod group;
 mod header;
 mod hounsfield;
+mod input;
 mod lookup;
 mod modality;
 mod mosaic;
@@ -33,6 +34,7 @@ mod origin;
 mod panics;
 mod pixel_format;
 mod place;
+mod planes;
 mod rle;
 mod series;
 mod slices;
@@ -52,7 +54,8 @@ use willis_core::{Finding, Volume};
 pub use config::IngestConfig;
 pub use error::IngestError;
 pub use origin::{OriginError, SourceAttribute, SourceSeries, SourceSlice, source_series};
-use source::{FileFormat, InputFile};
+use input::InputFile;
+use source::FileFormat;
 
 /// Reads a series from a DICOM folder (with its subfolders), a `.zip` archive of one, or a `.dcm`,
 /// `.nii`, `.nii.gz` or `.mha` file.
@@ -121,7 +124,7 @@ fn hint(path: &Path, bytes: u64) -> &'static str {
 
 /// Reads one NIfTI or MetaImage file; the SHA-256 of its content serves as UID.
 fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Result<Volume, IngestError> {
-    let (image, findings) = match format {
+    let (mut image, mut findings) = match format {
         FileFormat::MetaImage => mha::read_with_notes(path)?,
         _ => nifti::read_with_notes(path)?,
     };
@@ -132,6 +135,7 @@ fn read_image_file(path: &Path, format: FileFormat, config: &IngestConfig) -> Re
         }
         None => hash::sha256_file(path)?,
     };
+    series::repair_not_finite(&mut image.voxels, &mut findings);
     Ok(series::finish(image, uid, None, config, findings))
 }
 

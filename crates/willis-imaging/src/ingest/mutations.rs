@@ -9,7 +9,7 @@ use dicom_object::{FileMetaTableBuilder, InMemDicomObject};
 use willis_core::{Severity, Volume};
 
 use super::geometry::vector::{add, cross, dot, scale, sub};
-use super::source::InputFile;
+use super::input::InputFile;
 use super::testing::{TestSlice, put_decimals, put_text};
 use super::{IngestConfig, IngestError, series};
 

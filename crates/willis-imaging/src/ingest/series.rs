@@ -1,30 +1,33 @@
 //! From files to a volume: headers are read in parallel, and slices are decoded in parallel
-//! directly into the voxels of the volume.
+//! directly into the voxels of the volume. Of files with uncompressed pixels the header is read
+//! first and the pixels alone afterwards, so no byte is read twice.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
-use rayon::iter::Either;
 use rayon::prelude::*;
 use willis_core::{Finding, Image, SeriesMeta, Volume};
 
 use super::config::IngestConfig;
-use super::decode::decode_frame;
 use super::error::IngestError;
-use super::file_error::DecodeError;
 use super::geometry::{StackGeometry, stack};
 use super::group::{SeriesSlice, choose_series, members};
 use super::header::{Hints, Instance};
-use super::hounsfield::repair_already_hu;
+use super::hounsfield::HuSurvey;
+use super::input::InputFile;
 use super::modality::{Basis, modality};
-use super::mosaic;
-use super::notes::{self, Notes};
-use super::pixel_format::{Colour, PixelFormat};
+use super::notes;
+use super::pixel_format::Colour;
 use super::place::volume_of;
+use super::planes::{self, Decoded};
 use super::slices::Slice;
-use super::source::InputFile;
 use super::structure::DicomStructure;
 use super::volumes::choose_volume;
+
+/// Bytes that are read for the header at first, and then when that was not enough: headers of CT
+/// have a few kilobytes, those of MR up to some hundred.
+const HEADER_BYTES: [u64; 2] = [1 << 14, 1 << 18];
+/// Slopes and intercepts up to this make no infinite value of an integer.
+const FINITE_RESCALE: f64 = 1e12;
 
 /// Reads all headers. Files without an image are left out, with a finding; the returned files and
 /// instances correspond.
@@ -71,8 +74,21 @@ pub(super) fn read_headers(
 }
 
 fn read_header(input: &InputFile, config: &IngestConfig) -> Result<Instance, String> {
-    let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
-    let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
+    let unreadable = |e| format!("it cannot be read ({e})");
+    for most in HEADER_BYTES {
+        let start = input.start(most, config.max_file_bytes).map_err(unreadable)?;
+        if start.is_whole() {
+            return whole_header(&start.bytes, config);
+        }
+        if let Some(structure) = DicomStructure::of_start(&start.bytes, start.total) {
+            return Instance::of(&structure).map_err(|e| e.to_string());
+        }
+    }
+    whole_header(&input.read(config.max_file_bytes).map_err(unreadable)?, config)
+}
+
+fn whole_header(bytes: &[u8], config: &IngestConfig) -> Result<Instance, String> {
+    let structure = DicomStructure::of(bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
     Instance::of(&structure).map_err(|e| e.to_string())
 }
 
@@ -88,7 +104,7 @@ pub(super) fn read_volume(
 ) -> Result<Volume, IngestError> {
     let chosen = choose_series(instances, config.series_uid.as_deref(), &mut findings)?;
     let mut slices = choose_volume(members(instances, &chosen), config, &mut findings)?;
-    let (mut image, geometry) = loop {
+    let (mut image, geometry, survey) = loop {
         config.check_slices(slices.len())?;
         let slices_only: Vec<_> = slices.iter().map(|m| m.slice.clone()).collect();
         let geometry = stack(&slices_only)?;
@@ -96,12 +112,17 @@ pub(super) fn read_volume(
         check_size(&slices[0], &geometry, config)?;
         let ordered: Vec<&SeriesSlice> = geometry.order.iter().map(|&i| &slices[i]).collect();
         let mut voxels = vec![0f32; ordered.len() * ordered[0].slice.rows * ordered[0].slice.columns];
-        let (frame_notes, failures) = decode(inputs, instances, &ordered, config, &mut voxels);
+        let survey = HuSurvey::of(&instances[slices[0].instance], &slices);
+        let Decoded { notes, failures, counts } =
+            planes::decode(inputs, instances, &ordered, config, survey, &mut voxels);
         let Some((_, first)) = failures.iter().next() else {
             let header_notes = slices.iter().map(|m| (m.instance, &instances[m.instance].notes));
-            findings.extend(notes::findings(header_notes.chain(frame_notes.iter().map(|(&i, notes)| (i, notes)))));
+            findings.extend(notes::findings(header_notes.chain(notes.iter().map(|(&i, notes)| (i, notes)))));
             let Slice { rows, columns, .. } = slices[0].slice;
-            break (volume_of(rows, columns, &geometry, voxels), geometry);
+            let is_moved = geometry.shifts.is_some() || geometry.resample.is_some();
+            let image = volume_of(rows, columns, &geometry, voxels);
+            let counts = survey.filter(|_| is_moved).map_or(counts, |survey| survey.count_all(&image.voxels));
+            break (image, geometry, survey.map(|survey| (survey, counts)));
         };
         // A file that cannot be decoded is a missing slice: stack the others again.
         let message = format!("{} files could not be decoded and were left out; the first, {first}", failures.len());
@@ -116,8 +137,13 @@ pub(super) fn read_volume(
     };
     findings.extend(geometry.findings);
     let instance = &instances[slices[0].instance];
-    repair_already_hu(&mut image.voxels, instance, &slices, &mut findings);
+    if let Some((survey, counts)) = survey {
+        survey.repair(counts, &mut image.voxels, &mut findings);
+    }
     report_colour(instance, &mut findings);
+    if !slices.iter().all(|m| is_finite(m, &instances[m.instance])) {
+        repair_not_finite(&mut image.voxels, &mut findings);
+    }
     Ok(finish(image, instance.series_uid.clone(), Some(&instance.hints), config, findings))
 }
 
@@ -144,84 +170,22 @@ fn check_size(member: &SeriesSlice, geometry: &StackGeometry, config: &IngestCon
     Ok(())
 }
 
-/// Decodes slices into consecutive planes of `voxels`; returns the notes on each instance, and the
-/// first failure of each that failed.
-fn decode(
-    inputs: &[InputFile],
-    instances: &[Instance],
-    ordered: &[&SeriesSlice],
-    config: &IngestConfig,
-    voxels: &mut [f32],
-) -> (BTreeMap<usize, Notes>, BTreeMap<usize, String>) {
-    let plane = voxels.len() / ordered.len();
-    let mut by_file: BTreeMap<usize, Vec<(&SeriesSlice, &mut [f32])>> = BTreeMap::new();
-    for (member, target) in ordered.iter().zip(voxels.chunks_exact_mut(plane)) {
-        by_file.entry(member.instance).or_default().push((member, target));
-    }
-    let by_file: Vec<_> = by_file.into_iter().collect();
-    by_file.into_par_iter().partition_map(|(index, targets)| {
-        match decode_file(&inputs[index], &instances[index], targets, config) {
-            Ok(notes) => Either::Left((index, notes)),
-            Err(failure) => Either::Right((index, format!("{}: {failure}", inputs[index].name()))),
-        }
-    })
+/// Whether all values of a slice are finite, whatever its pixels are.
+fn is_finite(member: &SeriesSlice, instance: &Instance) -> bool {
+    let slice = &member.slice;
+    let is_small = |v: f64| v.abs() <= FINITE_RESCALE;
+    !instance.is_float && is_small(slice.slope) && is_small(slice.intercept)
 }
 
-/// Decodes slices of one file.
-fn decode_file(
-    input: &InputFile,
-    instance: &Instance,
-    targets: Vec<(&SeriesSlice, &mut [f32])>,
-    config: &IngestConfig,
-) -> Result<Notes, String> {
-    let bytes = input.read(config.max_file_bytes).map_err(|e| format!("it cannot be read ({e})"))?;
-    let structure = DicomStructure::of(&bytes, config.max_file_bytes).map_err(|e| e.to_string())?;
-    let frames = instance.slices.last().map_or(0, |last| last.frame + 1);
-    let mut by_frame: BTreeMap<usize, Vec<(&SeriesSlice, &mut [f32])>> = BTreeMap::new();
-    for (member, target) in targets {
-        by_frame.entry(member.slice.frame).or_default().push((member, target));
-    }
-    let by_frame: Vec<_> = by_frame.into_values().collect();
-    by_frame
-        .into_par_iter()
-        .map(|targets| decode_targets(&structure, &instance.pixels, frames, targets).map_err(|e| e.to_string()))
-        .collect::<Result<Vec<Notes>, String>>()
-        .map(|notes| notes.into_iter().flatten().collect())
-}
-
-/// Decodes one frame into its only slice, or into the slices of its tiles.
-fn decode_targets(
-    structure: &DicomStructure,
-    format: &PixelFormat,
-    frames: usize,
-    targets: Vec<(&SeriesSlice, &mut [f32])>,
-) -> Result<Notes, DecodeError> {
-    let (mut whole, mut notes) = (Vec::new(), Notes::new());
-    for (member, target) in targets {
-        match member.slice.tile {
-            None => notes.extend(decode_frame(structure, format, &member.slice, frames, target)?),
-            Some(tile) => {
-                if whole.is_empty() {
-                    whole = vec![0f32; format.rows * format.columns];
-                    notes.extend(decode_frame(structure, format, &member.slice, frames, &mut whole)?);
-                }
-                mosaic::cut(&whole, format.columns, tile, member.slice.columns, target);
-            }
-        }
-    }
-    Ok(notes)
-}
-
-/// Repairs values and adds the metadata: from the configuration, or else from the header, or else
+/// Adds the metadata: from the configuration, or else from the header, or else
 /// (for the modality) a guess.
 pub(super) fn finish(
-    mut image: Image<f32>,
+    image: Image<f32>,
     uid: String,
     hints: Option<&Hints>,
     config: &IngestConfig,
     mut findings: Vec<Finding>,
 ) -> Volume {
-    repair_not_finite(&mut image.voxels, &mut findings);
     let (modality, basis) = match config.modality {
         Some(modality) => (modality, Basis::Stated),
         None => modality(hints, &image.voxels),
@@ -238,7 +202,7 @@ pub(super) fn finish(
 }
 
 /// Replaces NaN and infinite voxels by the lowest finite value.
-fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
+pub(super) fn repair_not_finite(voxels: &mut [f32], findings: &mut Vec<Finding>) {
     let bad: usize = voxels.par_chunks(1 << 16).map(|part| part.iter().filter(|v| !v.is_finite()).count()).sum();
     if bad == 0 {
         return;

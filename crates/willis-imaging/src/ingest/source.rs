@@ -2,16 +2,16 @@
 //!
 //! Names inside archives are labels and never become paths. Declared sizes are not trusted.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use willis_core::Finding;
 
 use super::config::IngestConfig;
 use super::error::IngestError;
+use super::input::{InputFile, label};
 use super::structure::looks_like_dicom;
 
 /// Bytes at the start of a file from which its format is recognised.
@@ -20,50 +20,6 @@ const HEAD_BYTES: u64 = 1024;
 const MAX_DEFLATE_RATIO: u64 = 1032;
 /// What an entry of an archive is that cannot be unpacked.
 const DAMAGED: &str = "damaged";
-
-/// One input file.
-#[derive(Debug, Clone)]
-pub(super) enum InputFile {
-    /// A file that is read when needed.
-    OnDisk(PathBuf),
-    /// An entry of an archive: its content, or its first bytes when it is not a DICOM file.
-    Unpacked { name: String, bytes: Vec<u8> },
-}
-
-impl InputFile {
-    /// Name for messages: the last path component, at most 80 characters, without control
-    /// characters.
-    pub fn name(&self) -> String {
-        match self {
-            Self::OnDisk(path) => label(&path.file_name().unwrap_or_default().to_string_lossy()),
-            Self::Unpacked { name, .. } => label(name.rsplit(['/', '\\']).next().unwrap_or_default()),
-        }
-    }
-
-    /// The whole content.
-    ///
-    /// # Errors
-    /// when the file cannot be read or is larger than `limit` bytes.
-    pub fn read(&self, limit: u64) -> io::Result<Cow<'_, [u8]>> {
-        match self {
-            Self::Unpacked { bytes, .. } => Ok(Cow::Borrowed(bytes)),
-            Self::OnDisk(path) => {
-                let file = File::open(path)?;
-                let declared = file.metadata()?.len();
-                let mut bytes = Vec::with_capacity(declared.min(limit) as usize);
-                file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
-                if bytes.len() as u64 > limit {
-                    return Err(io::Error::other(format!("larger than the limit of {limit} bytes")));
-                }
-                Ok(Cow::Owned(bytes))
-            }
-        }
-    }
-}
-
-fn label(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(80).collect()
-}
 
 /// Format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,11 +207,5 @@ mod tests {
         ] {
             assert_eq!(format_of_bytes(head), format);
         }
-    }
-
-    #[test]
-    fn names_are_labels() {
-        let entry = InputFile::Unpacked { name: "../../etc/pass\nwd".into(), bytes: vec![] };
-        assert_eq!(entry.name(), "passwd");
     }
 }

@@ -12,7 +12,7 @@ use dicom_core::{Tag, VR};
 use dicom_dictionary_std::{tags, uids};
 
 use super::attributes::{self, DataSet};
-use super::elements::{self, DataSetEncoding, Element, ElementHeader, UNDEFINED};
+use super::elements::{self, DataSetEncoding, Doubt, Element, ElementHeader, UNDEFINED};
 use super::file_error::StructureError;
 
 /// Explicit VR big endian: retired, but archives still contain it.
@@ -57,8 +57,12 @@ pub(super) struct DicomStructure<'a> {
     pub big_endian: bool,
     /// Whether the elements are not encoded as the transfer syntax says.
     pub is_mislabelled: bool,
-    /// The data set without the meta group, after inflation.
+    /// The data set without the meta group, after inflation; of [`Self::of_start`] its start.
     pub dataset: Cow<'a, [u8]>,
+    /// Size of the data set, bytes.
+    pub dataset_bytes: usize,
+    /// Offset of the data set in the file; `None` after inflation.
+    pub dataset_start: Option<usize>,
     elements: Vec<Element>,
     pub pixels: Pixels,
 }
@@ -77,27 +81,79 @@ impl<'a> DicomStructure<'a> {
         } else {
             Cow::Borrowed(body)
         };
-        // Some writers declare explicit VR and write implicit, or the reverse.
-        let (looks_explicit, big_endian) = (looks_explicit(&dataset), syntax == BIG_ENDIAN);
-        let declares_explicit = !matches!(syntax.as_str(), "" | uids::IMPLICIT_VR_LITTLE_ENDIAN);
-        let encoding = DataSetEncoding { explicit: looks_explicit || declares_explicit, big_endian };
+        let start = matches!(dataset, Cow::Borrowed(_)).then_some(dataset_start);
+        let encoding = StatedEncoding::of(&dataset, &syntax);
+        let total = dataset.len();
         let parse = |encoding| -> Result<_, StructureError> {
-            let header = elements::walk(&dataset, encoding)?;
-            let pixels = locate_pixels(&dataset, encoding, &header)?;
+            let header = elements::walk(&dataset, encoding, Doubt::Retry)?;
+            let pixels = locate_pixels(&dataset, total, encoding, &header)?;
             Ok((header.elements, pixels))
         };
-        let mut parsed = parse(encoding);
-        if parsed.is_err() && !looks_explicit {
+        let mut parsed = parse(encoding.encoding);
+        if parsed.is_err() && !encoding.looks_explicit {
             parsed = parse(DataSetEncoding::IMPLICIT).or(parsed);
         }
         let (elements, pixels) = parsed?;
-        let is_mislabelled = !syntax.is_empty() && !dataset.is_empty() && looks_explicit != declares_explicit;
-        Ok(Self { syntax, big_endian, is_mislabelled, dataset, elements, pixels })
+        let is_mislabelled = encoding.is_mislabelled(&dataset);
+        let big_endian = encoding.encoding.big_endian;
+        let dataset_bytes = dataset.len();
+        Ok(Self { syntax, big_endian, is_mislabelled, dataset, dataset_bytes, dataset_start: start, elements, pixels })
+    }
+
+    /// The structure of a file of `total` bytes, of which `file` is the start. `None` when that
+    /// does not tell: the file must be walked whole, which gives the same structure or an error.
+    pub fn of_start(file: &'a [u8], total: u64) -> Option<Self> {
+        let start = meta_start(file)?;
+        let (syntax, dataset_start) = meta_group(file, start).ok()?;
+        if syntax == uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN {
+            return None;
+        }
+        let dataset = &file[dataset_start..];
+        let dataset_bytes = usize::try_from(total).ok()?.checked_sub(dataset_start)?;
+        let encoding = StatedEncoding::of(dataset, &syntax);
+        let header = elements::walk(dataset, encoding.encoding, Doubt::Fail).ok()?;
+        if header.pixels.is_none_or(|pixels| pixels.length == UNDEFINED) {
+            return None;
+        }
+        let pixels = locate_pixels(dataset, dataset_bytes, encoding.encoding, &header).ok()?;
+        Some(Self {
+            big_endian: encoding.encoding.big_endian,
+            is_mislabelled: encoding.is_mislabelled(dataset),
+            syntax,
+            dataset: Cow::Borrowed(dataset),
+            dataset_bytes,
+            dataset_start: Some(dataset_start),
+            elements: header.elements,
+            pixels,
+        })
     }
 
     /// The elements before the pixel data.
     pub fn header(&self) -> DataSet<'_> {
         DataSet { bytes: &self.dataset, elements: &self.elements }
+    }
+}
+
+/// Encoding of a data set: some writers declare explicit VR and write implicit, or the reverse.
+#[derive(Debug, Clone, Copy)]
+struct StatedEncoding {
+    encoding: DataSetEncoding,
+    looks_explicit: bool,
+    declares_explicit: bool,
+    has_syntax: bool,
+}
+
+impl StatedEncoding {
+    fn of(dataset: &[u8], syntax: &str) -> Self {
+        let looks_explicit = looks_explicit(dataset);
+        let declares_explicit = !matches!(syntax, "" | uids::IMPLICIT_VR_LITTLE_ENDIAN);
+        let explicit = looks_explicit || declares_explicit;
+        let encoding = DataSetEncoding { explicit, big_endian: syntax == BIG_ENDIAN };
+        Self { encoding, looks_explicit, declares_explicit, has_syntax: !syntax.is_empty() }
+    }
+
+    fn is_mislabelled(&self, dataset: &[u8]) -> bool {
+        self.has_syntax && !dataset.is_empty() && self.looks_explicit != self.declares_explicit
     }
 }
 
@@ -153,23 +209,23 @@ fn inflate(body: &[u8], limit: u64) -> Result<Vec<u8>, StructureError> {
     }
 }
 
-/// Where the pixel data is.
-fn locate_pixels(data: &[u8], encoding: DataSetEncoding, header: &elements::Header) -> Result<Pixels, StructureError> {
+/// Where the pixel data is in a data set of `total` bytes, of which `data` may be the start.
+fn locate_pixels(
+    data: &[u8],
+    total: usize,
+    encoding: DataSetEncoding,
+    header: &elements::Header,
+) -> Result<Pixels, StructureError> {
     let Some(element) = &header.pixels else { return Ok(Pixels::Absent) };
     Ok(match (element.tag, element.length) {
-        (tags::FLOAT_PIXEL_DATA, _) => Pixels::Float { range: element.value..element.end(data.len())?, bytes: 4 },
-        (tags::DOUBLE_FLOAT_PIXEL_DATA, _) => {
-            Pixels::Float { range: element.value..element.end(data.len())?, bytes: 8 }
-        }
+        (tags::FLOAT_PIXEL_DATA, _) => Pixels::Float { range: element.value..element.end(total)?, bytes: 4 },
+        (tags::DOUBLE_FLOAT_PIXEL_DATA, _) => Pixels::Float { range: element.value..element.end(total)?, bytes: 8 },
         (_, UNDEFINED) => {
             let set = DataSet { bytes: data, elements: &header.elements };
             fragments(data, element.value, encoding, extended_offsets(&set))?
         }
         (_, 0) => Pixels::Absent,
-        _ => Pixels::Native {
-            range: element.value..element.end(data.len())?,
-            words: element.vr != Some(VR::OB.to_bytes()),
-        },
+        _ => Pixels::Native { range: element.value..element.end(total)?, words: element.vr != Some(VR::OB.to_bytes()) },
     })
 }
 

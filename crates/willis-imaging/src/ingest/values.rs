@@ -70,9 +70,9 @@ impl StoredBits {
         if self.signed { (top as i64) >> (64 - self.count) } else { (top >> (64 - self.count)) as i64 }
     }
 
-    /// Values of little-endian 16-bit samples that are not shifted; returns their stray bits. As
-    /// [`Self::value`] and [`Self::stray`], in loops that are vectorised.
-    fn words(self, data: &[u8], out: &mut [f32]) -> u16 {
+    /// Values of little-endian 16-bit samples that are not shifted, plus `added`; returns their
+    /// stray bits. As [`Self::value`] and [`Self::stray`], in loops that are vectorised.
+    fn words(self, data: &[u8], added: f32, out: &mut [f32]) -> u16 {
         let (words, _) = data.as_chunks::<2>();
         let unused = 16 - self.count;
         let mask = u16::MAX >> unused;
@@ -86,7 +86,7 @@ impl StoredBits {
                 (i32::from(sample & mask), sample & mask)
             };
             stray |= if sample == extended { 0 } else { sample & !mask };
-            *value = integer as f32;
+            *value = integer as f32 + added;
         }
         stray
     }
@@ -142,8 +142,14 @@ pub(super) fn write_values(
     let words = (is_plain && !is_float && !samples.big_endian && samples.bits == 16)
         .then(|| StoredBits::of(samples, format))
         .filter(|stored| stored.shift == 0);
+    let is_rescaled = format.modality_lut.is_none() && format.palette.is_none();
+    let (slope, intercept) = if is_rescaled { (slice.slope, slice.intercept) } else { (1.0, 0.0) };
+    // Whole numbers of this size are exact in single precision.
+    let is_whole = slope == 1.0 && intercept.fract() == 0.0 && intercept.abs() < MAX_WHOLE_INTERCEPT;
+    let is_added = words.is_some() && is_whole && samples.colour != Colour::Monochrome1;
+    let added = if is_added { intercept as f32 } else { 0.0 };
     match (samples.kind, samples.bits) {
-        (_, 16) if let Some(stored) = words => stray |= u64::from(stored.words(data, out)),
+        (_, 16) if let Some(stored) = words => stray |= u64::from(stored.words(data, added, out)),
         (SampleKind::Float, 32) => float!(f32),
         (SampleKind::Float, 64) => float!(f64),
         (SampleKind::Float, bits) => return Err(unsupported(bits)),
@@ -157,16 +163,8 @@ pub(super) fn write_values(
         let ends = if format.signed { -1.0 } else { full as f64 };
         out.iter_mut().for_each(|v| *v = (ends - f64::from(*v)) as f32);
     }
-    let is_rescaled = format.modality_lut.is_none() && format.palette.is_none();
-    if is_rescaled && (slice.slope, slice.intercept) != (1.0, 0.0) {
-        let (slope, intercept) = (slice.slope, slice.intercept);
-        if words.is_some() && slope == 1.0 && intercept.fract() == 0.0 && intercept.abs() < MAX_WHOLE_INTERCEPT {
-            // Whole numbers of this size are exact in single precision.
-            let intercept = intercept as f32;
-            out.iter_mut().for_each(|v| *v += intercept);
-        } else {
-            out.iter_mut().for_each(|v| *v = (f64::from(*v) * slope + intercept) as f32);
-        }
+    if !is_added && (slope, intercept) != (1.0, 0.0) {
+        out.iter_mut().for_each(|v| *v = (f64::from(*v) * slope + intercept) as f32);
     }
     let signed_stream = matches!(samples.kind, SampleKind::Decoded { signed: true, .. }) && !format.signed;
     let notes = [(Note::StrayBits, stray != 0), (Note::SignedStream, signed_stream)];
@@ -215,8 +213,8 @@ mod tests {
             let stored = StoredBits { width: 16, shift: 0, count, signed };
             for sample in (0..=u16::MAX).step_by(3) {
                 let mut value = [0.0];
-                let stray = stored.words(&sample.to_le_bytes(), &mut value);
-                assert_eq!(value[0], stored.value(sample.into()) as f32, "{stored:?} {sample}");
+                let stray = stored.words(&sample.to_le_bytes(), -24.0, &mut value);
+                assert_eq!(value[0], stored.value(sample.into()) as f32 - 24.0, "{stored:?} {sample}");
                 assert_eq!(stray != 0, stored.stray(sample.into()) != 0, "{stored:?} {sample}");
             }
         }

@@ -13,10 +13,10 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::read::MultiGzDecoder;
-use flate2::write::GzEncoder;
 
-use super::atomic::write_atomically;
+use super::atomic::{Durability, write_durably};
 use super::data_type::{self, DataType};
+use super::gzip::GzipWriter;
 use super::{FileError, Malformed, open};
 use crate::image::Image;
 use crate::series::Finding;
@@ -99,18 +99,26 @@ pub fn decode(reader: impl Read) -> Result<(Image<f32>, Vec<Finding>), Malformed
 /// # Errors
 /// [`FileError::Write`] when the file cannot be written.
 pub fn write(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
-    write_voxels(path, &image.grid, DataType::F32, |writer| data_type::write_f32(writer, &image.voxels))
+    let voxels = |writer: &mut dyn Write| data_type::write_f32(writer, &image.voxels);
+    write_voxels(path, &image.grid, DataType::F32, Durability::Flushed, voxels)
 }
 
-/// As [`write()`], as 16-bit integers when every voxel is one: half the size, the same values.
+/// As [`write()`], as 16-bit integers when every voxel is one: half the size, the same values. The
+/// file is not flushed to the disk ([`Durability::Unflushed`]).
 ///
 /// # Errors
 /// As [`write()`].
 pub fn write_compact(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
-    if !data_type::fit_i16(&image.voxels) {
-        return write(path, image);
+    let mut fits = true;
+    let written = write_voxels(path, &image.grid, DataType::I16, Durability::Unflushed, |writer| {
+        fits = data_type::write_i16(writer, &image.voxels)?;
+        if fits { Ok(()) } else { Err(std::io::Error::other("a voxel is not a 16-bit integer")) }
+    });
+    if fits {
+        return written;
     }
-    write_voxels(path, &image.grid, DataType::I16, |writer| data_type::write_i16(writer, &image.voxels))
+    let voxels = |writer: &mut dyn Write| data_type::write_f32(writer, &image.voxels);
+    write_voxels(path, &image.grid, DataType::F32, Durability::Unflushed, voxels)
 }
 
 /// As [`write()`], for a label map.
@@ -118,22 +126,23 @@ pub fn write_compact(path: &Path, image: &Image<f32>) -> Result<(), FileError> {
 /// # Errors
 /// As [`write()`].
 pub fn write_labels(path: &Path, image: &Image<u8>) -> Result<(), FileError> {
-    write_voxels(path, &image.grid, DataType::U8, |writer| writer.write_all(&image.voxels))
+    write_voxels(path, &image.grid, DataType::U8, Durability::Flushed, |writer| writer.write_all(&image.voxels))
 }
 
 fn write_voxels(
     path: &Path,
     grid: &Grid,
     element: DataType,
+    durability: Durability,
     voxels: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
     let header = NiftiHeader::encode(grid, element);
-    write_atomically(path, |writer| {
+    write_durably(path, durability, |writer| {
         if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gz")) {
-            let mut encoder = GzEncoder::new(writer, Compression::new(3));
-            encoder.write_all(&header)?;
-            voxels(&mut encoder)?;
-            encoder.finish().map(drop)
+            let mut zipped = GzipWriter::new(writer, Compression::new(3))?;
+            zipped.write_all(&header)?;
+            voxels(&mut zipped)?;
+            zipped.finish()
         } else {
             writer.write_all(&header)?;
             voxels(writer)

@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 
+use flate2::write::GzEncoder;
+
 use super::*;
 use crate::space::{Affine, Shape};
 

@@ -137,6 +137,10 @@ impl MhaHeader {
         if self.get(&["BinaryData"]).is_some() && !self.flag(&["BinaryData"]) {
             return Err(Malformed::new(FORMAT, "its voxels are text; save it as binary"));
         }
+        // Readers disagree on what is skipped before voxels in the same file.
+        if self.get(&["HeaderSize"]).is_some_and(|size| size != "0") {
+            return Err(Malformed::new(FORMAT, "it skips bytes (HeaderSize); save it again with ITK"));
+        }
         if self.numbers(&["ElementNumberOfChannels"], 1).is_some_and(|n| n[0] != 1.0) {
             return Err(Malformed::new(FORMAT, "it has several channels; keep one"));
         }
@@ -264,6 +268,7 @@ mod tests {
             ("DimSize = 3 2 1", "DimSize = 4 2 1", "ends early"),
             ("0 1 0 -1 0 0", "0 1 0 0 1 0", "TransformMatrix"),
             ("BinaryData = True", "BinaryData = False", "text"),
+            ("BinaryData = True", "BinaryData = True\nHeaderSize = 7", "HeaderSize"),
         ] {
             let reason = decode(&file(&HEADER.replace(from, to), &voxels(i16::to_le_bytes))[..]).unwrap_err().reason;
             assert!(reason.contains(expected), "{expected}: {reason}");

@@ -5,15 +5,16 @@ use std::borrow::Cow;
 
 use oxiarc_jpeg::DecodeLimits;
 
+use super::colours::{jpeg_2000_is_transformed, jpeg_ls_components, jpeg_names_colours, jpeg_transform};
 use super::file_error::DecodeError;
 use super::panics;
 use super::pixel_format::{Colour, PixelFormat};
 use super::rle;
-use super::streams::{Codec, StreamHeader};
+use super::streams::{Codec, StreamHeader, codestream};
 use super::values::{FrameSamples, SampleKind};
 
-/// Where the markers of a JPEG stream are searched for its colours, bytes.
-const HEADER_BYTES: usize = 4096;
+/// Number of the start-of-frame marker of lossless JPEG.
+const LOSSLESS: u8 = 3;
 
 /// Decodes a stream with the given header.
 ///
@@ -32,13 +33,19 @@ pub(super) fn decode(
         Codec::Jpeg2000 => jpeg_2000(stream, &header),
     });
     let (data, bits) = decoded.map_err(damaged)?.map_err(damaged)?;
+    // Decoding turns the colours of these into RGB; the others stay those of the header.
+    let becomes_rgb = match header.codec {
+        Codec::Jpeg { process } => process != LOSSLESS,
+        Codec::Jpeg2000 => codestream(stream).is_some_and(jpeg_2000_is_transformed),
+        Codec::JpegLs => false,
+    };
     Ok(FrameSamples {
         data: Cow::Owned(data),
         bits,
         kind: SampleKind::Decoded { precision: header.precision, signed: header.signed },
         big_endian: false,
         planar: false,
-        colour: if format.samples == 3 { Colour::Rgb } else { format.colour },
+        colour: if format.samples == 3 && becomes_rgb { Colour::Rgb } else { format.colour },
     })
 }
 
@@ -64,12 +71,10 @@ type DecodedSamples = Result<(Vec<u8>, usize), String>;
 /// JPEG. `jpeg-decoder` decodes 8 bits and lossless processes; `oxiarc-jpeg` the others (12 bits,
 /// arithmetic coding), and what the first refuses.
 fn jpeg(stream: &[u8], process: u8, header: &StreamHeader, colour: Colour) -> DecodedSamples {
-    let lossless = process == 3;
-    let first = if lossless || (process < 3 && header.precision == 8) {
+    let first = if process == LOSSLESS || (process < 3 && header.precision == 8) {
         let mut decoder = jpeg_decoder::Decoder::new(stream);
-        // A stream that does not say what its colours are has those of the header.
-        if header.samples == 3 && colour == Colour::Rgb && !names_colours(stream) {
-            decoder.set_color_transform(jpeg_decoder::ColorTransform::None);
+        if header.samples == 3 {
+            decoder.set_color_transform(jpeg_transform(stream, colour));
         }
         let decoded = panics::catch(|| decoder.decode());
         let expected = header.rows * header.columns * header.samples;
@@ -82,13 +87,11 @@ fn jpeg(stream: &[u8], process: u8, header: &StreamHeader, colour: Colour) -> De
     } else {
         None
     };
+    // The other decoder takes colours for YCbCr where the stream does not say what they are.
+    if header.samples == 3 && !jpeg_names_colours(stream) {
+        return Err(first.unwrap_or_else(|| "its colours are not stated".into()));
+    }
     extended_jpeg(stream, header).map_err(|reason| first.unwrap_or(reason))
-}
-
-/// Whether a JPEG stream has a JFIF or Adobe marker, which say what its colours are.
-fn names_colours(stream: &[u8]) -> bool {
-    let head = &stream[..stream.len().min(HEADER_BYTES)];
-    head.windows(5).any(|name| name == b"JFIF\0" || name == b"Adobe")
 }
 
 fn extended_jpeg(stream: &[u8], header: &StreamHeader) -> DecodedSamples {
@@ -115,7 +118,19 @@ fn extended_jpeg(stream: &[u8], header: &StreamHeader) -> DecodedSamples {
 }
 
 fn jpeg_ls(stream: &[u8], header: &StreamHeader) -> DecodedSamples {
-    let (words, _, _) = jpegls::decode(stream, header.columns as u32, header.rows as u32).map_err(|e| e.to_string())?;
+    let plane = |stream: &[u8]| {
+        jpegls::decode(stream, header.columns as u32, header.rows as u32)
+            .map(|(words, ..)| words)
+            .map_err(|e| e.to_string())
+    };
+    let words = match header.samples {
+        1 => plane(stream)?,
+        samples => {
+            let streams = jpeg_ls_components(stream, samples)?;
+            let planes = streams.iter().map(|stream| plane(stream)).collect::<Result<Vec<_>, _>>()?;
+            (0..planes[0].len()).flat_map(|pixel| planes.iter().map(move |plane| plane[pixel])).collect()
+        }
+    };
     Ok((words.into_iter().flat_map(u16::to_le_bytes).collect(), 16))
 }
 
@@ -152,6 +167,7 @@ mod tests {
             high_bit: 15,
             signed: false,
             planar: false,
+            subsampled: false,
             colour: Colour::Monochrome2,
             padding: None,
             palette: None,
@@ -182,6 +198,42 @@ mod tests {
         let expected: Vec<f32> = (0..48 * 64).map(|i: i32| ((i % 64).pow(2) + (i / 64).pow(2) - 1000) as f32).collect();
         let (values, notes) = read(include_bytes!("../../tests/fixtures/streams/openjpeg_signed_16.j2k"));
         assert_eq!((values, notes), (expected, Notes::from([Note::SignedStream])));
+    }
+
+    /// Red falls along the rows by 8 from 220, green rises along the columns by 10 from 40, and blue
+    /// is 90. The stream has no segment that says that these are not YCbCr.
+    #[test]
+    fn colours_of_an_unmarked_jpeg_are_those_of_the_header() {
+        let stream = include_bytes!("../../tests/fixtures/streams/libjpeg_rgb_unmarked.jpg");
+        let header = StreamHeader::of(stream).unwrap().unwrap();
+        let luminance = |colour| {
+            let format = PixelFormat {
+                rows: 16,
+                columns: 24,
+                samples: 3,
+                bits_allocated: 8,
+                bits_stored: 8,
+                high_bit: 7,
+                signed: false,
+                planar: false,
+                subsampled: false,
+                colour,
+                padding: None,
+                palette: None,
+                modality_lut: None,
+            };
+            let decoded = decode(stream, header, &format).unwrap();
+            let mut out = vec![0.0; 16 * 24];
+            write_values(&decoded, &format, &Slice { slope: 1.0, ..Slice::default() }, &mut out).unwrap();
+            out
+        };
+        for (pixel, value) in luminance(Colour::Rgb).into_iter().enumerate() {
+            let [down, right] = [(pixel / 24) as f32, (pixel % 24) as f32];
+            let expected = 0.299 * (220.0 - 8.0 * right) + 0.587 * (40.0 + 10.0 * down) + 0.114 * 90.0;
+            assert!((value - expected).abs() <= 2.0, "{pixel}: {value} {expected}");
+        }
+        // As YCbCr the first component is the luminance, but for colours that RGB cannot hold.
+        assert!((luminance(Colour::Ybr)[5 * 24 + 12] - 124.0).abs() <= 3.0);
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl FramePlace {
         let Pixels::Native { range, words } = &structure.pixels else { return None };
         // Bytes that were written as big-endian words are swapped in pairs, across frames.
         let swapped = structure.big_endian && *words && format.bits_allocated == 8;
-        if swapped || !format.bits_allocated.is_multiple_of(8) {
+        if swapped || format.subsampled || !format.bits_allocated.is_multiple_of(8) {
             return None;
         }
         let dataset_start = structure.dataset_start?;
@@ -152,12 +152,13 @@ fn without_inversion(pixels: PixelFormat, hints: &Hints) -> PixelFormat {
 /// Number of frames: from the header if the pixel data is large enough, else from its size.
 fn frame_count(obj: &DataSet, format: &PixelFormat, pixels: &Pixels) -> Result<usize, HeaderError> {
     let declared = integer(obj, tags::NUMBER_OF_FRAMES).filter(|&n| n > 0).map(|n| n as u64);
-    let (available, frame_bytes) = match pixels {
-        Pixels::Native { range, .. } | Pixels::Float { range, .. } => (range.len() as u64, format.frame_bytes()),
+    // Uncompressed frames are counted in bits, compressed ones in fragments.
+    let (available, frame_size) = match pixels {
+        Pixels::Native { range, .. } | Pixels::Float { range, .. } => (range.len() as u64 * 8, format.frame_bits()),
         Pixels::Encapsulated { fragments, .. } => (fragments.len() as u64, 1),
         Pixels::Absent => (0, 1),
     };
-    let held = available / frame_bytes.max(1);
+    let held = available / frame_size.max(1);
     match declared {
         Some(n) if n <= held => Ok(n as usize),
         // Without a frame count, a compressed stream is one frame in any number of fragments,
@@ -170,7 +171,10 @@ fn frame_count(obj: &DataSet, format: &PixelFormat, pixels: &Pixels) -> Result<u
         Some(declared) if matches!(pixels, Pixels::Encapsulated { .. }) => {
             Err(HeaderError::MissingFrames { declared, held })
         }
-        _ => Err(HeaderError::Short { expected: declared.unwrap_or(1).saturating_mul(frame_bytes), available }),
+        _ => {
+            let expected = declared.unwrap_or(1).saturating_mul(frame_size).div_ceil(8);
+            Err(HeaderError::Short { expected, available: available / 8 })
+        }
     }
 }
 

@@ -9,12 +9,13 @@
 //! find the parts of a DICOM file, `header`, `pixel_format`, `slices` and `attributes` read what is
 //! needed (`mosaic` that of slices that share a frame), `group` selects the series and `volumes` the
 //! volume, `geometry` orders its slices in space, `planes` and `decode` (with `frames`, `streams`,
-//! `codecs` and `values`) turn pixels into values, `place` puts them on the grid, and `series` joins
-//! these steps. What was repaired in single files is collected as `notes`. `origin` reads what
+//! `codecs`, `colours` and `values`) turn pixels into values, `place` puts them on the grid, and
+//! `series` joins these steps. What was repaired in single files is collected as `notes`. `origin` reads what
 //! objects about the series must refer to.
 
 mod attributes;
 mod codecs;
+mod colours;
 mod config;
 mod decode;
 mod elements;

@@ -23,6 +23,8 @@ pub(super) struct PixelFormat {
     pub high_bit: usize,
     pub signed: bool,
     pub planar: bool,
+    /// Whether two neighbouring pixels share their colour: Y Y Cb Cr (uncompressed 4:2:2).
+    pub subsampled: bool,
     pub colour: Colour,
     /// Stored value of pixels outside the image.
     pub padding: Option<i64>,
@@ -85,9 +87,17 @@ impl PixelFormat {
             _ => None,
         };
         let modality_lut = LookupTable::modality(set, signed).map_err(|name| HeaderError::Attribute { name })?;
+        let (rows, columns) = (count(tags::ROWS, "Rows", 65_535)?, count(tags::COLUMNS, "Columns", 65_535)?);
+        // Some writers keep the name after they expanded the pixels.
+        let frames = integer(set, tags::NUMBER_OF_FRAMES).map_or(1, |n| n.max(1)) as u128;
+        let whole = (rows * columns * samples) as u128 * frames;
+        let is_short = matches!(pixels, Pixels::Native { range, .. } if (range.len() as u128) < whole);
+        let name = text(set, tags::PHOTOMETRIC_INTERPRETATION).unwrap_or_default();
+        let subsampled = name.ends_with("_422") && samples == 3 && bits_allocated == 8 && is_short;
         Ok(Self {
-            rows: count(tags::ROWS, "Rows", 65_535)?,
-            columns: count(tags::COLUMNS, "Columns", 65_535)?,
+            rows,
+            columns,
+            subsampled,
             samples,
             bits_allocated,
             bits_stored,
@@ -101,9 +111,17 @@ impl PixelFormat {
         })
     }
 
-    /// Size of an uncompressed frame, bytes.
+    /// Size of an uncompressed frame, bits.
+    pub fn frame_bits(&self) -> u64 {
+        let samples =
+            if self.subsampled { self.rows * self.columns.next_multiple_of(2) * 2 } else { self.samples_per_frame() };
+        samples as u64 * self.bits_allocated as u64
+    }
+
+    /// Size of an uncompressed frame, bytes; the last bits of a frame of single bits may be in a
+    /// byte that the next one begins in.
     pub fn frame_bytes(&self) -> u64 {
-        self.samples_per_frame() as u64 * self.bits_allocated as u64 / 8
+        self.frame_bits().div_ceil(8)
     }
 
     /// Number of samples of a frame.

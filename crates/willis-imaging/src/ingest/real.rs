@@ -110,8 +110,8 @@ fn test_files_of_pydicom_never_panic() {
         let _ = ingest(&path, &config);
         both += usize::from(first_frame(&path).is_ok() && verdict.starts_with("OK"));
     }
-    // pydicom decodes 131. The others are JPEG-LS in colour, 1-bit masks and uncompressed 4:2:2.
-    assert!(both >= 123, "{both}");
+    // pydicom decodes 131. The others are JPEG-LS with interleaved colours.
+    assert!(both >= 128, "{both}");
 }
 
 #[test]

@@ -88,6 +88,7 @@ mod tests {
             high_bit: 15,
             signed: false,
             planar: false,
+            subsampled: false,
             colour: Colour::Monochrome2,
             padding: None,
             palette: None,

@@ -54,6 +54,16 @@ pub(super) struct TimeKeys {
     pub trigger_time: Option<i64>,
     pub stack: String,
     pub acquisition: Option<i64>,
+    /// Thousandths of `HHMMSS`, read as one number.
+    pub acquisition_time: Option<i64>,
+    /// Hundredths of a millisecond.
+    pub repetition_time: Option<i64>,
+    /// Hundredths of a millisecond.
+    pub inversion_time: Option<i64>,
+    /// Hundredths of a degree.
+    pub flip_angle: Option<i64>,
+    /// Of the reconstruction.
+    pub kernel: String,
 }
 
 /// The three data sets in which an attribute of a frame may be, most specific first.
@@ -105,6 +115,7 @@ pub(super) fn slice(
     let b_value = groups.find(tags::MR_DIFFUSION_SEQUENCE, |s| number(s, tags::DIFFUSION_B_VALUE));
     let cosines = groups.find(tags::PLANE_ORIENTATION_SEQUENCE, |s| numbers::<6>(s, tags::IMAGE_ORIENTATION_PATIENT));
     let hundredths = |ms: f64| (ms * 100.0).round() as i64;
+    let timing = |tag| groups.find(tags::MR_TIMING_AND_RELATED_PARAMETERS_SEQUENCE, |s| number(s, tag)).map(hundredths);
     let (slope, intercept) = rescale(groups, pixels, notes);
     Slice {
         frame,
@@ -138,6 +149,13 @@ pub(super) fn slice(
             stack: groups.find(tags::FRAME_CONTENT_SEQUENCE, |s| text(s, tags::STACK_ID)).unwrap_or_default(),
             acquisition: content(tags::FRAME_ACQUISITION_NUMBER)
                 .or_else(|| integer(&groups.top, tags::ACQUISITION_NUMBER)),
+            acquisition_time: number(&groups.top, tags::ACQUISITION_TIME).map(|time| (time * 1000.0).round() as i64),
+            repetition_time: timing(tags::REPETITION_TIME),
+            inversion_time: number(&groups.top, tags::INVERSION_TIME).map(hundredths),
+            flip_angle: timing(tags::FLIP_ANGLE),
+            kernel: groups
+                .find(tags::CT_RECONSTRUCTION_SEQUENCE, |s| text(s, tags::CONVOLUTION_KERNEL))
+                .unwrap_or_default(),
         },
     }
 }

@@ -122,7 +122,7 @@ fn jpeg(stream: &[u8]) -> Option<StreamHeader> {
 }
 
 /// The codestream of a JP2 file: the content of its `jp2c` box; a codestream is its own.
-fn codestream(stream: &[u8]) -> Option<&[u8]> {
+pub(super) fn codestream(stream: &[u8]) -> Option<&[u8]> {
     if stream.starts_with(&[0xFF, 0x4F]) {
         return Some(stream);
     }
@@ -199,6 +199,7 @@ mod tests {
             high_bit: 15,
             signed: false,
             planar: false,
+            subsampled: false,
             colour: Colour::Monochrome2,
             padding: None,
             palette: None,

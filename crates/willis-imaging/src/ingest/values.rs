@@ -231,6 +231,7 @@ mod tests {
             high_bit: bits - 1,
             signed: false,
             planar: false,
+            subsampled: false,
             colour,
             padding: None,
             palette: None,

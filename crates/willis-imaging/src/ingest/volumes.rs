@@ -17,10 +17,18 @@ use super::slices::Slice;
 const ONE_PLACE_MM: f64 = 0.015;
 /// Deviation of a gap from the median gap in an evenly spaced volume, as a fraction of it.
 const EVEN_GAP_TOLERANCE: f64 = 0.05;
+/// Slices closer than this fraction of the distance to the next ones are of different volumes.
+const CLOSE: f64 = 0.4;
+/// Missing slices of an evenly spaced volume, at most one for this many.
+const SLICES_PER_MISSING: usize = 4;
 /// Slices that a volume of its own has at least, when only its spacing tells it from the others.
 const MIN_SLICES: usize = 3;
 /// Volumes that a message lists at most.
 const LISTED: usize = 8;
+
+mod keys;
+
+use keys::{KEYS, KeyStrength, VolumeKey, is_secondary_component};
 
 /// Slices of one volume, and what tells it from the other volumes of its series.
 #[derive(Debug, Clone)]
@@ -149,89 +157,6 @@ fn same_shape(a: &Slice, b: &Slice) -> bool {
         && close(orientation(a).as_ref().map(|v| &v[..]), orientation(b).as_ref().map(|v| &v[..]), 5e-3)
 }
 
-/// How much an attribute says about the volume of a slice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum KeyStrength {
-    /// Slices that differ in it never form one image.
-    Strong,
-    /// It may differ between the slices of one volume, such as the acquisition number of
-    /// interleaved slices.
-    Weak,
-}
-
-/// An attribute that tells volumes apart.
-struct VolumeKey {
-    strength: KeyStrength,
-    /// Sorts like the attribute.
-    value: fn(&Slice) -> String,
-    /// For messages; holds no text of the file.
-    label: fn(&Slice) -> String,
-}
-
-/// Most significant first.
-const KEYS: [VolumeKey; 10] = {
-    use KeyStrength::{Strong, Weak};
-    [
-        VolumeKey {
-            strength: Strong,
-            value: |s| format!("{}{}", u8::from(is_secondary_component(&s.time.image_type)), s.time.image_type),
-            label: |s| {
-                let secondary = is_secondary_component(&s.time.image_type);
-                (if secondary { "phase, part, map or projection" } else { "magnitude" }).into()
-            },
-        },
-        VolumeKey {
-            strength: Strong,
-            value: |s| ordered(s.time.echo_time) + &ordered(s.time.echo_number),
-            label: |s| match (s.time.echo_time, s.time.echo_number) {
-                (Some(hundredths), _) => format!("echo time {} ms", hundredths as f64 / 100.0),
-                (None, Some(number)) => format!("echo {number}"),
-                (None, None) => "no echo time".into(),
-            },
-        },
-        VolumeKey {
-            strength: Strong,
-            value: |s| ordered(s.time.b_value),
-            label: |s| s.time.b_value.map_or("no b-value".into(), |b| format!("b-value {b} s/mm²")),
-        },
-        VolumeKey {
-            strength: Strong,
-            value: |s| ordered(s.time.kvp),
-            label: |s| s.time.kvp.map_or("no tube voltage".into(), |kv| format!("{} kV", kv as f64 / 10.0)),
-        },
-        VolumeKey {
-            strength: Strong,
-            // With contrast agent first: vessels are seen with it.
-            value: |s| u8::from(!s.time.contrast).to_string(),
-            label: |s| (if s.time.contrast { "with contrast agent" } else { "without contrast agent" }).into(),
-        },
-        VolumeKey {
-            strength: Strong,
-            value: |s| ordered(s.time.series_number),
-            label: |s| s.time.series_number.map_or("no series number".into(), |n| format!("series number {n}")),
-        },
-        VolumeKey {
-            strength: Weak,
-            value: |s| ordered(s.time.temporal_position),
-            label: |s| s.time.temporal_position.map_or("no time point".into(), |n| format!("time point {n}")),
-        },
-        VolumeKey { strength: Weak, value: |s| s.time.stack.clone(), label: |_| "another stack".into() },
-        VolumeKey {
-            strength: Weak,
-            value: |s| ordered(s.time.acquisition),
-            label: |s| s.time.acquisition.map_or("no acquisition number".into(), |n| format!("acquisition {n}")),
-        },
-        VolumeKey {
-            strength: Weak,
-            value: |s| ordered(s.time.trigger_time),
-            label: |s| {
-                let ms = |hundredths: i64| format!("trigger time {} ms", hundredths as f64 / 100.0);
-                s.time.trigger_time.map_or("no trigger time".into(), ms)
-            },
-        },
-    ]
-};
-
 /// Slices of one volume, and what tells it from the others.
 type LabelledSlices = (Vec<SeriesSlice>, Vec<String>);
 
@@ -313,7 +238,27 @@ fn by_repetition(slices: Vec<SeriesSlice>) -> Vec<LabelledSlices> {
         let labelled = |(k, pass)| (pass, vec![format!("pass {}", k + 1)]);
         return passes.into_iter().enumerate().map(labelled).collect();
     }
-    vec![(slices, Vec::new())]
+    match by_closeness(&slices) {
+        Some(volumes) => repetitions(volumes),
+        None => vec![(slices, Vec::new())],
+    }
+}
+
+/// Volumes that lie a hair apart: the lowest slices of all groups of close ones, the second ones,
+/// and so on. `None` unless all groups have the same size and the volumes are even.
+fn by_closeness(slices: &[SeriesSlice]) -> Option<Vec<Vec<SeriesSlice>>> {
+    let mut sorted: Vec<(f64, &SeriesSlice)> =
+        slices.iter().map(|s| height(&s.slice).map(|height| (height, s))).collect::<Option<_>>()?;
+    sorted.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let largest = sorted.windows(2).map(|w| w[1].0 - w[0].0).fold(0.0, f64::max);
+    let groups: Vec<_> = sorted.chunk_by(|a, b| b.0 - a.0 <= CLOSE * largest).collect();
+    let size = groups.first()?.len();
+    if size < 2 || groups.len() < MIN_SLICES || groups.iter().any(|group| group.len() != size) {
+        return None;
+    }
+    let volume = |rank: usize| groups.iter().map(|group| group[rank].1.clone()).collect::<Vec<_>>();
+    let volumes: Vec<_> = (0..size).map(volume).collect();
+    (!is_even(slices) && volumes.iter().all(|volume| is_even(volume))).then_some(volumes)
 }
 
 /// The first slices of all places in order of instance number, the second ones, and so on.
@@ -322,7 +267,7 @@ fn by_rank(mut slices: Vec<SeriesSlice>) -> Vec<LabelledSlices> {
     slices.sort_by(|a, b| at(a).total_cmp(&at(b)));
     let mut ranks: Vec<Vec<SeriesSlice>> = Vec::new();
     for place in slices.chunk_by_mut(|a, b| at(b) - at(a) <= ONE_PLACE_MM) {
-        place.sort_by_key(|s| (s.slice.instance_number, s.slice.frame));
+        place.sort_by_key(|s| (s.slice.instance_number, s.slice.frame, s.slice.time.acquisition_time));
         for (rank, slice) in place.iter().enumerate() {
             match ranks.get_mut(rank) {
                 Some(volume) => volume.push(slice.clone()),
@@ -330,8 +275,13 @@ fn by_rank(mut slices: Vec<SeriesSlice>) -> Vec<LabelledSlices> {
             }
         }
     }
+    repetitions(ranks)
+}
+
+/// Volumes that nothing but their order tells apart.
+fn repetitions(volumes: Vec<Vec<SeriesSlice>>) -> Vec<LabelledSlices> {
     let labelled = |(k, volume)| (volume, vec![format!("repetition {}", k + 1)]);
-    ranks.into_iter().enumerate().map(labelled).collect()
+    volumes.into_iter().enumerate().map(labelled).collect()
 }
 
 /// Slices in order of their instance numbers, cut wherever the direction of travel turns back.
@@ -357,20 +307,6 @@ fn passes(slices: &[SeriesSlice]) -> Vec<Vec<SeriesSlice>> {
     passes
 }
 
-/// Whether an image type is that of a phase, real or imaginary image, of a map or of a projection.
-fn is_secondary_component(image_type: &str) -> bool {
-    image_type.split('\\').any(|value| {
-        matches!(value, "P" | "R" | "I" | "REAL" | "IMAGINARY" | "MIP" | "PROJECTION IMAGE")
-            || value.contains("PHASE")
-            || value.contains("MAP")
-    })
-}
-
-/// A string that sorts like the number.
-fn ordered(value: Option<i64>) -> String {
-    value.map_or_else(String::new, |v| format!("{:020}", v.saturating_add(1 << 40)))
-}
-
 /// Position along the normal, mm; `None` without a position.
 fn height(slice: &Slice) -> Option<f64> {
     slice.position.map(|p| dot(p, normal_of(slice)))
@@ -393,17 +329,19 @@ fn extent(slices: &[SeriesSlice]) -> Option<(f64, f64)> {
     Some((*places.first()?, *places.last()?))
 }
 
-/// Whether neighbouring places are equally far apart; missing slices count as even.
+/// Whether neighbouring places are equally far apart; a few missing slices count as even.
 fn is_even(slices: &[SeriesSlice]) -> bool {
     let places = places(slices);
     let gaps: Vec<f64> = places.windows(2).map(|w| w[1] - w[0]).collect();
     let mut sorted = gaps.clone();
     sorted.sort_by(f64::total_cmp);
     let Some(&median) = sorted.get(sorted.len() / 2) else { return true };
-    gaps.iter().all(|gap| {
-        let times = (gap / median).round().max(1.0);
-        (gap - times * median).abs() <= (EVEN_GAP_TOLERANCE * median).max(0.022)
-    })
+    let times = |gap: f64| (gap / median).round().max(1.0);
+    let are_multiples =
+        gaps.iter().all(|&gap| (gap - times(gap) * median).abs() <= (EVEN_GAP_TOLERANCE * median).max(0.022));
+    // Two volumes a hair apart have multiples of a hair between them.
+    let wide = gaps.iter().filter(|&&gap| times(gap) > 1.0).count();
+    are_multiples && (wide * SLICES_PER_MISSING <= gaps.len() || wide == 1)
 }
 
 #[cfg(test)]

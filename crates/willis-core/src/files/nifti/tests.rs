@@ -1,8 +1,7 @@
 use std::path::PathBuf;
 
-use proptest::prelude::*;
-
 use flate2::write::GzEncoder;
+use proptest::prelude::*;
 
 use super::*;
 use crate::space::{Affine, Shape};

@@ -79,7 +79,7 @@ fn codes(findings: &[Finding]) -> Vec<&str> {
 
 #[test]
 fn volumes_a_hair_apart_never_mix() {
-    let keys: [fn(&mut Slice); 11] = [
+    let keys: [fn(&mut Slice); 16] = [
         |s| s.time.echo_time = Some(2400),
         |s| s.time.echo_number = Some(2),
         |s| s.time.b_value = Some(1000),
@@ -90,29 +90,54 @@ fn volumes_a_hair_apart_never_mix() {
         |s| s.time.temporal_position = Some(2),
         |s| s.time.trigger_time = Some(8_000),
         |s| s.time.image_type = "ORIGINAL\\PRIMARY\\P".into(),
+        |s| s.time.acquisition_time = Some(101_500_000),
+        |s| s.time.repetition_time = Some(300_000),
+        |s| s.time.inversion_time = Some(20_000),
+        |s| s.time.flip_angle = Some(2_500),
+        |s| s.time.kernel = "H60s".into(),
         // Told apart by the order of their numbers alone.
         |_| {},
     ];
     for (k, key) in keys.into_iter().enumerate() {
-        for shift in [0.0, 0.2, 1.7] {
+        for (shift, count) in [(0.0, 20), (0.2, 20), (1.7, 20), (0.0, 24), (0.2, 24), (0.5, 24), (1.7, 24)] {
             let first = volume(&heights(0.0, 5.0, 24), 1, |_| ());
-            let second = volume(&heights(shift, 5.0, 20), 25, key);
+            let second = volume(&heights(shift, 5.0, count), 25, key);
             let mut all = [first.clone(), second.clone()].concat();
             all.reverse();
             let mut findings = Vec::new();
             let read = choose(all.clone(), &mut findings);
             assert_eq!(codes(&findings), ["time-points"], "{k} {shift}");
-            assert!(findings[0].message.contains("2: 20 slices"), "{}", findings[0].message);
+            assert!(findings[0].message.contains(&format!("2: {count} slices")), "{}", findings[0].message);
             let numbers = |slices: &[SeriesSlice]| {
                 let mut numbers: Vec<_> = slices.iter().map(|s| s.slice.instance_number).collect();
                 numbers.sort();
                 numbers
             };
+            // Of two of the same size, the one with contrast agent.
+            let has_contrast = count == 24 && second[0].slice.time.contrast;
+            let (first, second) = if has_contrast { (second, first) } else { (first, second) };
             assert_eq!(numbers(&read), numbers(&first), "{k} {shift}");
             let config = IngestConfig { volume: Some(2), ..IngestConfig::default() };
             let other = choose_volume(all, &config, &mut Vec::new()).unwrap();
             assert_eq!(numbers(&other), numbers(&second), "{k} {shift}");
         }
+    }
+}
+
+/// Neither an attribute nor the order of numbers tells these apart, but no volume has such gaps.
+#[test]
+fn volumes_numbered_alternately_are_told_apart_by_their_places() {
+    for (step, shifts) in [(5.0, &[0.2][..]), (5.0, &[0.2, 0.4]), (1.0, &[0.25]), (3.0, &[0.6])] {
+        let volumes: Vec<Vec<SeriesSlice>> =
+            [0.0].iter().chain(shifts).map(|&shift| volume(&heights(shift, step, 9), 1, |_| ())).collect();
+        let mut all = volumes.concat();
+        let place = |s: &SeriesSlice| s.slice.position.map_or(0.0, |p| p[2]);
+        all.sort_by(|a, b| place(a).total_cmp(&place(b)));
+        all.iter_mut().zip(1..).for_each(|(s, number)| s.slice.instance_number = Some(number));
+        let mut findings = Vec::new();
+        let read: Vec<f64> = choose(all, &mut findings).iter().map(place).collect();
+        assert_eq!(read, heights(0.0, step, 9), "{step} {shifts:?}");
+        assert_eq!(codes(&findings), ["time-points"]);
     }
 }
 

@@ -2,22 +2,21 @@
 
 use std::path::Path;
 
-use burn::tensor::activation::log_softmax;
-use burn::tensor::{Device, Int, Tensor, TensorData};
-use rand::RngExt;
+use burn::tensor::Device;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use willis_core::{InvalidValue, Switch};
 
-use super::augment::{AugmentedExample, ExamineAugmentConfig, augment};
-use super::condition::CONDITIONS;
-use super::data::{ExamineCase, Example};
+use super::augment::{ExamineAugmentConfig, augment};
+use super::data::ExamineCase;
 use super::net::{ExamineNet, ExamineNetConfig};
-use super::patch::{IN_CHANNELS, SIDE};
+use super::objective::{Batch, ExamineBalance, Objective};
+use super::sampler::{ExamineSampler, OneClass, Pools};
 use crate::layers::Init;
 use crate::loss::asl::AsymmetricLoss;
-use crate::rules::{at_least_one, non_negative};
-use crate::train::{Loss, StepReport, TrainConfig, TrainError, Trained, train};
+use crate::loss::class::ClassLoss;
+use crate::rules::{at_least_one, require};
+use crate::train::{StepReport, TrainConfig, TrainError, Trained, train};
 use crate::weights::{Weights, WeightsError};
 
 /// Configuration of the training of the expert classifier.
@@ -30,17 +29,14 @@ pub struct ExamineTraining {
     pub train: TrainConfig,
     /// Augmentation of examples.
     pub augment: ExamineAugmentConfig,
-    /// Examples per batch. Of eight, three are hits, one is near a lesion without being a hit, and
-    /// four belong to no lesion.
+    /// Examples per batch.
     pub batch: usize,
+    /// How batches are put together.
+    pub sampler: ExamineSampler,
     /// Loss of the class.
-    pub class: AsymmetricLoss,
-    /// Weight of the cross-entropy of the site.
-    pub site_weight: f64,
-    /// Weight of the smooth L1 loss of the centre, in voxels.
-    pub offset_weight: f64,
-    /// Weight of the smooth L1 loss of the log-diameter.
-    pub diameter_weight: f64,
+    pub class: ClassLoss,
+    /// Weights of the loss's terms.
+    pub balance: ExamineBalance,
 }
 
 impl Default for ExamineTraining {
@@ -50,15 +46,14 @@ impl Default for ExamineTraining {
             train: TrainConfig { steps: 2000, learning_rate: 1e-3, ..TrainConfig::default() },
             augment: ExamineAugmentConfig::default(),
             batch: 8,
-            class: AsymmetricLoss {
+            sampler: ExamineSampler::Mixed,
+            class: ClassLoss::Asymmetric(AsymmetricLoss {
                 focus_positive: 0.0,
                 focus_negative: 1.0,
                 shift: 0.0,
                 weight_gradient: Switch::Off,
-            },
-            site_weight: 0.2,
-            offset_weight: 0.1,
-            diameter_weight: 0.2,
+            }),
+            balance: ExamineBalance::default(),
         }
     }
 }
@@ -73,10 +68,13 @@ impl ExamineTraining {
         self.train.validate().map_err(|error| error.within("train"))?;
         self.augment.validate().map_err(|error| error.within("augment"))?;
         self.class.validate().map_err(|error| error.within("class"))?;
+        self.balance.validate().map_err(|error| error.within("balance"))?;
         at_least_one("batch", self.batch)?;
-        non_negative("site_weight", self.site_weight)?;
-        non_negative("offset_weight", self.offset_weight)?;
-        non_negative("diameter_weight", self.diameter_weight)
+        self.sampler.validate(self.batch).map_err(|error| error.within("sampler"))?;
+        let is_margin = matches!(self.class, ClassLoss::AucMargin(_));
+        let ascends = self.train.optimiser.saddle().is_some();
+        let rule = "must be pesg or pdsca with class.kind = auc_margin, and adamw with any other";
+        require("train.optimiser.kind", self.train.optimiser.name(), is_margin == ascends, rule)
     }
 }
 
@@ -118,84 +116,43 @@ pub fn fit(
     on_step: impl FnMut(&StepReport<'_>),
 ) -> Result<Trained<ExamineNet>, ExamineFitError> {
     training.validate()?;
-    let examples = cases.iter().flat_map(|case| &case.examples);
-    let (lesions, others): (Vec<&Example>, Vec<&Example>) = examples.partition(|e| e.truth.site.is_some());
-    if lesions.is_empty() || others.is_empty() {
-        return Err(ExamineFitError::OneClass { lesions: lesions.len(), others: others.len() });
-    }
-    let (hits, near): (Vec<&Example>, Vec<&Example>) = lesions.iter().partition(|e| e.truth.hit);
-    let sample = |_: usize, rng: &mut ChaCha8Rng| -> Vec<AugmentedExample> {
-        let draw = |i: usize| {
-            let pool = match i % 8 {
-                6 if !near.is_empty() => &near,
-                0 | 2 | 4 | 6 if !hits.is_empty() => &hits,
-                0 | 2 | 4 | 6 => &lesions,
-                _ => &others,
-            };
-            augment(pool[rng.random_range(0..pool.len())], &training.augment, rng)
-        };
-        (0..training.batch).map(draw).collect()
+    let pools = Pools::new(cases.iter().flat_map(|case| &case.examples))
+        .map_err(|OneClass { lesions, others }| ExamineFitError::OneClass { lesions, others })?;
+    let ExamineTraining { batch, sampler, train: TrainConfig { seed, accumulate, .. }, .. } = training;
+    let sample = |number: usize, rng: &mut ChaCha8Rng| {
+        let sampled = pools.batch(sampler, *batch, *seed, number, rng);
+        Batch {
+            phase: training.train.optimiser.phase(number / accumulate),
+            examples: sampled.iter().map(|s| augment(s.example, &training.augment, rng)).collect(),
+            labels: sampled.iter().map(|s| s.label).collect(),
+        }
     };
-    let net = training.net.init(&mut Init::new(training.train.seed, device));
+    let net = training.net.init(&mut Init::new(*seed, device));
     let net = match start {
         Some(weights) => weights.apply(net)?,
         None => net,
     };
-    let loss = |net: &ExamineNet, batch: Vec<AugmentedExample>| batch_loss(net, &batch, training);
-    Ok(train(net, &training.train, run_dir, sample, loss, on_step)?)
-}
-
-/// Loss of a batch: of the class over all examples, of centre and size over the lesions, and of the
-/// site over the hits.
-fn batch_loss(net: &ExamineNet, batch: &[AugmentedExample], training: &ExamineTraining) -> Loss {
-    let device = net.device();
-    let count = batch.len();
-    let column = |f: &dyn Fn(&AugmentedExample) -> Vec<f32>, width: usize| {
-        let values: Vec<f32> = batch.iter().flat_map(f).collect();
-        Tensor::<2>::from_data(TensorData::new(values, [count, width]), &device)
-    };
-    let x = column(&|s| s.channels.clone(), IN_CHANNELS * SIDE.pow(3)).reshape([count, IN_CHANNELS, SIDE, SIDE, SIDE]);
-    let output = net.forward(x, column(&|s| s.condition.to_vec(), CONDITIONS));
-    let is_lesion = column(&|s| vec![f32::from(s.truth.site.is_some())], 1);
-    let lesions = batch.iter().filter(|s| s.truth.site.is_some()).count().max(1) as f64;
-    let is_hit = column(&|s| vec![f32::from(s.truth.hit)], 1);
-    let hits = batch.iter().filter(|s| s.truth.hit).count().max(1) as f64;
-
-    let class = training.class.forward(output.class_logit, is_lesion.clone().reshape([count])).mean();
-    let sites: Vec<i32> = batch.iter().map(|s| s.truth.site.map_or(0, |site| site.column() as i32)).collect();
-    let sites = Tensor::<2, Int>::from_data(TensorData::new(sites, [count, 1]), &device);
-    let log_probability = log_softmax(output.site_logits, 1).gather(1, sites);
-    let site = (log_probability * is_hit).sum().neg() / hits;
-    let offset = output.offset_vox - column(&|s| s.truth.offset_vox.to_vec(), 3);
-    let offset = (smooth_l1(offset).sum_dim(1) * is_lesion.clone()).sum() / lesions;
-    let diameter = output.log_diameter.reshape([count, 1]) - column(&|s| vec![s.truth.log_diameter], 1);
-    let diameter = (smooth_l1(diameter) * is_lesion).sum() / lesions;
-
-    let value = |t: &Tensor<1>| f64::from(t.clone().into_scalar::<f32>());
-    let terms = vec![
-        ("class", value(&class)),
-        ("site", value(&site)),
-        ("offset", value(&offset)),
-        ("diameter", value(&diameter)),
-    ];
-    let total =
-        class + site * training.site_weight + offset * training.offset_weight + diameter * training.diameter_weight;
-    Loss { terms, ..Loss::of(total) }
-}
-
-/// Smooth L1 loss: `d²/2` for `|d|` up to 1, then `|d| - 1/2`.
-fn smooth_l1(difference: Tensor<2>) -> Tensor<2> {
-    let size = difference.abs();
-    let small = size.clone().clamp_max(1.0);
-    // With s = min(|d|, 1), both branches are s²/2 + (|d| - s).
-    small.clone().square() / 2.0 + (size - small)
+    // Rates name the parameters of the net, which is a part of the objective.
+    let rates = training.train.rates.iter().map(|(path, &rate)| (format!("net.{path}"), rate));
+    let config = TrainConfig { rates: rates.collect(), ..training.train.clone() };
+    let loss = |objective: &Objective, batch: Batch| objective.loss(&batch, training);
+    let Trained { net: Objective { net, .. }, step, finished } =
+        train(Objective::new(net, training), &config, run_dir, sample, loss, on_step)?;
+    Ok(Trained { net, step, finished })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::super::encoder::{PatchEncoderConfig, PlainEncoderConfig};
     use super::super::patch::tests::map;
+    use super::super::sampler::DualConfig;
     use super::*;
+    use crate::loss::auc_margin::AucMarginConfig;
+    use crate::loss::balance::UncertaintyConfig;
+    use crate::loss::robust::RobustAsymmetricLoss;
+    use crate::train::{AdamWConfig, OptimiserConfig, PdscaConfig, PesgConfig};
     use willis_core::{Candidate, Evidence, Lesion, Point, SeriesMeta, Site};
 
     fn case() -> ExamineCase {
@@ -213,25 +170,84 @@ mod tests {
         ExamineCase::new(&map(&[(centre, 3.0)]), &[candidate], &[lesion], &SeriesMeta::default())
     }
 
-    #[test]
-    fn smooth_l1_by_hand() {
-        let d = Tensor::from_floats([[0.0, 0.5, -1.0, 3.0]], &Device::flex());
-        assert_eq!(smooth_l1(d).into_data().try_to_vec::<f32>().unwrap(), [0.0, 0.125, 0.5, 2.5]);
+    /// A small net and 25 steps on two examples.
+    fn training() -> ExamineTraining {
+        let encoder = PatchEncoderConfig::Plain(PlainEncoderConfig { embed_dim: 4 });
+        let optimiser = OptimiserConfig::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
+        ExamineTraining {
+            net: ExamineNetConfig { encoder, ..ExamineNetConfig::default() },
+            train: TrainConfig { steps: 25, learning_rate: 0.01, warmup_steps: 3, optimiser, ..TrainConfig::default() },
+            batch: 2,
+            augment: ExamineAugmentConfig::NONE,
+            ..ExamineTraining::default()
+        }
+    }
+
+    /// Terms of the loss at every step.
+    fn terms(training: &ExamineTraining) -> Vec<BTreeMap<&'static str, f64>> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut terms = Vec::new();
+        let record = |report: &StepReport<'_>| terms.push(report.terms.iter().copied().collect());
+        fit(&[case()], training, None, folder.path(), &Device::flex(), record).unwrap();
+        terms
     }
 
     #[test]
-    fn two_examples_are_learned() {
-        let encoder = PatchEncoderConfig::Plain(PlainEncoderConfig { embed_dim: 4 });
-        let net = ExamineNetConfig { encoder, ..Default::default() };
-        let train =
-            TrainConfig { steps: 25, learning_rate: 0.01, warmup_steps: 3, weight_decay: 0.0, ..Default::default() };
-        let training =
-            ExamineTraining { net, train, batch: 2, augment: ExamineAugmentConfig::NONE, ..Default::default() };
-        let folder = tempfile::tempdir().unwrap();
-        let mut losses = Vec::new();
-        fit(&[case()], &training, None, folder.path(), &Device::flex(), |report| losses.push(report.terms[0].1))
-            .unwrap();
-        assert!(losses[24] < 0.3 * losses[0], "{losses:?}");
+    fn two_examples_are_learned_with_every_loss_and_balance() {
+        let learned = ExamineBalance::Learned(UncertaintyConfig::default());
+        for (class, balance) in [
+            (training().class, ExamineBalance::default()),
+            (ClassLoss::CrossEntropy, learned),
+            (ClassLoss::Robust(RobustAsymmetricLoss::default()), ExamineBalance::default()),
+        ] {
+            let terms = terms(&ExamineTraining { class, balance, ..training() });
+            assert!(terms[24]["class"] < 0.3 * terms[0]["class"], "{class:?}: {terms:?}");
+            let weights = terms[24].keys().filter(|name| name.ends_with("_weight")).count();
+            assert_eq!(weights, if balance == learned { 4 } else { 0 });
+        }
+    }
+
+    #[test]
+    fn the_auc_margin_loss_parts_two_examples() {
+        let class = ClassLoss::AucMargin(AucMarginConfig::default());
+        let constant = |optimiser, steps| TrainConfig {
+            optimiser,
+            steps,
+            warmup_steps: 0,
+            final_fraction: 1.0,
+            learning_rate: 0.1,
+            ..training().train
+        };
+        let pesg = ExamineTraining {
+            class,
+            train: constant(OptimiserConfig::Pesg(PesgConfig::default()), 40),
+            sampler: ExamineSampler::Dual(DualConfig::default()),
+            ..training()
+        };
+        let values: Vec<f64> = terms(&pesg).iter().map(|terms| terms["class"]).collect();
+        // With a, b and α at their best, the loss is the squared violation of the margin, 1 at the
+        // start and 0 when the scores are a margin apart.
+        let late = values[30..].iter().sum::<f64>() / 10.0;
+        assert!(late < 0.5 * values[..10].iter().fold(f64::MIN, |a, &b| a.max(b)), "{values:?}");
+
+        // Cross-entropy of an untrained net is log 2; the AUC margin loss starts at 1/2.
+        let pdsca = ExamineTraining {
+            train: constant(OptimiserConfig::Pdsca(PdscaConfig::default()), 2),
+            sampler: ExamineSampler::Dual(DualConfig::default()),
+            ..pesg
+        };
+        let both = terms(&pdsca);
+        assert!((both[0]["class"] - 2f64.ln()).abs() < 0.1, "{both:?}");
+        assert!((both[1]["class"] - both[0]["class"]).abs() > 0.05, "{both:?}");
+    }
+
+    #[test]
+    fn the_auc_margin_loss_needs_its_own_optimiser() {
+        let class = ClassLoss::AucMargin(AucMarginConfig::default());
+        let error = ExamineTraining { class, ..training() }.validate().unwrap_err();
+        let message = "train.optimiser.kind = adamw must be pesg or pdsca with class.kind = auc_margin, and adamw \
+                       with any other";
+        assert_eq!(error.to_string(), message);
     }
 
     #[test]

@@ -7,8 +7,10 @@ mod encoder;
 mod fit;
 mod infer;
 pub mod net;
+mod objective;
 mod oscillators;
 pub mod patch;
+mod sampler;
 
 pub use augment::ExamineAugmentConfig;
 pub use condition::{CONDITIONS, condition};
@@ -17,4 +19,6 @@ pub use encoder::{PatchEncoderConfig, PlainEncoderConfig, WaveFormerPatchConfig}
 pub use fit::{ExamineFitError, ExamineTraining, fit};
 pub use infer::{ExamineConfig, examine};
 pub use net::{ExamineNet, ExamineNetConfig, OscillatorsChoice};
+pub use objective::{ExamineBalance, FixedBalance};
 pub use oscillators::{Oscillators, OscillatorsConfig, Synchrony};
+pub use sampler::{DualConfig, ExamineSampler, TriConfig};

@@ -14,6 +14,9 @@ use willis_core::{InvalidValue, Switch};
 
 use crate::rules::non_negative;
 
+/// Smallest probability whose logarithm is taken.
+pub(super) const EPSILON: f64 = 1e-8;
+
 /// Configuration of the asymmetric loss: how much easy labels are down-weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -49,28 +52,42 @@ impl AsymmetricLoss {
         Ok(())
     }
 
+    /// `p` and `q`: the probabilities of a positive and, shifted, of a negative label.
+    ///
+    /// # Shapes
+    /// any -> the same
+    pub(super) fn probabilities<const D: usize>(&self, logits: Tensor<D>) -> [Tensor<D>; 2] {
+        let positive = sigmoid(logits);
+        let negative = (positive.clone().neg() + (1.0 + self.shift)).clamp_max(1.0);
+        [positive, negative]
+    }
+
+    /// `w = (1 - p_t)^γ_t`.
+    ///
+    /// # Shapes
+    /// p, q and targets of one shape -> the same
+    pub(super) fn weight<const D: usize>(&self, [p, q]: [Tensor<D>; 2], targets: Tensor<D>) -> Tensor<D> {
+        // One constant exponent per class needs no gradient with respect to the exponent.
+        let power = |p: Tensor<D>, focus: f64| {
+            if focus == 0.0 { Tensor::ones_like(&p) } else { (p.neg() + 1.0).clamp_min(EPSILON).powf_scalar(focus) }
+        };
+        let negative_targets = targets.clone().neg() + 1.0;
+        let weight = targets * power(p, self.focus_positive) + negative_targets * power(q, self.focus_negative);
+        match self.weight_gradient {
+            Switch::On => weight,
+            Switch::Off => weight.detach(),
+        }
+    }
+
     /// Computes the loss of each element.
     ///
     /// # Shapes
     /// logits and targets (0 or 1) of one shape -> the same
     pub fn forward<const D: usize>(&self, logits: Tensor<D>, targets: Tensor<D>) -> Tensor<D> {
-        const EPSILON: f64 = 1e-8;
-        let negative_targets = targets.clone().neg() + 1.0;
-        let positive = sigmoid(logits);
-        let negative = (positive.clone().neg() + (1.0 + self.shift)).clamp_max(1.0);
+        let [positive, negative] = self.probabilities(logits);
         let log_likelihood = targets.clone() * positive.clone().clamp_min(EPSILON).log()
-            + negative_targets.clone() * negative.clone().clamp_min(EPSILON).log();
-        // (1 - p_t)^γ_t with one constant exponent per class, which needs no gradient.
-        let power = |p: Tensor<D>, focus: f64| {
-            if focus == 0.0 { Tensor::ones_like(&p) } else { (p.neg() + 1.0).clamp_min(EPSILON).powf_scalar(focus) }
-        };
-        let weight =
-            targets * power(positive, self.focus_positive) + negative_targets * power(negative, self.focus_negative);
-        let weight = match self.weight_gradient {
-            Switch::On => weight,
-            Switch::Off => weight.detach(),
-        };
-        (weight * log_likelihood).neg()
+            + (targets.clone().neg() + 1.0) * negative.clone().clamp_min(EPSILON).log();
+        (self.weight([positive, negative], targets) * log_likelihood).neg()
     }
 }
 

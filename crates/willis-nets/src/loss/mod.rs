@@ -1,4 +1,4 @@
-//! Losses: segmentation with its terms, and asymmetric loss for classification.
+//! Losses: segmentation with its terms, binary labels, AUC margin, and the balance of terms.
 //!
 //! A loss over fifteen channels of a whole patch takes many passes over memory if it is built from
 //! tensor operations. The segmentation loss therefore computes its value and its gradient with
@@ -6,7 +6,11 @@
 //! autodiff.
 
 pub mod asl;
+pub mod auc_margin;
+pub mod balance;
+pub mod class;
 pub mod cldice;
+pub mod robust;
 pub mod segmentation;
 pub mod tversky;
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
+use super::optimiser::OptimiserConfig;
 use crate::rules::{at_least_one, fraction, non_negative, positive};
 
 /// Optimiser, schedule and checkpoints of a training run.
@@ -23,10 +24,8 @@ pub struct TrainConfig {
     pub final_fraction: f64,
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
-    /// Decoupled weight decay; applies to parameters of rank two and more.
-    pub weight_decay: f64,
-    /// Gradients are scaled down to this global norm if they exceed it.
-    pub clip_norm: f64,
+    /// The optimiser.
+    pub optimiser: OptimiserConfig,
     /// Decay of the moving average of the weights. The decay starts lower and rises to this value.
     pub ema_decay: f64,
     /// Batches whose gradients are averaged into one optimiser step.
@@ -48,8 +47,7 @@ impl Default for TrainConfig {
             learning_rate: 1e-3,
             final_fraction: 0.01,
             warmup_steps: 30,
-            weight_decay: 0.01,
-            clip_norm: 1.0,
+            optimiser: OptimiserConfig::default(),
             ema_decay: 0.99,
             accumulate: 1,
             checkpoint_seconds: 60.0,
@@ -69,8 +67,7 @@ impl TrainConfig {
         }
         positive("learning_rate", self.learning_rate)?;
         fraction("final_fraction", self.final_fraction)?;
-        non_negative("weight_decay", self.weight_decay)?;
-        positive("clip_norm", self.clip_norm)?;
+        self.optimiser.validate().map_err(|error| error.within("optimiser"))?;
         fraction("ema_decay", self.ema_decay)?;
         at_least_one("accumulate", self.accumulate)?;
         non_negative("checkpoint_seconds", self.checkpoint_seconds)?;

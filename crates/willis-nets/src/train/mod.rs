@@ -1,4 +1,4 @@
-//! The training loop of every net: AdamW with warm-up and cosine decay, clipping by global norm, a
+//! The training loop of every net: an optimiser with warm-up and cosine decay of the learning rate, a
 //! moving average of the weights, and checkpoints from which a run resumes exactly.
 //!
 //! Everything random in a step comes from a generator seeded by the run's seed and the number of
@@ -30,6 +30,7 @@ pub use config::TrainConfig;
 pub use log::LOG;
 use log::TrainLog;
 use optimiser::gradients;
+pub use optimiser::{AdamWConfig, OptimiserConfig, PdscaConfig, PesgConfig, Phase, SaddleConfig};
 pub use schedule::learning_rate;
 
 /// Error of a training run.
@@ -192,7 +193,7 @@ pub fn try_train<M: Module + Sync, B: Send>(
                 gradient_sum.add_scaled(&gradient, 1.0 / accumulate as f32);
             }
             let (value, terms) = mean.into_parts();
-            state.update(gradient_sum, learning_rate(config, state.step), config);
+            state.update(&gradient_sum, learning_rate(config, state.step), config);
             net = state.net.clone().apply(net)?;
             log.write(state.step, value, &terms)?;
             on_step(&StepReport { step: state.step, steps: config.steps, loss: value, terms: &terms });
@@ -271,7 +272,8 @@ mod tests {
     }
 
     fn config() -> TrainConfig {
-        TrainConfig { steps: 300, learning_rate: 0.05, weight_decay: 0.0, ema_decay: 0.9, ..TrainConfig::default() }
+        let optimiser = OptimiserConfig::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
+        TrainConfig { steps: 300, learning_rate: 0.05, optimiser, ema_decay: 0.9, ..TrainConfig::default() }
     }
 
     #[test]

@@ -7,11 +7,11 @@
 //!
 //! In reading order: `source` finds the files (`input` is one of them), `structure` and `elements`
 //! find the parts of a DICOM file, `header`, `pixel_format`, `slices` and `attributes` read what is
-//! needed (`mosaic` that of slices that share a frame), `group` selects the series and `volumes` the
-//! volume, `geometry` orders its slices in space, `planes` and `decode` (with `frames`, `streams`,
-//! `codecs`, `colours` and `values`) turn pixels into values, `place` puts them on the grid, and
-//! `series` joins these steps. What was repaired in single files is collected as `notes`. `origin` reads what
-//! objects about the series must refer to.
+//! needed (`mosaic` that of slices that share a frame), `group` selects the series and `volumes`
+//! the volume, `geometry` orders its slices in space, `planes` and `decode` (with `frames`,
+//! `streams`, `codecs`, `colours` and `values`) turn pixels into values, `place` puts them on the
+//! grid, and `series` joins these steps. What was repaired in single files is collected as `notes`.
+//! `origin` reads what objects about the series must refer to.
 
 mod attributes;
 mod codecs;
@@ -54,8 +54,8 @@ use willis_core::{Finding, Volume};
 
 pub use config::IngestConfig;
 pub use error::IngestError;
-pub use origin::{OriginError, SourceAttribute, SourceSeries, SourceSlice, source_series};
 use input::InputFile;
+pub use origin::{OriginError, SourceAttribute, SourceSeries, SourceSlice, source_series};
 use source::FileFormat;
 
 /// Reads a series from a DICOM folder (with its subfolders), a `.zip` archive of one, or a `.dcm`,

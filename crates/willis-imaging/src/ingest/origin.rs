@@ -16,7 +16,7 @@ use super::error::IngestError;
 use super::geometry::stack;
 use super::group::{SeriesSlice, choose_series, members};
 use super::header::Instance;
-use super::source::InputFile;
+use super::input::InputFile;
 use super::structure::DicomStructure;
 use super::volumes::choose_volume;
 use super::{Input, open, series};

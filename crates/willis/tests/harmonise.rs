@@ -159,7 +159,17 @@ fn synthstrip_gives_the_values_of_the_official_net() {
     let voxels: Vec<f32> = stream("input").take(64 * 64 * 64).map(|t| t as f32).collect();
     npy::write_f32(&input, &[1, 1, 64, 64, 64], &voxels).unwrap();
 
-    succeed(&["net", "run", "synthstrip", "--weights", text(&weights), text(&input), "-o", text(&output)]);
+    succeed(&[
+        "net",
+        "run",
+        "synthstrip",
+        "--weights",
+        text(&weights),
+        "--input",
+        text(&input),
+        "--output",
+        text(&output),
+    ]);
     let (shape, values) = npy::read_f32(&output).unwrap();
     assert_eq!(shape, [1, 1, 64, 64, 64]);
     let probes = [(0, 0.029730), (1, 0.015226), (37449, -0.025217), (87381, -0.074366), (131_072, 0.056942)];
@@ -184,7 +194,7 @@ fn strip_refuses_what_would_be_silently_wrong() {
         (&["-o", text(&mask), "--border", "nan"], "is not a distance between -100 and 100 mm"),
         (&["-o", text(&mask), "--border", "101"], "is not a distance between -100 and 100 mm"),
         (&["-o", text(&mask), "--weights", "missing.pt"], "cannot read checkpoint missing.pt"),
-        (&["-o", "mask.png"], "must end in .nii or .nii.gz"),
+        (&["-o", "mask.png"], "must end in .nii, .nii.gz or .mha"),
     ] {
         let error = strip(arguments);
         assert!(error.contains(expected), "{arguments:?}: {error}");

@@ -5,9 +5,9 @@ use std::fmt::Display;
 use willis_core::InvalidValue;
 
 /// A real number of any width, which messages show as it was written.
-pub(crate) trait Real: Copy + Display + Into<f64> {}
+pub(crate) trait RealNumber: Copy + Display + Into<f64> {}
 
-impl<T: Copy + Display + Into<f64>> Real for T {}
+impl<T: Copy + Display + Into<f64>> RealNumber for T {}
 
 /// Checks a rule, given as whether it holds and as a predicate for the message.
 pub(crate) fn require(field: &str, value: impl Display, holds: bool, rule: &str) -> Result<(), InvalidValue> {
@@ -20,18 +20,18 @@ pub(crate) fn at_least_one(field: &str, value: usize) -> Result<(), InvalidValue
 }
 
 /// A probability or share.
-pub(crate) fn fraction<T: Real>(field: &str, value: T) -> Result<(), InvalidValue> {
+pub(crate) fn fraction<T: RealNumber>(field: &str, value: T) -> Result<(), InvalidValue> {
     require(field, value, (0.0..=1.0).contains(&value.into()), "must lie between 0 and 1")
 }
 
 /// A finite number that is not negative.
-pub(crate) fn non_negative<T: Real>(field: &str, value: T) -> Result<(), InvalidValue> {
+pub(crate) fn non_negative<T: RealNumber>(field: &str, value: T) -> Result<(), InvalidValue> {
     let real: f64 = value.into();
     require(field, value, real.is_finite() && real >= 0.0, "must be finite and at least 0")
 }
 
 /// A finite number above 0.
-pub(crate) fn positive<T: Real>(field: &str, value: T) -> Result<(), InvalidValue> {
+pub(crate) fn positive<T: RealNumber>(field: &str, value: T) -> Result<(), InvalidValue> {
     let real: f64 = value.into();
     require(field, value, real.is_finite() && real > 0.0, "must be finite and above 0")
 }

@@ -41,7 +41,7 @@ pub enum ScanSize {
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CohortMix {
-    /// Weight of each modality, in the order of [`Modality::ALL`].
+    /// Weight of each modality, in the order of [`willis_core::Modality::ALL`].
     pub modalities: [f64; 4],
     /// Weight of axial, coronal and sagittal slices.
     pub planes: [f64; 3],

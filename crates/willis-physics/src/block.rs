@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use crate::equation::{EquationError, Names, Planes, System};
 use crate::hard::{Ansatz, HardTile, hard_tiles};
 use crate::net::features::{Feature, tile_features};
-use crate::net::{Mlp, Tile, Workspace};
+use crate::net::{Mlp, PointTile, Workspace};
 use crate::real::Real;
 
 /// Points per tile: the streams of a layer stay in the second-level cache.
@@ -47,13 +47,24 @@ pub struct Block<F> {
 
 struct Group<F> {
     tiles: Vec<BlockTile<F>>,
-    workspace: Workspace<F>,
-    planes: Planes<F>,
+    buffers: Buffers<F>,
     gradient: Vec<F>,
 }
 
+/// What evaluating a tile needs, kept from tile to tile.
+struct Buffers<F> {
+    workspace: Workspace<F>,
+    planes: Planes<F>,
+}
+
+impl<F: Real> Default for Buffers<F> {
+    fn default() -> Self {
+        Self { workspace: Workspace::default(), planes: Planes::default() }
+    }
+}
+
 struct BlockTile<F> {
-    tile: Tile<F>,
+    tile: PointTile<F>,
     hard: Vec<Option<HardTile<F>>>,
     /// `[columns, P]`
     data: Vec<F>,
@@ -97,11 +108,11 @@ impl Model {
             .par_chunks(TILE * width)
             .map(|points| {
                 let mut tile = self.tile::<F>(&system, points, &[], &[]);
-                let (mut workspace, mut planes) = (Workspace::default(), Planes::default());
-                tile.residuals(self, &system, parameters, &mut workspace, &mut planes);
+                let mut buffers = Buffers::default();
+                tile.residuals(self, &system, parameters, &mut buffers);
                 let count = tile.tile.points;
                 (0..count * system.count())
-                    .map(|i| planes.residuals[i % system.count() * count + i / system.count()].as_f64())
+                    .map(|i| buffers.planes.residuals[i % system.count() * count + i / system.count()].as_f64())
                     .collect()
             })
             .collect();
@@ -120,10 +131,10 @@ impl Model {
                 let end = (start + TILE).min(points.len() / width);
                 let data = &data[start * columns..end * columns];
                 let mut tile = self.tile::<F>(system, &points[start * width..end * width], data, &[]);
-                let (mut workspace, mut planes) = (Workspace::default(), Planes::default());
-                tile.residuals(self, system, parameters, &mut workspace, &mut planes);
+                let mut buffers = Buffers::default();
+                tile.residuals(self, system, parameters, &mut buffers);
                 let square = |p: usize| -> f64 {
-                    planes.residuals.iter().skip(p).step_by(end - start).map(|r| r.as_f64().powi(2)).sum()
+                    buffers.planes.residuals.iter().skip(p).step_by(end - start).map(|r| r.as_f64().powi(2)).sum()
                 };
                 (0..end - start).map(|p| square(p).sqrt()).collect()
             })
@@ -142,20 +153,20 @@ impl Model {
         let data = (0..columns * count).map(|i| F::of(data[i % count * columns + i / count])).collect();
         let gate =
             if gate.is_empty() { vec![F::of(1.0); count] } else { gate.iter().map(|&weight| F::of(weight)).collect() };
-        BlockTile { tile: Tile { points: count, features }, hard, data, gate, magnitude: vec![F::default(); count] }
+        BlockTile {
+            tile: PointTile { points: count, features },
+            hard,
+            data,
+            gate,
+            magnitude: vec![F::default(); count],
+        }
     }
 }
 
 impl<F: Real> BlockTile<F> {
-    /// Residuals into `planes.residuals`.
-    fn residuals(
-        &mut self,
-        model: &Model,
-        system: &System,
-        parameters: &[F],
-        workspace: &mut Workspace<F>,
-        planes: &mut Planes<F>,
-    ) {
+    /// Residuals into `buffers.planes.residuals`.
+    fn residuals(&mut self, model: &Model, system: &System, parameters: &[F], buffers: &mut Buffers<F>) {
+        let Buffers { workspace, planes } = buffers;
         let (net, unknowns) = parameters.split_at(model.net.parameter_count());
         let (streams, points) = (system.streams(), self.tile.points);
         model.net.forward(net, streams, &self.tile, workspace);
@@ -174,20 +185,20 @@ impl<F: Real> BlockTile<F> {
         system: &System,
         parameters: &[F],
         factor: F,
-        workspace: &mut Workspace<F>,
-        planes: &mut Planes<F>,
+        buffers: &mut Buffers<F>,
         gradient: &mut [F],
     ) -> f64 {
-        self.residuals(model, system, parameters, workspace, planes);
+        self.residuals(model, system, parameters, buffers);
+        let Buffers { workspace, planes } = buffers;
         let points = self.tile.points;
         self.magnitude.fill(F::default());
         let mut sum = F::default();
         for residual in planes.residuals.chunks_exact_mut(points) {
-            for p in 0..points {
-                let weighted = residual[p] * self.gate[p];
-                self.magnitude[p] += residual[p] * residual[p];
+            for ((residual, &gate), magnitude) in residual.iter_mut().zip(&self.gate).zip(&mut self.magnitude) {
+                let weighted = *residual * gate;
+                *magnitude += *residual * *residual;
                 sum += weighted * weighted;
-                residual[p] = F::of(2.0) * factor * weighted * self.gate[p];
+                *residual = F::of(2.0) * factor * weighted * gate;
             }
         }
         self.magnitude.iter_mut().for_each(|m| *m = m.sqrt());
@@ -217,7 +228,7 @@ impl<F: Real> Block<F> {
     pub fn set_points(&mut self, model: &Model, points: Vec<f64>, data: &[f64], gate: &[f64]) {
         let width = model.inputs.len();
         let count = points.len() / width;
-        let columns = if count == 0 { 0 } else { data.len() / count };
+        let columns = data.len().checked_div(count).unwrap_or(0);
         let starts: Vec<usize> = (0..count).step_by(TILE).collect();
         let system = Arc::clone(&self.system);
         let mut tiles: Vec<BlockTile<F>> = starts
@@ -236,12 +247,7 @@ impl<F: Real> Block<F> {
             let part: Vec<_> = tiles.drain(..size.min(tiles.len())).collect();
             match self.groups.get_mut(i) {
                 Some(group) => group.tiles = part,
-                None => self.groups.push(Group {
-                    tiles: part,
-                    workspace: Workspace::default(),
-                    planes: Planes::default(),
-                    gradient: Vec::new(),
-                }),
+                None => self.groups.push(Group { tiles: part, buffers: Buffers::default(), gradient: Vec::new() }),
             }
         }
     }
@@ -272,11 +278,11 @@ impl<F: Real> Block<F> {
         let sums: Vec<f64> = self
             .groups
             .par_iter_mut()
-            .map(|Group { tiles, workspace, planes, gradient }| {
+            .map(|Group { tiles, buffers, gradient }| {
                 gradient.clear();
                 gradient.resize(parameters.len(), F::default());
                 let each = |tile: &mut BlockTile<F>| {
-                    tile.evaluate(model, system, parameters, F::of(factor), workspace, planes, gradient)
+                    tile.evaluate(model, system, parameters, F::of(factor), buffers, gradient)
                 };
                 tiles.iter_mut().map(each).sum()
             })

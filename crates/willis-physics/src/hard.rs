@@ -17,6 +17,9 @@ pub(crate) struct HardTile<F> {
     b: Vec<F>,
 }
 
+/// Takes A and B of an output, by its index, into its tile.
+type StoreOutput<'a, F> = dyn FnMut(usize, Taylor, Taylor, &mut HardTile<F>) + 'a;
+
 /// Evaluates an ansatz with its derivatives at points `[P, inputs]`, per output.
 pub(crate) fn hard_tiles<F: Real>(
     ansatz: &Ansatz,
@@ -30,8 +33,7 @@ pub(crate) fn hard_tiles<F: Real>(
     for (p, point) in points.chunks_exact(streams.inputs()).enumerate() {
         let constant: Vec<Taylor> = point.iter().map(|&x| Taylor::constant(x)).collect();
         let mut seconds: Vec<Vec<[f64; 2]>> = vec![Vec::new(); outputs];
-        let mut store = |values: Vec<Option<(Taylor, Taylor)>>,
-                         each: &mut dyn FnMut(usize, Taylor, Taylor, &mut HardTile<F>)| {
+        let mut store = |values: Vec<Option<(Taylor, Taylor)>>, each: &mut StoreOutput<'_, F>| {
             for (output, pair) in values.into_iter().enumerate() {
                 if let Some((a, b)) = pair {
                     let tile = tiles[output].get_or_insert_with(|| HardTile { a: zero(), b: zero() });

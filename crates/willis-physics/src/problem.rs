@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use crate::hard::Ansatz;
 use crate::net::features::Feature;
-use crate::sample::Region;
+use crate::sample::SampleRegion;
 
 /// Values per point: exact solutions and data.
 pub type Field = Arc<dyn Fn(&[f64]) -> Vec<f64> + Send + Sync>;
 
 /// A coordinate.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Input {
+pub struct InputAxis {
     /// Its letter in equations: x, y, z or t.
     pub letter: char,
     /// Lower end of the domain.
@@ -22,7 +22,7 @@ pub struct Input {
     pub feature: Feature,
 }
 
-impl Input {
+impl InputAxis {
     /// A coordinate that is scaled to [-1, 1].
     pub fn scaled(letter: char, low: f64, high: f64) -> Self {
         Self { letter, low, high, feature: Feature::Scaled { low, high } }
@@ -56,9 +56,9 @@ pub enum Source {
         data: Vec<f64>,
     },
     /// Points that the configured sampler draws from a region.
-    Sampled(Region),
+    Sampled(SampleRegion),
     /// A Latin hypercube that is drawn once.
-    Drawn(Region, usize),
+    Drawn(SampleRegion, usize),
 }
 
 /// A term of the loss: the weighted mean square of residuals.
@@ -144,7 +144,7 @@ pub struct Raster {
 #[derive(Clone)]
 pub struct Problem {
     /// Coordinates.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<InputAxis>,
     /// Names of the outputs.
     pub outputs: Vec<String>,
     /// Hard conditions.
@@ -163,10 +163,10 @@ pub struct Problem {
 
 impl Problem {
     /// The box of the coordinates as a region.
-    pub fn domain(inputs: &[Input]) -> Region {
+    pub fn domain(inputs: &[InputAxis]) -> SampleRegion {
         let low: Vec<f64> = inputs.iter().map(|input| input.low).collect();
         let high: Vec<f64> = inputs.iter().map(|input| input.high).collect();
-        Region::cuboid(&low, &high)
+        SampleRegion::cuboid(&low, &high)
     }
 
     /// Scores of outputs against an exact solution at points: (output, measure, limit).
@@ -197,7 +197,7 @@ impl Problem {
 
 impl Raster {
     /// The points of the grid, the first axis fastest.
-    pub fn points(&self, inputs: &[Input]) -> Vec<f64> {
+    pub fn points(&self, inputs: &[InputAxis]) -> Vec<f64> {
         let total: usize = self.axes.iter().map(|&(_, count)| count).product();
         let mut points = Vec::with_capacity(total * inputs.len());
         for i in 0..total {

@@ -26,12 +26,12 @@ type CubeMap = Arc<dyn Fn(&[f64], &mut Vec<f64>) + Send + Sync>;
 
 /// A region of which points are drawn.
 #[derive(Clone)]
-pub struct Region {
+pub struct SampleRegion {
     cube_axes: usize,
     map: CubeMap,
 }
 
-impl Region {
+impl SampleRegion {
     /// The image of the unit cube with this number of axes; the map appends the coordinates of one
     /// point.
     pub fn image(cube_axes: usize, map: impl Fn(&[f64], &mut Vec<f64>) + Send + Sync + 'static) -> Self {
@@ -114,7 +114,7 @@ const CANDIDATES: usize = 4;
 #[derive(Clone)]
 pub struct Sampler {
     kind: SamplerKind,
-    region: Region,
+    region: SampleRegion,
     count: usize,
     axes: usize,
     /// Axis of time with its interval.
@@ -124,7 +124,13 @@ pub struct Sampler {
 
 impl Sampler {
     /// A sampler of `count` points with `axes` coordinates; time is an axis with its interval.
-    pub fn new(kind: SamplerKind, region: Region, count: usize, axes: usize, time: Option<(usize, f64, f64)>) -> Self {
+    pub fn new(
+        kind: SamplerKind,
+        region: SampleRegion,
+        count: usize,
+        axes: usize,
+        time: Option<(usize, f64, f64)>,
+    ) -> Self {
         Self { kind, region, count, axes, time, gate: GATE_START }
     }
 
@@ -232,17 +238,17 @@ mod tests {
     use super::*;
 
     fn sampler(kind: SamplerKind) -> Sampler {
-        Sampler::new(kind, Region::cuboid(&[0.0, 2.0], &[1.0, 4.0]), 10, 2, Some((1, 2.0, 4.0)))
+        Sampler::new(kind, SampleRegion::cuboid(&[0.0, 2.0], &[1.0, 4.0]), 10, 2, Some((1, 2.0, 4.0)))
     }
 
     #[test]
     fn regions_contain_their_points() {
         let rng = &mut stream(1, "test", 0);
-        let face = Region::cuboid(&[0.0, 3.0, -1.0], &[2.0, 3.0, 1.0]).uniform(50, rng);
+        let face = SampleRegion::cuboid(&[0.0, 3.0, -1.0], &[2.0, 3.0, 1.0]).uniform(50, rng);
         for point in face.chunks(3) {
             assert!((0.0..2.0).contains(&point[0]) && point[1] == 3.0 && (-1.0..1.0).contains(&point[2]));
         }
-        let cube = Region::cuboid(&[0.0, 0.0], &[1.0, 1.0]).latin_hypercube(8, rng);
+        let cube = SampleRegion::cuboid(&[0.0, 0.0], &[1.0, 1.0]).latin_hypercube(8, rng);
         for axis in 0..2 {
             let mut cells: Vec<usize> = cube.chunks(2).map(|point| (point[axis] * 8.0) as usize).collect();
             cells.sort_unstable();

@@ -9,7 +9,7 @@ use willis_core::InvalidValue;
 use crate::block::{Block, Model};
 use crate::equation::{EquationError, System};
 use crate::net::{Mlp, MlpConfig};
-use crate::optimise::{Optimiser, OptimiserConfig, OptimiserKind, Part, Position, Saved, Step, save_vector};
+use crate::optimise::{Optimiser, OptimiserConfig, OptimiserKind, ParameterBlock, Position, Saved, Step, save_vector};
 use crate::problem::{Field, Problem, Source};
 use crate::real::Real;
 use crate::sample::{Sampler, SamplerKind, stream};
@@ -491,14 +491,14 @@ impl<F: Real> Solver<F> {
 }
 
 /// The layers as matrices and vectors, then the unknowns.
-fn parts(model: &Model) -> Vec<Part> {
+fn parts(model: &Model) -> Vec<ParameterBlock> {
     let mut parts = Vec::new();
     for layer in model.net.layers() {
-        parts.push(Part { range: layer.weights.clone(), columns: Some(layer.inputs) });
-        parts.push(Part { range: layer.biases.clone(), columns: None });
+        parts.push(ParameterBlock { range: layer.weights.clone(), columns: Some(layer.inputs) });
+        parts.push(ParameterBlock { range: layer.biases.clone(), columns: None });
     }
     if !model.unknowns.is_empty() {
-        parts.push(Part { range: model.net.parameter_count()..model.parameter_count(), columns: None });
+        parts.push(ParameterBlock { range: model.net.parameter_count()..model.parameter_count(), columns: None });
     }
     parts
 }

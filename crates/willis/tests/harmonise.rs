@@ -141,13 +141,12 @@ fn synthstrip_gives_the_values_of_the_official_net() {
         state.insert(format!("model_state_dict.{name}.conv.bias"), vec![outputs], bias);
     };
     let mut inputs = 1;
-    for level in 0..6 {
-        conv(format!("encoder.{level}.0"), inputs, widths[level]);
-        conv(format!("encoder.{level}.1"), widths[level], widths[level]);
-        inputs = widths[level];
+    for (level, &outputs) in widths[..6].iter().enumerate() {
+        conv(format!("encoder.{level}.0"), inputs, outputs);
+        conv(format!("encoder.{level}.1"), outputs, outputs);
+        inputs = outputs;
     }
-    for level in 0..6 {
-        let outputs = widths[6 - level];
+    for (level, &outputs) in widths[1..].iter().rev().enumerate() {
         conv(format!("decoder.{level}.0"), if level == 0 { inputs } else { inputs + outputs }, outputs);
         conv(format!("decoder.{level}.1"), outputs, outputs);
         inputs = outputs;

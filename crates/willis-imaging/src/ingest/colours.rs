@@ -11,7 +11,7 @@ const ADOBE_BYTES: usize = 12;
 
 /// A marker segment of a JPEG or JPEG-LS stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Segment<'a> {
+pub(super) struct JpegSegment<'a> {
     pub marker: u8,
     /// Without the length.
     pub content: &'a [u8],
@@ -22,7 +22,7 @@ pub(super) struct Segment<'a> {
 }
 
 /// The segments from `at` to the first start of a scan, with it.
-pub(super) fn segments(stream: &[u8], mut at: usize) -> impl Iterator<Item = Segment<'_>> {
+pub(super) fn segments(stream: &[u8], mut at: usize) -> impl Iterator<Item = JpegSegment<'_>> {
     let mut ended = false;
     std::iter::from_fn(move || {
         while stream.get(at..at + 2) == Some(&[0xFF; 2]) {
@@ -33,7 +33,7 @@ pub(super) fn segments(stream: &[u8], mut at: usize) -> impl Iterator<Item = Seg
         let whole = stream.get(at..at + 2 + length).filter(|_| length >= 2 && !ended)?;
         at += whole.len();
         ended = marker == 0xDA;
-        Some(Segment { marker, content: &whole[4..], whole, end: at })
+        Some(JpegSegment { marker, content: &whole[4..], whole, end: at })
     })
 }
 
@@ -41,7 +41,7 @@ pub(super) fn segments(stream: &[u8], mut at: usize) -> impl Iterator<Item = Seg
 /// letters that name its components, or else as the header of the file does.
 pub(super) fn jpeg_transform(stream: &[u8], header: Colour) -> ColorTransform {
     let (mut is_jfif, mut has_letters) = (false, false);
-    for Segment { marker, content, .. } in segments(stream, SOI.len()) {
+    for JpegSegment { marker, content, .. } in segments(stream, SOI.len()) {
         match marker {
             0xE0 => is_jfif |= content.starts_with(b"JFIF\0"),
             0xEE if content.starts_with(b"Adobe") && content.len() >= ADOBE_BYTES => {
@@ -173,7 +173,7 @@ mod tests {
         });
         // The parameters and the scan of a stream of one component.
         let scan = |stream: &[u8]| {
-            let before: Vec<Segment> = segments(stream, 2).take_while(|s| s.marker != 0xDA).collect();
+            let before: Vec<JpegSegment> = segments(stream, 2).take_while(|s| s.marker != 0xDA).collect();
             let parameters: Vec<u8> =
                 before.iter().filter(|s| s.marker == 0xF8).flat_map(|s| s.whole).copied().collect();
             [&parameters, &stream[before[before.len() - 1].end..stream.len() - 2]].concat()

@@ -10,7 +10,7 @@ use willis_core::{InvalidValue, Switch};
 use super::augment::{ExamineAugmentConfig, augment};
 use super::data::ExamineCase;
 use super::net::{ExamineNet, ExamineNetConfig};
-use super::objective::{Batch, ExamineBalance, Objective};
+use super::objective::{Batch, ExamineBalance, ExamineObjective};
 use super::sampler::{ExamineSampler, OneClass, Pools};
 use crate::layers::Init;
 use crate::loss::asl::AsymmetricLoss;
@@ -135,9 +135,9 @@ pub fn fit(
     // Rates name the parameters of the net, which is a part of the objective.
     let rates = training.train.rates.iter().map(|(path, &rate)| (format!("net.{path}"), rate));
     let config = TrainConfig { rates: rates.collect(), ..training.train.clone() };
-    let loss = |objective: &Objective, batch: Batch| objective.loss(&batch, training);
-    let Trained { net: Objective { net, .. }, step, finished } =
-        train(Objective::new(net, training), &config, run_dir, sample, loss, on_step)?;
+    let loss = |objective: &ExamineObjective, batch: Batch| objective.loss(&batch, training);
+    let Trained { net: ExamineObjective { net, .. }, step, finished } =
+        train(ExamineObjective::new(net, training), &config, run_dir, sample, loss, on_step)?;
     Ok(Trained { net, step, finished })
 }
 
@@ -152,7 +152,7 @@ mod tests {
     use crate::loss::auc_margin::AucMarginConfig;
     use crate::loss::balance::UncertaintyConfig;
     use crate::loss::robust::RobustAsymmetricLoss;
-    use crate::train::{AdamWConfig, OptimiserConfig, PdscaConfig, PesgConfig};
+    use crate::train::{AdamWConfig, NetOptimiser, PdscaConfig, PesgConfig};
     use willis_core::{Candidate, Evidence, Lesion, Point, SeriesMeta, Site};
 
     fn case() -> ExamineCase {
@@ -173,7 +173,7 @@ mod tests {
     /// A small net and 25 steps on two examples.
     fn training() -> ExamineTraining {
         let encoder = PatchEncoderConfig::Plain(PlainEncoderConfig { embed_dim: 4 });
-        let optimiser = OptimiserConfig::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
+        let optimiser = NetOptimiser::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
         ExamineTraining {
             net: ExamineNetConfig { encoder, ..ExamineNetConfig::default() },
             train: TrainConfig { steps: 25, learning_rate: 0.01, warmup_steps: 3, optimiser, ..TrainConfig::default() },
@@ -220,7 +220,7 @@ mod tests {
         };
         let pesg = ExamineTraining {
             class,
-            train: constant(OptimiserConfig::Pesg(PesgConfig::default()), 40),
+            train: constant(NetOptimiser::Pesg(PesgConfig::default()), 40),
             sampler: ExamineSampler::Dual(DualConfig::default()),
             ..training()
         };
@@ -232,7 +232,7 @@ mod tests {
 
         // Cross-entropy of an untrained net is log 2; the AUC margin loss starts at 1/2.
         let pdsca = ExamineTraining {
-            train: constant(OptimiserConfig::Pdsca(PdscaConfig::default()), 2),
+            train: constant(NetOptimiser::Pdsca(PdscaConfig::default()), 2),
             sampler: ExamineSampler::Dual(DualConfig::default()),
             ..pesg
         };

@@ -16,7 +16,7 @@ use crate::loss::auc_margin::{AucLabels, AucMargin, AucMarginConfig};
 use crate::loss::balance::{TermKind, Uncertainty, UncertaintyConfig};
 use crate::loss::class::{ClassLoss, cross_entropy};
 use crate::rules::non_negative;
-use crate::train::{Loss, Phase};
+use crate::train::{Loss, LossPhase};
 
 /// Weights of the terms of the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -67,7 +67,7 @@ impl ExamineBalance {
 
 /// The net and what the loss learns beside it.
 #[derive(Module, Debug)]
-pub(super) struct Objective {
+pub(super) struct ExamineObjective {
     pub net: ExamineNet,
     /// Scalars of the AUC margin loss; the optimisers find them by the name of this field.
     auc_margin: Option<AucMargin>,
@@ -76,13 +76,13 @@ pub(super) struct Objective {
 
 /// A batch and what it is to be used for.
 pub(super) struct Batch {
-    pub phase: Phase,
+    pub phase: LossPhase,
     pub examples: Vec<AugmentedExample>,
     /// For each example, the only label it counts for; `None` for all.
     pub labels: Vec<Option<usize>>,
 }
 
-impl Objective {
+impl ExamineObjective {
     pub fn new(net: ExamineNet, training: &ExamineTraining) -> Self {
         let init = &mut Init::new(0, &net.device());
         let auc_margin = match training.class {
@@ -154,7 +154,7 @@ impl Objective {
         let is_lesion: Vec<f32> = batch.examples.iter().map(|s| f32::from(s.truth.site.is_some())).collect();
         let targets = Tensor::from_floats(is_lesion.as_slice(), &logits.device());
         match (&training.class, &self.auc_margin, batch.phase) {
-            (ClassLoss::AucMargin(config), Some(learned), Phase::Objective) => {
+            (ClassLoss::AucMargin(config), Some(learned), LossPhase::Objective) => {
                 let margin = training.train.optimiser.saddle().map_or(1.0, |saddle| saddle.margin);
                 auc_margin_term(config, learned, margin, output, batch)
             }

@@ -135,7 +135,7 @@ impl<'a> Pools<'a> {
     fn of_label(&self, label: usize, size: usize, positive_rate: f64, seed: u64, number: usize) -> Vec<&'a Example> {
         let is_positive = |e: &&&Example| label == 0 || e.truth.site.is_some_and(|site| site.column() + 1 == label);
         let lesions = if label == 0 { &self.lesions } else { &self.hits };
-        let (positives, negatives): (Vec<&Example>, Vec<&Example>) = lesions.iter().partition(|e| is_positive(&e));
+        let (positives, negatives): (Vec<&Example>, Vec<&Example>) = lesions.iter().partition(|e| is_positive(e));
         let negatives = [negatives, self.others.clone()].concat();
         let count = ((positive_rate * size as f64) as usize).clamp(1, size);
         let stream = 2 * label as u64;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! At the optimum, a is the mean score of positives, b that of negatives, and `α = max(0, m + b - a)`.
-//! Only the optimisers PESG and PDSCA ascend in α, see [`crate::train::OptimiserConfig`].
+//! Only the optimisers PESG and PDSCA ascend in α, see [`crate::train::NetOptimiser`].
 //!
 //! Letters: B batch, L labels, s scores (probabilities), m margin, p share of positives, E mean over
 //! the batch, E₊ and E₋ means over positives and negatives.

@@ -8,7 +8,7 @@ use crate::backbones::{BackboneConfig, BackboneKind};
 use crate::pretrain::spark::SparkNetConfig;
 use crate::rules::{at_least_one, non_negative, positive, require};
 use crate::segment::IN_CHANNELS;
-use crate::train::{AdamWConfig, OptimiserConfig, TrainConfig, TrainError};
+use crate::train::{AdamWConfig, NetOptimiser, TrainConfig, TrainError};
 
 /// Side of the cells that MiM masks, voxels: the decoder's features are aligned at this stride.
 pub(super) const MIM_CELL: usize = 16;
@@ -154,7 +154,7 @@ impl Default for PretrainConfig {
             train: TrainConfig {
                 steps: 5000,
                 learning_rate: 1e-3,
-                optimiser: OptimiserConfig::AdamW(AdamWConfig { clip_norm: 5.0, ..AdamWConfig::default() }),
+                optimiser: NetOptimiser::AdamW(AdamWConfig { clip_norm: 5.0, ..AdamWConfig::default() }),
                 ..TrainConfig::default()
             },
             patch: 64,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::optimiser::OptimiserConfig;
+use super::optimiser::NetOptimiser;
 use crate::rules::{at_least_one, fraction, non_negative, positive};
 
 /// Optimiser, schedule and checkpoints of a training run.
@@ -25,7 +25,7 @@ pub struct TrainConfig {
     /// Steps of linear warm-up.
     pub warmup_steps: usize,
     /// The optimiser.
-    pub optimiser: OptimiserConfig,
+    pub optimiser: NetOptimiser,
     /// Decay of the moving average of the weights. The decay starts lower and rises to this value.
     pub ema_decay: f64,
     /// Batches whose gradients are averaged into one optimiser step.
@@ -47,7 +47,7 @@ impl Default for TrainConfig {
             learning_rate: 1e-3,
             final_fraction: 0.01,
             warmup_steps: 30,
-            optimiser: OptimiserConfig::default(),
+            optimiser: NetOptimiser::default(),
             ema_decay: 0.99,
             accumulate: 1,
             checkpoint_seconds: 60.0,

@@ -30,7 +30,7 @@ pub use config::TrainConfig;
 pub use log::LOG;
 use log::TrainLog;
 use optimiser::gradients;
-pub use optimiser::{AdamWConfig, OptimiserConfig, PdscaConfig, PesgConfig, Phase, SaddleConfig};
+pub use optimiser::{AdamWConfig, LossPhase, NetOptimiser, PdscaConfig, PesgConfig, SaddleConfig};
 pub use schedule::learning_rate;
 
 /// Error of a training run.
@@ -272,7 +272,7 @@ mod tests {
     }
 
     fn config() -> TrainConfig {
-        let optimiser = OptimiserConfig::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
+        let optimiser = NetOptimiser::AdamW(AdamWConfig { weight_decay: 0.0, ..AdamWConfig::default() });
         TrainConfig { steps: 300, learning_rate: 0.05, optimiser, ema_decay: 0.9, ..TrainConfig::default() }
     }
 

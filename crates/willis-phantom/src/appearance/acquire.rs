@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use willis_core::{Grid, Modality};
 
 use super::AppearanceModel;
-use super::contrast::Contrast;
+use super::contrast::TissueContrast;
 use super::textured;
 use crate::noise::NoiseField;
 use crate::random::{Draw, counter_normal, splitmix64};
@@ -89,7 +89,7 @@ impl Acquisition {
     pub fn draw(
         model: &AppearanceModel,
         modality: Modality,
-        contrast: &Contrast,
+        contrast: &TissueContrast,
         artefacts: f64,
         grid: &Grid,
         rng: &mut ChaCha8Rng,
@@ -306,7 +306,7 @@ mod tests {
         let grid =
             Grid::new(Shape::new(12, 40, 40), Affine::axis_aligned(Spacing::isotropic(0.6), Point::new(0.0, 0.0, 0.0)));
         let mut rng = stream(3, "acquire");
-        let contrast = Contrast::draw(modality, &mut rng);
+        let contrast = TissueContrast::draw(modality, &mut rng);
         let acquisition = Acquisition::draw(model, modality, &contrast, 0.0, &grid, &mut rng);
         Acquisition { bias: 0.0, sharpen: 0.0, ghost: None, ..acquisition }
     }

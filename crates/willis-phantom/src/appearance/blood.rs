@@ -1,6 +1,6 @@
 //! Brightness of blood by its flow.
 
-use crate::appearance::contrast::{Contrast, Flow};
+use crate::appearance::contrast::{Flow, TissueContrast};
 use crate::atlas::{Artery, Atlas};
 use crate::random::{Draw, stream};
 use crate::render::Capsule;
@@ -30,7 +30,7 @@ impl Dephasing {
 
 /// The arteries of a patient with the signal of their flow. `artefacts` is the probability that
 /// flow in a siphon loses its signal.
-pub(super) fn capsules(atlas: &Atlas, contrast: &Contrast, artefacts: f64, seed: u64) -> Vec<Capsule> {
+pub(super) fn capsules(atlas: &Atlas, contrast: &TissueContrast, artefacts: f64, seed: u64) -> Vec<Capsule> {
     let mut rng = stream(seed, "scan flow");
     let mut dephased = Vec::new();
     for left in [false, true] {
@@ -61,7 +61,7 @@ pub(super) fn capsules(atlas: &Atlas, contrast: &Contrast, artefacts: f64, seed:
 }
 
 /// Brightness of blood with a relative signal: from clot over resting to fast blood.
-pub(super) fn brightness(contrast: &Contrast, signal: f32) -> f32 {
+pub(super) fn brightness(contrast: &TissueContrast, signal: f32) -> f32 {
     if signal < 0.0 {
         let clot = (-signal).min(1.0);
         contrast.slow + (contrast.thrombus - contrast.slow) * clot

@@ -9,7 +9,7 @@ use crate::random::Draw;
 
 /// Brightness of everything in one acquisition: HU for CTA, arbitrary units for MR.
 #[derive(Debug, Clone)]
-pub(crate) struct Contrast {
+pub(crate) struct TissueContrast {
     /// Brightness of each tissue and, last, of the dural sinuses.
     pub tissue: [f32; BRIGHTNESS_COUNT],
     /// Fast arterial blood.
@@ -50,7 +50,7 @@ const T1_GRADIENT: [f64; 11] = [5.0, 230.0, 420.0, 170.0, 30.0, 240.0, 70.0, 205
 const T1_SPIN: [f64; 11] = [5.0, 240.0, 520.0, 200.0, 30.0, 280.0, 85.0, 245.0, 300.0, 300.0, 500.0];
 const T2: [f64; 11] = [4.0, 200.0, 420.0, 95.0, 25.0, 190.0, 660.0, 330.0, 225.0, 110.0, 420.0];
 
-impl Contrast {
+impl TissueContrast {
     /// Draws one of the acquisitions of a modality.
     pub fn draw(modality: Modality, rng: &mut ChaCha8Rng) -> Self {
         match modality {
@@ -223,7 +223,7 @@ mod tests {
     fn every_acquisition_shows_arteries_against_fluid_and_brain() {
         for modality in Modality::ALL {
             for seed in 0..60 {
-                let contrast = Contrast::draw(modality, &mut stream(seed, "contrast"));
+                let contrast = TissueContrast::draw(modality, &mut stream(seed, "contrast"));
                 let grey = contrast.tissue[Tissue::Grey as usize];
                 let difference = (contrast.artery - grey).abs();
                 assert!(difference > 2.0 * contrast.noise, "{modality:?} {seed}: {contrast:?}");
@@ -238,7 +238,7 @@ mod tests {
     fn veins_of_ct_angiograms_are_empty_to_full() {
         let filling: Vec<f32> = (0..200)
             .map(|seed| {
-                let c = Contrast::draw(Modality::Cta, &mut stream(seed, "contrast"));
+                let c = TissueContrast::draw(Modality::Cta, &mut stream(seed, "contrast"));
                 (c.vein - 48.0) / (c.artery - 48.0)
             })
             .collect();

@@ -4,7 +4,7 @@ use rand_chacha::ChaCha8Rng;
 use willis_core::Modality;
 
 use super::RandomConfig;
-use super::contrast::{Contrast, Flow};
+use super::contrast::{Flow, TissueContrast};
 use crate::anatomy::BRIGHTNESS_COUNT;
 use crate::head::Tissue;
 use crate::random::Draw;
@@ -15,7 +15,7 @@ const RANGE: f64 = 700.0;
 const REVERSED: f64 = 0.12;
 
 /// Draws the brightness of everything.
-pub(super) fn draw(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contrast {
+pub(super) fn draw(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8Rng) -> TissueContrast {
     match modality {
         Modality::Cta => ct(config, rng),
         _ => mr(modality, config, rng),
@@ -23,7 +23,7 @@ pub(super) fn draw(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8R
 }
 
 /// Everything stays within what Hounsfield units allow: windows would cut off the rest.
-fn ct(config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contrast {
+fn ct(config: &RandomConfig, rng: &mut ChaCha8Rng) -> TissueContrast {
     let mut tissue = [0; BRIGHTNESS_COUNT].map(|_| rng.uniform(-60.0, 130.0) as f32);
     tissue[Tissue::Air as usize] = -1000.0;
     tissue[Tissue::Fat as usize] = rng.uniform(-150.0, 0.0) as f32;
@@ -33,7 +33,7 @@ fn ct(config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contrast {
     let artery = grey + (config.least_contrast * 500.0) + rng.uniform(20.0, 550.0);
     let vein = rng.uniform(grey, artery);
     tissue[BRIGHTNESS_COUNT - 1] = vein as f32;
-    Contrast {
+    TissueContrast {
         tissue,
         artery: artery as f32,
         slow: rng.uniform(0.5 * (grey + artery), artery) as f32,
@@ -45,7 +45,7 @@ fn ct(config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contrast {
     }
 }
 
-fn mr(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contrast {
+fn mr(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8Rng) -> TissueContrast {
     let mut tissue = [0; BRIGHTNESS_COUNT].map(|_| rng.uniform(0.05 * RANGE, 0.8 * RANGE) as f32);
     tissue[Tissue::Air as usize] = rng.uniform(0.0, 30.0) as f32;
     tissue[Tissue::Bone as usize] = rng.uniform(0.0, 0.25 * RANGE) as f32;
@@ -62,7 +62,7 @@ fn mr(modality: Modality, config: &RandomConfig, rng: &mut ChaCha8Rng) -> Contra
     };
     let vein = grey + (artery - grey) * rng.uniform(-0.2, 1.0);
     tissue[BRIGHTNESS_COUNT - 1] = vein as f32;
-    Contrast {
+    TissueContrast {
         tissue,
         artery: artery as f32,
         slow: (artery + (grey - artery) * rng.uniform(0.0, 0.7)) as f32,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use willis_core::{Grid, Modality};
 
 use super::acquire::{Acquisition, Streak};
-use super::contrast::{Contrast, Flow};
+use super::contrast::{Flow, TissueContrast};
 use super::{AppearanceModel, ScannerConfig, blood, metal, random, textured};
 use crate::anatomy::{AnatomyLibrary, Head, HeadSample};
 use crate::atlas::Atlas;
@@ -57,7 +57,7 @@ pub(crate) struct ScanInput<'a> {
 pub(crate) struct Scan {
     modality: Modality,
     head: Head,
-    contrast: Contrast,
+    contrast: TissueContrast,
     /// Feature size in mm and amplitude relative to the brightness of each layer of texture.
     texture: [(f32, f32); 4],
     /// Signal that pulsating fluid loses, 0 to 1.
@@ -82,7 +82,7 @@ impl Scan {
         let mut rng = stream(seed, "scan");
         let usual = ScannerConfig::default();
         let contrast = match input.model {
-            AppearanceModel::Plain | AppearanceModel::Scanner(_) => Contrast::draw(modality, &mut rng),
+            AppearanceModel::Plain | AppearanceModel::Scanner(_) => TissueContrast::draw(modality, &mut rng),
             AppearanceModel::Random(config) => random::draw(modality, config, &mut rng),
             AppearanceModel::Textured(_) => textured::draw(modality, &mut rng),
         };

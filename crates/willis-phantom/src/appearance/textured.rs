@@ -9,7 +9,7 @@
 use rand_chacha::ChaCha8Rng;
 use willis_core::Modality;
 
-use super::contrast::Contrast;
+use super::contrast::TissueContrast;
 use crate::head::Tissue;
 use crate::random::Draw;
 
@@ -38,8 +38,8 @@ pub(super) fn statistics(modality: Modality) -> HeadStatistics {
 }
 
 /// Draws an acquisition and gives brain and fluid their measured brightness, in MR.
-pub(super) fn draw(modality: Modality, rng: &mut ChaCha8Rng) -> Contrast {
-    let mut contrast = Contrast::draw(modality, rng);
+pub(super) fn draw(modality: Modality, rng: &mut ChaCha8Rng) -> TissueContrast {
+    let mut contrast = TissueContrast::draw(modality, rng);
     let known = statistics(modality);
     if matches!(modality, Modality::T1Post | Modality::T2) {
         let white = f64::from(contrast.tissue[Tissue::White as usize]);

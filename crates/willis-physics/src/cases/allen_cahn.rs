@@ -14,7 +14,7 @@ use willis_core::InvalidValue;
 
 use super::{CaseError, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Input, Measure, Problem, Raster, Score, Source, Term};
+use crate::problem::{InputAxis, Measure, Problem, Raster, Score, Source, Term};
 use crate::real::dot;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
@@ -115,7 +115,7 @@ impl AllenCahn {
         if !(1..=64).contains(&self.harmonics) {
             return Err(InvalidValue::new("harmonics", self.harmonics, "must be between 1 and 64").into());
         }
-        let inputs = vec![Input::periodic('x', -1.0, 1.0, self.harmonics), Input::scaled('t', 0.0, 1.0)];
+        let inputs = vec![InputAxis::periodic('x', -1.0, 1.0, self.harmonics), InputAxis::scaled('t', 0.0, 1.0)];
         let ansatz = Arc::new(|at: &[Taylor]| vec![Some((at[0] * at[0] * (at[0] * PI).cos(), at[1]))]);
         let equation = format!("u_t - {}*u_xx + 5*u^3 - 5*u", self.diffusion);
         let (modes, snapshots) = (257, 20);

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::blend::{Faces, blend};
 use super::{CaseError, grid, positive, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
-use crate::sample::Region;
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
+use crate::sample::SampleRegion;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -69,9 +69,9 @@ impl Beltrami {
         let viscosity = self.viscosity;
         let inputs = vec!['x', 'y', 'z']
             .into_iter()
-            .map(|letter| Input::scaled(letter, -1.0, 1.0))
-            .chain([Input::scaled('t', 0.0, 1.0)]);
-        let inputs: Vec<Input> = inputs.collect();
+            .map(|letter| InputAxis::scaled(letter, -1.0, 1.0))
+            .chain([InputAxis::scaled('t', 0.0, 1.0)]);
+        let inputs: Vec<InputAxis> = inputs.collect();
         let outputs = strings(&["u", "v", "w", "p"]);
         let field: Field = Arc::new(move |point| {
             let at: Vec<Taylor> = point.iter().map(|&x| Taylor::constant(x)).collect();
@@ -106,11 +106,11 @@ impl Beltrami {
             "gauge",
             1.0,
             &["p - p_given"],
-            Source::Drawn(Region::cuboid(&[0.0, 0.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 1.0]), 32),
+            Source::Drawn(SampleRegion::cuboid(&[0.0, 0.0, 0.0, 0.0], &[0.0, 0.0, 0.0, 1.0]), 32),
         )
         .with_data(&["p_given"], Arc::new(move |point| vec![pressure(point)[3]]));
         let mut last = inputs.clone();
-        last[3] = Input { low: 1.0, ..last[3].clone() };
+        last[3] = InputAxis { low: 1.0, ..last[3].clone() };
         let points = grid(&last, &[17, 17, 17, 1]).chunks(4).flat_map(|p| [p[0], p[1], p[2], 1.0]).collect::<Vec<_>>();
         let limit = 1e-5;
         let wanted = [

@@ -13,7 +13,7 @@ use willis_core::InvalidValue;
 
 use super::{CaseError, grid, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -71,7 +71,7 @@ impl Burgers {
         if !(1e-3..=1.0).contains(&viscosity) {
             return Err(InvalidValue::new("viscosity", viscosity, "must be between 0.001 and 1").into());
         }
-        let inputs = vec![Input::scaled('x', -1.0, 1.0), Input::scaled('t', 0.0, 1.0)];
+        let inputs = vec![InputAxis::scaled('x', -1.0, 1.0), InputAxis::scaled('t', 0.0, 1.0)];
         let outputs = strings(&["u"]);
         let field: Field = Arc::new(move |at| vec![cole_hopf(at[0], at[1], viscosity)]);
         let ansatz = Arc::new(|at: &[Taylor]| vec![Some((-(at[0] * PI).sin(), at[1] * (-(at[0] * at[0]) + 1.0)))]);

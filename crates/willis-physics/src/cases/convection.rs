@@ -13,8 +13,8 @@ use willis_core::{InvalidValue, Switch};
 
 use super::{CaseError, grid, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
-use crate::sample::Region;
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
+use crate::sample::SampleRegion;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -55,10 +55,10 @@ impl Convection {
         super::positive("boundary_weight", self.boundary_weight)?;
         let beta = self.beta;
         let x = match self.hard {
-            Switch::On => Input::periodic('x', 0.0, TAU, 1),
-            Switch::Off => Input::scaled('x', 0.0, TAU),
+            Switch::On => InputAxis::periodic('x', 0.0, TAU, 1),
+            Switch::Off => InputAxis::scaled('x', 0.0, TAU),
         };
-        let inputs = vec![x, Input::scaled('t', 0.0, 1.0)];
+        let inputs = vec![x, InputAxis::scaled('t', 0.0, 1.0)];
         let outputs = strings(&["u"]);
         let field: Field = Arc::new(move |at| vec![(at[0] - beta * at[1]).sin()]);
         let equation = format!("u_t + {beta}*u_x");
@@ -69,13 +69,13 @@ impl Convection {
         };
         if self.hard == Switch::Off {
             let weight = self.boundary_weight;
-            let start = Source::Drawn(Region::cuboid(&[0.0, 0.0], &[TAU, 0.0]), 256);
+            let start = Source::Drawn(SampleRegion::cuboid(&[0.0, 0.0], &[TAU, 0.0]), 256);
             terms.push(
                 Term::new("initial", weight, &["u - start"], start)
                     .with_data(&["start"], Arc::new(|at| vec![at[0].sin()])),
             );
             // Both ends have the value of the exact solution, which is the same.
-            let ends = Region::image(2, |unit, point| {
+            let ends = SampleRegion::image(2, |unit, point| {
                 point.extend([if unit[0] < 0.5 { 0.0 } else { TAU }, unit[1]]);
             });
             terms.push(

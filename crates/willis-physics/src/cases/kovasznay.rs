@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::blend::{Faces, blend};
 use super::{CaseError, grid, positive, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
-use crate::sample::Region;
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
+use crate::sample::SampleRegion;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -55,7 +55,7 @@ impl Kovasznay {
     pub(super) fn problem(&self) -> Result<Problem, CaseError> {
         positive("reynolds", self.reynolds)?;
         let reynolds = self.reynolds;
-        let inputs = vec![Input::scaled('x', -0.5, 1.0), Input::scaled('y', -0.5, 1.5)];
+        let inputs = vec![InputAxis::scaled('x', -0.5, 1.0), InputAxis::scaled('y', -0.5, 1.5)];
         let outputs = strings(&["u", "v", "p"]);
         let field: Field = Arc::new(move |point| {
             let at: Vec<Taylor> = point.iter().map(|&x| Taylor::constant(x)).collect();
@@ -76,7 +76,7 @@ impl Kovasznay {
         let points = grid(&inputs, &[51, 51]);
         let wanted =
             [("u", Measure::Relative, 1e-3), ("v", Measure::Relative, 1e-3), ("p", Measure::RelativeCentred, 1e-3)];
-        let gauge = Source::Drawn(Region::cuboid(&[0.0, 0.0], &[0.0, 0.0]), 1);
+        let gauge = Source::Drawn(SampleRegion::cuboid(&[0.0, 0.0], &[0.0, 0.0]), 1);
         Ok(Problem {
             terms: vec![
                 Term::new("residual", 1.0, &equations, Source::Sampled(Problem::domain(&inputs))),

@@ -22,7 +22,7 @@ pub use parameter::ParameterError;
 pub use poiseuille::Poiseuille;
 pub use womersley::Womersley;
 
-use crate::problem::{Input, Problem, Raster};
+use crate::problem::{InputAxis, Problem, Raster};
 use crate::solver::SolverConfig;
 
 /// A problem with its settings.
@@ -116,7 +116,7 @@ impl Setup {
 }
 
 /// Points of a regular grid over the whole domain, with this number per coordinate.
-fn grid(inputs: &[Input], counts: &[usize]) -> Vec<f64> {
+fn grid(inputs: &[InputAxis], counts: &[usize]) -> Vec<f64> {
     let axes = counts.iter().copied().enumerate().collect();
     Raster { axes, fixed: vec![0.0; inputs.len()] }.points(inputs)
 }

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{CaseError, grid, positive, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
-use crate::sample::Region;
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
+use crate::sample::SampleRegion;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -45,7 +45,7 @@ impl Poiseuille {
         positive("reynolds", self.reynolds)?;
         positive("length", self.length)?;
         let Self { reynolds, length } = *self;
-        let inputs = vec![Input::scaled('x', 0.0, length), Input::scaled('y', -1.0, 1.0)];
+        let inputs = vec![InputAxis::scaled('x', 0.0, length), InputAxis::scaled('y', -1.0, 1.0)];
         let outputs = strings(&["u", "v", "p"]);
         let field: Field = Arc::new(move |at| vec![1.0 - at[1] * at[1], 0.0, 2.0 * (length - at[0]) / reynolds]);
         let ansatz = Arc::new(move |at: &[Taylor]| {
@@ -57,7 +57,7 @@ impl Poiseuille {
         let momentum = |of: &str, axis: &str| format!("u*{of}_x + v*{of}_y + p_{axis} - {viscosity}*{of}_L");
         let equations = [momentum("u", "x"), momentum("v", "y"), "u_x + v_y".to_string()];
         let equations = equations.each_ref().map(String::as_str);
-        let end = |x: f64| Source::Drawn(Region::cuboid(&[x, -1.0], &[x, 1.0]), 50);
+        let end = |x: f64| Source::Drawn(SampleRegion::cuboid(&[x, -1.0], &[x, 1.0]), 50);
         let inlet: Field = Arc::new(|at| vec![1.0 - at[1] * at[1]]);
         let points = grid(&inputs, &[41, 21]);
         let wanted = [("u", Measure::Relative, 1e-3), ("p", Measure::Relative, 1e-3)];

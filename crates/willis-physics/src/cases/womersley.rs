@@ -14,8 +14,8 @@ use willis_core::InvalidValue;
 
 use super::{CaseError, positive, strings};
 use crate::net::MlpConfig;
-use crate::problem::{Field, Input, Measure, Problem, Raster, Source, Term};
-use crate::sample::Region;
+use crate::problem::{Field, InputAxis, Measure, Problem, Raster, Source, Term};
+use crate::sample::SampleRegion;
 use crate::solver::SolverConfig;
 use crate::taylor::Taylor;
 
@@ -61,8 +61,11 @@ impl Womersley {
             return Err(InvalidValue::new("alpha", self.alpha, "must be at most 20").into());
         }
         let alpha = self.alpha;
-        let inputs =
-            vec![Input::scaled('y', -1.0, 1.0), Input::scaled('z', -1.0, 1.0), Input::periodic('t', 0.0, TAU, 1)];
+        let inputs = vec![
+            InputAxis::scaled('y', -1.0, 1.0),
+            InputAxis::scaled('z', -1.0, 1.0),
+            InputAxis::periodic('t', 0.0, TAU, 1),
+        ];
         let outputs = strings(&["u"]);
         let wall = bessel(alpha, 1.0);
         let field: Field = Arc::new(move |at| {
@@ -71,7 +74,7 @@ impl Womersley {
         });
         let ansatz =
             Arc::new(|at: &[Taylor]| vec![Some((Taylor::constant(0.0), -(at[0] * at[0] + at[1] * at[1]) + 1.0))]);
-        let disc = Region::image(3, |unit, point| {
+        let disc = SampleRegion::image(3, |unit, point| {
             let (radius, angle) = (unit[0].sqrt(), TAU * unit[1]);
             point.extend([radius * angle.cos(), radius * angle.sin(), TAU * unit[2]]);
         });

@@ -19,7 +19,7 @@ use crate::streams::Streams;
 /// Activation of the hidden layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Activation {
+pub enum NetActivation {
     /// Hyperbolic tangent.
     Tanh,
     /// Sine.
@@ -38,7 +38,7 @@ struct Derivatives<F> {
     s4: [F; CHUNK],
 }
 
-impl Activation {
+impl NetActivation {
     #[inline(always)]
     fn at<F: Real>(self, z: &[F], into: &mut Derivatives<F>) {
         let (one, two, three) = (F::of(1.0), F::of(2.0), F::of(3.0));
@@ -83,7 +83,7 @@ impl<F: Real> Derivatives<F> {
 ///
 /// # Shapes
 /// z, a `[S, plane]`
-pub(crate) fn forward<F: Real>(activation: Activation, streams: &Streams, z: &[F], a: &mut [F]) {
+pub(crate) fn forward<F: Real>(activation: NetActivation, streams: &Streams, z: &[F], a: &mut [F]) {
     assert_eq!(z.len(), a.len());
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -92,7 +92,7 @@ pub(crate) fn forward<F: Real>(activation: Activation, streams: &Streams, z: &[F
 }
 
 #[inline(always)]
-fn forward_lanes<F: Real>(activation: Activation, streams: &Streams, z: &[F], a: &mut [F]) {
+fn forward_lanes<F: Real>(activation: NetActivation, streams: &Streams, z: &[F], a: &mut [F]) {
     let plane = z.len() / streams.count();
     let mut at = Derivatives::zero();
     for start in (0..plane).step_by(CHUNK) {
@@ -159,7 +159,7 @@ fn sum_of_squares<F: Real>(
 ///
 /// # Shapes
 /// z, bar `[S, plane]`
-pub(crate) fn backward<F: Real>(activation: Activation, streams: &Streams, z: &[F], bar: &mut [F]) {
+pub(crate) fn backward<F: Real>(activation: NetActivation, streams: &Streams, z: &[F], bar: &mut [F]) {
     assert_eq!(z.len(), bar.len());
     pulp::Arch::new().dispatch(
         #[inline(always)]
@@ -168,7 +168,7 @@ pub(crate) fn backward<F: Real>(activation: Activation, streams: &Streams, z: &[
 }
 
 #[inline(always)]
-fn backward_lanes<F: Real>(activation: Activation, streams: &Streams, z: &[F], bar: &mut [F]) {
+fn backward_lanes<F: Real>(activation: NetActivation, streams: &Streams, z: &[F], bar: &mut [F]) {
     let plane = z.len() / streams.count();
     let (two, three) = (F::of(2.0), F::of(3.0));
     let mut at = Derivatives::zero();

@@ -70,8 +70,8 @@ pub fn tile_features<F: Real>(features: &[Feature], streams: &Streams, points: &
                 set(0, d[0]);
                 for direction in streams.directions() {
                     let rate = direction.vector[axis];
-                    for order in 1..=direction.order {
-                        set(direction.stream(order), d[order] * rate.powi(order as i32));
+                    for (order, derivative) in d.iter().enumerate().take(direction.order + 1).skip(1) {
+                        set(direction.stream(order), derivative * rate.powi(order as i32));
                     }
                 }
                 for laplacian in streams.laplacians() {

@@ -18,8 +18,8 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use crate::real::Real;
-pub use activation::Activation;
-pub use pass::{Tile, Workspace};
+pub use activation::NetActivation;
+pub use pass::{PointTile, Workspace};
 
 /// Size of a net.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -30,7 +30,7 @@ pub struct MlpConfig {
     /// Number of hidden layers.
     pub depth: usize,
     /// Activation of the hidden layers.
-    pub activation: Activation,
+    pub activation: NetActivation,
     /// Factor on the initial weights of the first layer; higher values start with a net that
     /// oscillates faster.
     pub first_scale: f64,
@@ -38,7 +38,7 @@ pub struct MlpConfig {
 
 impl Default for MlpConfig {
     fn default() -> Self {
-        Self { width: 20, depth: 3, activation: Activation::Tanh, first_scale: 1.0 }
+        Self { width: 20, depth: 3, activation: NetActivation::Tanh, first_scale: 1.0 }
     }
 }
 
@@ -47,7 +47,7 @@ impl Default for MlpConfig {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Mlp {
     layers: Vec<Layer>,
-    activation: Activation,
+    activation: NetActivation,
 }
 
 /// Place of one layer in the parameters.
@@ -68,7 +68,7 @@ impl Mlp {
     ///
     /// # Panics
     /// if there are fewer than two sizes
-    pub fn new(sizes: &[usize], activation: Activation) -> Self {
+    pub fn new(sizes: &[usize], activation: NetActivation) -> Self {
         assert!(sizes.len() >= 2, "a net has inputs and outputs");
         let mut start = 0;
         let layers = sizes.windows(2).map(|pair| {

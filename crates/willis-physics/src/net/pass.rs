@@ -7,7 +7,7 @@ use crate::streams::Streams;
 
 /// The input of a net: the features of some points with their derivatives.
 #[derive(Debug, Clone)]
-pub struct Tile<F> {
+pub struct PointTile<F> {
     /// P, number of points.
     pub points: usize,
     /// `[S, P, I]`.
@@ -36,7 +36,13 @@ impl Mlp {
     ///
     /// # Panics
     /// if the tile has other sizes than the net and the streams
-    pub fn forward<F: Real>(&self, parameters: &[F], streams: &Streams, tile: &Tile<F>, workspace: &mut Workspace<F>) {
+    pub fn forward<F: Real>(
+        &self,
+        parameters: &[F],
+        streams: &Streams,
+        tile: &PointTile<F>,
+        workspace: &mut Workspace<F>,
+    ) {
         let n = tile.points * streams.count();
         assert_eq!(tile.features.len(), n * self.inputs(), "features of {} points", tile.points);
         let (last, hidden) = self.layers().split_last().expect("a net has a layer");
@@ -78,7 +84,7 @@ impl Mlp {
         &self,
         parameters: &[F],
         streams: &Streams,
-        tile: &Tile<F>,
+        tile: &PointTile<F>,
         workspace: &mut Workspace<F>,
         gradient: &mut [F],
     ) {

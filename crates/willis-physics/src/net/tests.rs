@@ -14,7 +14,7 @@ fn streams() -> Streams {
 }
 
 fn outputs<F: Real>(net: &Mlp, parameters: &[F], streams: &Streams, features: &[Feature], points: &[f64]) -> Vec<F> {
-    let tile = Tile { points: points.len() / 2, features: tile_features(features, streams, points) };
+    let tile = PointTile { points: points.len() / 2, features: tile_features(features, streams, points) };
     let mut workspace = Workspace::default();
     net.forward(parameters, streams, &tile, &mut workspace);
     workspace.output
@@ -23,7 +23,7 @@ fn outputs<F: Real>(net: &Mlp, parameters: &[F], streams: &Streams, features: &[
 /// §6.9 of the specification: numbers of an independent program.
 #[test]
 fn published_values() {
-    let net = Mlp::new(&[2, 3, 2, 1], Activation::Tanh);
+    let net = Mlp::new(&[2, 3, 2, 1], NetActivation::Tanh);
     let parameters: [f64; 20] = [
         0.5, -0.3, 0.2, 0.8, -0.6, 0.1, 0.1, -0.2, 0.3, // first layer
         0.7, -0.2, 0.4, 0.1, 0.9, -0.5, 0.05, -0.05, // second
@@ -63,8 +63,8 @@ fn slow_value(net: &Mlp, parameters: &[f64], features: &[Feature], point: [f64; 
         a = z
             .map(|z| match net.activation {
                 _ if is_last => z,
-                Activation::Tanh => z.tanh(),
-                Activation::Sine => z.sin(),
+                NetActivation::Tanh => z.tanh(),
+                NetActivation::Sine => z.sin(),
             })
             .collect();
     }
@@ -74,8 +74,8 @@ fn slow_value(net: &Mlp, parameters: &[f64], features: &[Feature], point: [f64; 
 fn cases() -> Vec<(Mlp, [Feature; 2])> {
     let periodic = Feature::Periodic { period: 3.0, harmonics: 2 };
     vec![
-        (Mlp::new(&[2, 7, 5, 1], Activation::Tanh), FEATURES),
-        (Mlp::new(&[5, 6, 6, 1], Activation::Sine), [periodic, Feature::Scaled { low: 0.0, high: 4.0 }]),
+        (Mlp::new(&[2, 7, 5, 1], NetActivation::Tanh), FEATURES),
+        (Mlp::new(&[5, 6, 6, 1], NetActivation::Sine), [periodic, Feature::Scaled { low: 0.0, high: 4.0 }]),
     ]
 }
 
@@ -120,7 +120,7 @@ fn gradients_equal_finite_differences() {
         let mut parameters: Vec<f64> = net.init(1.0, &mut ChaCha8Rng::seed_from_u64(5));
         let points = [0.3, -0.2, -0.6, 0.9, 0.1, 0.5];
         let weights: Vec<f64> = (0..streams.count() * 3).map(|i| (i as f64 * 1.7).sin()).collect();
-        let tile = Tile { points: 3, features: tile_features(&features, &streams, &points) };
+        let tile = PointTile { points: 3, features: tile_features(&features, &streams, &points) };
         let mut workspace = Workspace::default();
         net.forward(&parameters, &streams, &tile, &mut workspace);
         workspace.output_bar.clone_from(&weights);

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::{Objective, Position, Saved, Step, positive, save_vector, wolfe};
+use super::{ObjectiveFn, Position, Saved, Step, positive, save_vector, wolfe};
 use crate::real::{Real, add_scaled, dot, max_abs};
 
 /// Configuration of [`Lbfgs`].
@@ -40,7 +40,7 @@ impl LbfgsConfig {
     pub fn validate(&self) -> Result<(), InvalidValue> {
         positive("history", self.history as f64)?;
         for (field, value) in [("tolerance_grad", self.tolerance_grad), ("tolerance_change", self.tolerance_change)] {
-            if !(value >= 0.0) {
+            if value.is_nan() || value < 0.0 {
                 return Err(InvalidValue::new(field, value, "must be at least 0"));
             }
         }
@@ -63,7 +63,7 @@ impl<F: Real> Lbfgs<F> {
     }
 
     /// Makes one step.
-    pub fn step(&mut self, at: &mut Position<F>, objective: &mut Objective<'_, F>) -> Step {
+    pub fn step(&mut self, at: &mut Position<F>, objective: &mut ObjectiveFn<'_, F>) -> Step {
         let (tolerance_grad, tolerance_change) =
             (F::of(self.config.tolerance_grad), F::of(self.config.tolerance_change));
         if max_abs(&at.gradient) <= tolerance_grad {
@@ -71,7 +71,7 @@ impl<F: Real> Lbfgs<F> {
         }
         let direction = self.direction(&at.gradient);
         let slope = dot(&at.gradient, &direction);
-        if !(slope < F::default()) {
+        if slope.as_f64().is_nan() || slope >= F::default() {
             return self.restart("the direction does not descend");
         }
         let one = F::of(1.0);

@@ -21,7 +21,7 @@ pub use soap::{Soap, SoapConfig};
 pub use ssbroyden::{SsBroyden, SsBroydenConfig};
 
 /// Value and gradient of what is minimised; the gradient is written into the second argument.
-pub type Objective<'a, F> = dyn FnMut(&[F], &mut Vec<F>) -> F + 'a;
+pub type ObjectiveFn<'a, F> = dyn FnMut(&[F], &mut Vec<F>) -> F + 'a;
 
 /// Parameters with value and gradient of the objective there.
 #[derive(Debug, Clone, Default)]
@@ -34,9 +34,9 @@ pub struct Position<F> {
     pub gradient: Vec<F>,
 }
 
-/// Part of the parameters: a matrix of weights, or a vector.
+/// A part of the parameters: a matrix of weights, or a vector.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Part {
+pub struct ParameterBlock {
     /// Place in the parameters.
     pub range: Range<usize>,
     /// Columns of a matrix; `None` for a vector.
@@ -110,7 +110,7 @@ pub enum Optimiser<F: Real> {
 
 impl<F: Real> Optimiser<F> {
     /// An optimiser that has made no step. The parts must cover the parameters in order.
-    pub fn new(kind: OptimiserKind, config: &OptimiserConfig, parts: &[Part]) -> Self {
+    pub fn new(kind: OptimiserKind, config: &OptimiserConfig, parts: &[ParameterBlock]) -> Self {
         let count = parts.last().map_or(0, |part| part.range.end);
         match kind {
             OptimiserKind::Adam => Self::Adam(Adam::new(config.adam, count)),
@@ -121,7 +121,7 @@ impl<F: Real> Optimiser<F> {
     }
 
     /// Makes one step. Value and gradient of the position must be up to date.
-    pub fn step(&mut self, at: &mut Position<F>, objective: &mut Objective<'_, F>) -> Step {
+    pub fn step(&mut self, at: &mut Position<F>, objective: &mut ObjectiveFn<'_, F>) -> Step {
         match self {
             Self::Adam(adam) => adam.step(at),
             Self::Lbfgs(lbfgs) => lbfgs.step(at, objective),

@@ -11,7 +11,7 @@ use nalgebra::DMatrix;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::{Part, Position, Saved, Step, below_one, positive, save_vector};
+use super::{ParameterBlock, Position, Saved, Step, below_one, positive, save_vector};
 use crate::real::Real;
 
 /// Configuration of [`Soap`].
@@ -62,21 +62,21 @@ pub struct Soap<F: Real> {
 
 #[derive(Debug, Clone)]
 struct SoapPart<F: Real> {
-    part: Part,
+    part: ParameterBlock,
     /// Moments, in the basis for a matrix.
     first: DMatrix<F>,
     second: DMatrix<F>,
     /// Left and right preconditioner with its basis; empty for a vector.
-    sides: Vec<Side<F>>,
+    sides: Vec<SoapSide<F>>,
 }
 
 #[derive(Debug, Clone)]
-struct Side<F: Real> {
+struct SoapSide<F: Real> {
     matrix: DMatrix<F>,
     basis: DMatrix<F>,
 }
 
-impl<F: Real> Side<F> {
+impl<F: Real> SoapSide<F> {
     fn accumulate(&mut self, product: DMatrix<F>, beta: F) {
         self.matrix = &self.matrix * beta + product * (F::of(1.0) - beta);
     }
@@ -102,11 +102,11 @@ impl<F: Real> Side<F> {
 }
 
 impl<F: Real> SoapPart<F> {
-    fn new(part: &Part) -> Self {
+    fn new(part: &ParameterBlock) -> Self {
         let length = part.range.len();
         let columns = part.columns.unwrap_or(1);
         let rows = length / columns;
-        let side = |n: usize| Side { matrix: DMatrix::zeros(n, n), basis: DMatrix::identity(n, n) };
+        let side = |n: usize| SoapSide { matrix: DMatrix::zeros(n, n), basis: DMatrix::identity(n, n) };
         let sides = if part.columns.is_some() { vec![side(rows), side(columns)] } else { Vec::new() };
         Self { part: part.clone(), first: DMatrix::zeros(rows, columns), second: DMatrix::zeros(rows, columns), sides }
     }
@@ -144,7 +144,7 @@ impl<F: Real> SoapPart<F> {
 
 impl<F: Real> Soap<F> {
     /// Zero moments.
-    pub fn new(config: SoapConfig, parts: &[Part]) -> Self {
+    pub fn new(config: SoapConfig, parts: &[ParameterBlock]) -> Self {
         Self { config, steps: 0, is_ready: false, parts: parts.iter().map(SoapPart::new).collect() }
     }
 
@@ -164,7 +164,7 @@ impl<F: Real> Soap<F> {
             let gradient = DMatrix::from_row_slice(rows, columns, &at.gradient[range.clone()]);
             if !was_ready {
                 part.accumulate(&gradient, beta_f);
-                part.sides.iter_mut().for_each(Side::decompose);
+                part.sides.iter_mut().for_each(SoapSide::decompose);
                 continue;
             }
             let rotated = part.rotate(&gradient);

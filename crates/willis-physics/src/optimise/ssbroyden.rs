@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use willis_core::InvalidValue;
 
-use super::{Objective, Position, Saved, Step, save_vector, wolfe};
+use super::{ObjectiveFn, Position, Saved, Step, save_vector, wolfe};
 use crate::real::{Real, add_scaled, dot};
 
 /// Bands of rows that are processed in parallel.
@@ -94,11 +94,11 @@ impl<F: Real> SsBroyden<F> {
     }
 
     /// Makes one step.
-    pub fn step(&mut self, at: &mut Position<F>, objective: &mut Objective<'_, F>) -> Step {
+    pub fn step(&mut self, at: &mut Position<F>, objective: &mut ObjectiveFn<'_, F>) -> Step {
         let known = self.direction.take();
         let direction = known.unwrap_or_else(|| self.product(&at.gradient).into_iter().map(|v| -v).collect());
         let slope = dot(&at.gradient, &direction);
-        if !(slope < F::default()) {
+        if slope.as_f64().is_nan() || slope >= F::default() {
             return self.restart("the direction does not descend");
         }
         let one = F::of(1.0);
@@ -116,7 +116,7 @@ impl<F: Real> SsBroyden<F> {
         let s: Vec<F> = direction.iter().map(|&d| d * step).collect();
         let y: Vec<F> = at.gradient.iter().zip(&old_gradient).map(|(&new, &old)| new - old).collect();
         let ys = dot(&y, &s);
-        if !(ys > F::default()) {
+        if ys.as_f64().is_nan() || ys <= F::default() {
             return Step::Evaluated;
         }
         let (old_direction, step) = if self.inverse.is_empty() {

@@ -12,8 +12,8 @@ fn rosenbrock(x: &[f64], gradient: &mut Vec<f64>) -> f64 {
     value
 }
 
-fn parts() -> Vec<Part> {
-    vec![Part { range: 0..6, columns: Some(2) }, Part { range: 6..8, columns: None }]
+fn parts() -> Vec<ParameterBlock> {
+    vec![ParameterBlock { range: 0..6, columns: Some(2) }, ParameterBlock { range: 6..8, columns: None }]
 }
 
 fn start() -> Position<f64> {

@@ -3,7 +3,7 @@
 //! Source: Nocedal & Wright, Numerical Optimization, algorithms 3.5 and 3.6, with the safeguards of
 //! minFunc and PyTorch.
 
-use super::{Objective, Position};
+use super::{ObjectiveFn, Position};
 use crate::real::{Real, add_scaled, dot, max_abs};
 
 /// c₁, sufficient decrease.
@@ -35,7 +35,7 @@ pub(super) fn search<F: Real>(
     direction: &[F],
     first_step: F,
     tolerance: F,
-    objective: &mut Objective<'_, F>,
+    objective: &mut ObjectiveFn<'_, F>,
 ) -> Option<F> {
     let start = Trial {
         step: F::default(),
@@ -84,7 +84,7 @@ pub(super) fn search<F: Real>(
         previous = std::mem::replace(&mut current, evaluate(step));
         trials += 1;
     }
-    let Some((mut low, mut high)) = bracket else { return None };
+    let (mut low, mut high) = bracket?;
     if high.value < low.value {
         std::mem::swap(&mut low, &mut high);
     }
@@ -140,7 +140,7 @@ fn cubic_minimum<F: Real>(a: &Trial<F>, b: &Trial<F>, bounds: [F; 2]) -> F {
     let middle = (bounds[0] + bounds[1]) * F::of(0.5);
     let d1 = a.slope + b.slope - F::of(3.0) * (a.value - b.value) / (a.step - b.step);
     let square = d1 * d1 - a.slope * b.slope;
-    if !(square >= F::default()) {
+    if square.as_f64().is_nan() || square < F::default() {
         return middle;
     }
     let d2 = square.sqrt();

@@ -157,11 +157,11 @@ fn several(
     for job in jobs {
         let mut config = config.clone();
         config.ingest.modality = config.ingest.modality.or(job.modality);
-        if !outputs::is_complete(&job.folder, &config.sha256(), &nets.models, &formats) {
-            if let Err(error) = one_of_several(job, &formats, &config, nets) {
-                failed += 1;
-                bar.suspend(|| eprintln!("failed: {}: {error:#}", job.input.display()));
-            }
+        if !outputs::is_complete(&job.folder, &config.sha256(), &nets.models, &formats)
+            && let Err(error) = one_of_several(job, &formats, &config, nets)
+        {
+            failed += 1;
+            bar.suspend(|| eprintln!("failed: {}: {error:#}", job.input.display()));
         }
         bar.inc(1);
     }

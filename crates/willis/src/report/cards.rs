@@ -100,6 +100,6 @@ mod tests {
             ("radius against the branch's median", "1.50 ×".to_string()),
         ];
         assert_eq!(evidence(&measured), expected);
-        assert_eq!(direction(-3.14, "left", "right"), "3.1 mm right");
+        assert_eq!(direction(-2.74, "left", "right"), "2.7 mm right");
     }
 }

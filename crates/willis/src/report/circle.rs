@@ -10,7 +10,7 @@ pub const SIZE: (f64, f64) = (640.0, 372.0);
 
 /// Where a label's text is anchored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Anchor {
+pub enum LabelAnchor {
     /// The label ends at its place.
     End,
     /// The label is centred on its place.
@@ -30,7 +30,7 @@ pub struct SiteShape {
     /// Baseline of the first of two lines of text.
     pub label: (f64, f64),
     /// Where the text is anchored.
-    pub anchor: Anchor,
+    pub anchor: LabelAnchor,
     /// A line from the label to the vessel, if they are apart.
     pub leader: Option<[(f64, f64); 2]>,
     /// Name for a label.
@@ -58,11 +58,11 @@ fn shape(site: Site) -> SiteShape {
             vec![vec![(256.0, 196.0), (226.0, 212.0), (204.0, 240.0), (198.0, 286.0)]],
             15.0,
             (184.0, 250.0),
-            Anchor::End,
+            LabelAnchor::End,
             None,
         ),
         Site::RightSupraclinoidIca => {
-            (vec![vec![(262.0, 150.0), (266.0, 172.0), (256.0, 196.0)]], 15.0, (246.0, 174.0), Anchor::End, None)
+            (vec![vec![(262.0, 150.0), (266.0, 172.0), (256.0, 196.0)]], 15.0, (246.0, 174.0), LabelAnchor::End, None)
         }
         Site::RightMca => (
             vec![
@@ -71,31 +71,33 @@ fn shape(site: Site) -> SiteShape {
             ],
             11.0,
             (118.0, 108.0),
-            Anchor::End,
+            LabelAnchor::End,
             None,
         ),
         Site::RightAca => (
             vec![vec![(262.0, 150.0), (286.0, 124.0), (306.0, 104.0), (304.0, 74.0), (298.0, 50.0)]],
             9.0,
             (284.0, 70.0),
-            Anchor::End,
+            LabelAnchor::End,
             None,
         ),
         Site::RightPcom => (
             vec![vec![(264.0, 180.0), (276.0, 198.0), (286.0, 218.0)]],
             6.0,
             (246.0, 334.0),
-            Anchor::End,
+            LabelAnchor::End,
             Some([(236.0, 318.0), (274.0, 202.0)]),
         ),
         Site::Acom => (
             vec![vec![(306.0, 104.0), (334.0, 104.0)]],
             7.0,
             (320.0, 18.0),
-            Anchor::Middle,
+            LabelAnchor::Middle,
             Some([(320.0, 40.0), (320.0, 96.0)]),
         ),
-        Site::BasilarTip => (vec![vec![(320.0, 206.0), (320.0, 232.0)]], 14.0, (320.0, 168.0), Anchor::Middle, None),
+        Site::BasilarTip => {
+            (vec![vec![(320.0, 206.0), (320.0, 232.0)]], 14.0, (320.0, 168.0), LabelAnchor::Middle, None)
+        }
         _ => (
             vec![
                 vec![(320.0, 236.0), (320.0, 284.0)],
@@ -106,14 +108,14 @@ fn shape(site: Site) -> SiteShape {
             ],
             11.0,
             (320.0, 350.0),
-            Anchor::Middle,
+            LabelAnchor::Middle,
             None,
         ),
     };
     let is_mirrored = right != site;
     let flip = |p: (f64, f64)| if is_mirrored { (SIZE.0 - p.0, p.1) } else { p };
     let anchor = match (anchor, is_mirrored) {
-        (Anchor::End, true) => Anchor::Start,
+        (LabelAnchor::End, true) => LabelAnchor::Start,
         (anchor, _) => anchor,
     };
     let lines = lines.into_iter().map(|line| line.into_iter().map(flip).collect()).collect();
@@ -208,9 +210,9 @@ pub fn svg(probability: impl Fn(Site) -> f64) -> String {
             let _ = write!(svg, "<path class='leader' d='M{:.1} {:.1}L{:.1} {:.1}'/>", a.0, a.1, b.0, b.1);
         }
         let anchor = match shape.anchor {
-            Anchor::End => "end",
-            Anchor::Middle => "middle",
-            Anchor::Start => "start",
+            LabelAnchor::End => "end",
+            LabelAnchor::Middle => "middle",
+            LabelAnchor::Start => "start",
         };
         let (x, y) = shape.label;
         let _ = write!(
@@ -237,9 +239,9 @@ mod tests {
         let width = 7.2 * shape.name.len().max("100.0 %".len()) as f64;
         let (x, y) = shape.label;
         let left = match shape.anchor {
-            Anchor::End => x - width,
-            Anchor::Middle => x - width / 2.0,
-            Anchor::Start => x,
+            LabelAnchor::End => x - width,
+            LabelAnchor::Middle => x - width / 2.0,
+            LabelAnchor::Start => x,
         };
         [left, y - 12.0, left + width, y + 20.0]
     }

@@ -52,14 +52,14 @@ pub struct Picture {
 }
 
 /// A patient-aligned image seen as a stack of planes perpendicular to a view.
-struct Planes {
+struct ViewPlanes {
     view: View,
     shape: [usize; 3],
     spacing: [f64; 3],
     origin: Point,
 }
 
-impl Planes {
+impl ViewPlanes {
     fn of<T>(view: View, image: &Image<T>) -> Self {
         let grid = &image.grid;
         let origin = grid.affine.to_world(willis_core::VoxelPoint::new(0.0, 0.0, 0.0));
@@ -109,17 +109,17 @@ impl Planes {
 /// Projection along a view: the maximum of the vessel probability along each ray, over the mean
 /// intensity in grey.
 pub fn projection(map: &VesselMap, view: View) -> Picture {
-    picture_of(projection_image(map, view).0, Planes::of(view, &map.vessel).pixel_mm())
+    picture_of(projection_image(map, view).0, ViewPlanes::of(view, &map.vessel).pixel_mm())
 }
 
 /// Millimetres from the top left corner of a projection.
 pub fn project(map: &VesselMap, view: View, point: Point) -> (f64, f64) {
-    Planes::of(view, &map.vessel).project(point)
+    ViewPlanes::of(view, &map.vessel).project(point)
 }
 
 /// The pixels of a projection, with its width and height in mm.
 pub fn projection_image(map: &VesselMap, view: View) -> (RgbImage, [f64; 2]) {
-    let planes = Planes::of(view, &map.vessel);
+    let planes = ViewPlanes::of(view, &map.vessel);
     let (columns, rows, depth) = planes.size();
     let intensity = &map.source.image;
     let mut mean = vec![0.0f32; columns * rows];
@@ -188,7 +188,7 @@ pub fn slice_image(map: &VesselMap, view: View, centre: Point, pixels: u32) -> R
 
 /// SVG circles with rank numbers at the candidates, in the millimetres of [`projection`].
 pub fn candidate_marks(map: &VesselMap, view: View, candidates: &[Candidate]) -> String {
-    let planes = Planes::of(view, &map.vessel);
+    let planes = ViewPlanes::of(view, &map.vessel);
     let mut svg = String::new();
     for candidate in candidates.iter().rev() {
         let (x, y) = planes.project(candidate.centre);

@@ -22,12 +22,12 @@ pub use adamw::AdamWConfig;
 pub(super) use gradients::gradients;
 pub use pdsca::PdscaConfig;
 pub use pesg::PesgConfig;
-pub use saddle::{Phase, SaddleConfig};
+pub use saddle::{LossPhase, SaddleConfig};
 
 /// The optimiser of a run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-pub enum OptimiserConfig {
+pub enum NetOptimiser {
     /// AdamW.
     AdamW(AdamWConfig),
     /// PESG, for the AUC margin loss.
@@ -36,13 +36,13 @@ pub enum OptimiserConfig {
     Pdsca(PdscaConfig),
 }
 
-impl Default for OptimiserConfig {
+impl Default for NetOptimiser {
     fn default() -> Self {
         Self::AdamW(AdamWConfig::default())
     }
 }
 
-impl OptimiserConfig {
+impl NetOptimiser {
     /// Checks every value.
     ///
     /// # Errors
@@ -74,9 +74,9 @@ impl OptimiserConfig {
     }
 
     /// Which loss an optimiser step, counted from 0, is to be given.
-    pub fn phase(&self, step: usize) -> Phase {
+    pub fn phase(&self, step: usize) -> LossPhase {
         match self {
-            Self::AdamW(_) | Self::Pesg(_) => Phase::Objective,
+            Self::AdamW(_) | Self::Pesg(_) => LossPhase::Objective,
             Self::Pdsca(config) => config.phase(step),
         }
     }
@@ -110,9 +110,9 @@ impl TrainState {
     /// Parameters without a gradient do not change.
     pub(super) fn update(&mut self, gradient: &Weights, learning_rate: f64, config: &TrainConfig) {
         match &config.optimiser {
-            OptimiserConfig::AdamW(optimiser) => optimiser.step(self, gradient, learning_rate, config),
-            OptimiserConfig::Pesg(optimiser) => optimiser.step(self, gradient, learning_rate, config),
-            OptimiserConfig::Pdsca(optimiser) => optimiser.step(self, gradient, learning_rate, config),
+            NetOptimiser::AdamW(optimiser) => optimiser.step(self, gradient, learning_rate, config),
+            NetOptimiser::Pesg(optimiser) => optimiser.step(self, gradient, learning_rate, config),
+            NetOptimiser::Pdsca(optimiser) => optimiser.step(self, gradient, learning_rate, config),
         }
         self.step += 1;
         // The decay is lower in the first steps, so that the initial values are soon forgotten.

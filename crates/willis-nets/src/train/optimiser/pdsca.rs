@@ -8,7 +8,7 @@ use willis_core::InvalidValue;
 
 use super::super::TrainConfig;
 use super::super::checkpoint::TrainState;
-use super::saddle::{Phase, REFERENCE, SUM, SaddleConfig};
+use super::saddle::{LossPhase, REFERENCE, SUM, SaddleConfig};
 use crate::loss::auc_margin::{DUAL, MEAN_NEGATIVE, MEAN_POSITIVE};
 use crate::rules::{at_least_one, fraction, positive};
 use crate::weights::Weights;
@@ -50,16 +50,16 @@ impl PdscaConfig {
         self.saddle.validate().map_err(|error| error.within("saddle"))
     }
 
-    pub(super) fn phase(&self, step: usize) -> Phase {
-        if (step / self.period).is_multiple_of(2) { Phase::CrossEntropy } else { Phase::Objective }
+    pub(super) fn phase(&self, step: usize) -> LossPhase {
+        if (step / self.period).is_multiple_of(2) { LossPhase::CrossEntropy } else { LossPhase::Objective }
     }
 
     pub(super) fn step(&self, state: &mut TrainState, gradient: &Weights, learning_rate: f64, config: &TrainConfig) {
         let learning_rate = self.saddle.dropped(learning_rate, state.step);
         self.saddle.renew_reference(state);
         match self.phase(state.step) {
-            Phase::CrossEntropy => self.step_ahead(state, gradient, learning_rate * self.inner_rate, config),
-            Phase::Objective => {
+            LossPhase::CrossEntropy => self.step_ahead(state, gradient, learning_rate * self.inner_rate, config),
+            LossPhase::Objective => {
                 self.margin_step(state, gradient, learning_rate, config);
                 self.saddle.ascend(&mut state.net, learning_rate);
             }
@@ -112,7 +112,7 @@ fn is_scalar_of_loss(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::OptimiserConfig;
+    use super::super::NetOptimiser;
     use super::*;
 
     fn weights(value: f32) -> Weights {
@@ -124,14 +124,14 @@ mod tests {
     #[test]
     fn phases_alternate() {
         let config = PdscaConfig { period: 2, ..PdscaConfig::default() };
-        let phases: Vec<bool> = (0..6).map(|step| config.phase(step) == Phase::CrossEntropy).collect();
+        let phases: Vec<bool> = (0..6).map(|step| config.phase(step) == LossPhase::CrossEntropy).collect();
         assert_eq!(phases, [true, true, false, false, true, true]);
     }
 
     #[test]
     fn steps_by_hand() {
         let saddle = SaddleConfig { weight_decay: 0.0, epoch_decay: 0.0, ..SaddleConfig::default() };
-        let optimiser = OptimiserConfig::Pdsca(PdscaConfig { inner_rate: 0.5, saddle, ..PdscaConfig::default() });
+        let optimiser = NetOptimiser::Pdsca(PdscaConfig { inner_rate: 0.5, saddle, ..PdscaConfig::default() });
         let config = TrainConfig { optimiser, ..TrainConfig::default() };
         let mut state = TrainState::new(weights(1.0), &config);
         let mut w = Vec::new();

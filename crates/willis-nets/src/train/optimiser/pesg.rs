@@ -62,7 +62,7 @@ impl PesgConfig {
 
 #[cfg(test)]
 mod tests {
-    use super::super::OptimiserConfig;
+    use super::super::NetOptimiser;
     use super::*;
 
     fn weights(values: [f32; 2]) -> Weights {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn config(saddle: SaddleConfig) -> TrainConfig {
-        let optimiser = OptimiserConfig::Pesg(PesgConfig { saddle, ..PesgConfig::default() });
+        let optimiser = NetOptimiser::Pesg(PesgConfig { saddle, ..PesgConfig::default() });
         TrainConfig { optimiser, ..TrainConfig::default() }
     }
 

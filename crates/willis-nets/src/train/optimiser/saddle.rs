@@ -29,7 +29,7 @@ const REFERENCE_DEVIATION: f64 = 0.01;
 
 /// Loss that an optimiser step expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Phase {
+pub enum LossPhase {
     /// The loss of the run.
     Objective,
     /// Cross-entropy of the same labels.

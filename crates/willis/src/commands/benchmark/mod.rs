@@ -12,7 +12,7 @@ use willis_core::cohort::{HeaderContent, SeriesTruth};
 use willis_core::files::json;
 use willis_phantom::{CohortWriter, SeriesUids};
 
-use self::spec::{Benchmark, HeadSet, Part};
+use self::spec::{Benchmark, BenchmarkPart, HeadSet};
 use super::evaluate::{self, Measured};
 use super::{Outcome, destination, predict};
 use crate::cli::BenchmarkArgs;
@@ -76,7 +76,7 @@ pub fn run(args: &BenchmarkArgs, progress: &Progress) -> anyhow::Result<Outcome>
     evaluate::refuse_common_heads(&run.data, &args.trained_on)?;
     record(&benchmark, heads, &run)?;
 
-    let count = |part: &Part| part.series.of(heads).min(args.series.unwrap_or(usize::MAX));
+    let count = |part: &BenchmarkPart| part.series.of(heads).min(args.series.unwrap_or(usize::MAX));
     let bar = progress.bar(&benchmark.name, benchmark.parts.iter().map(count).sum::<usize>() as u64);
     for (part, seed) in benchmark.parts.iter().zip(benchmark.seeds(heads)) {
         for index in 0..count(part) as u64 {
@@ -137,7 +137,7 @@ struct Run {
 
 impl Run {
     /// Makes and predicts one series, as far as that has not been done, and deletes its images.
-    fn series(&mut self, part: &Part, seed: u64, index: u64) -> anyhow::Result<()> {
+    fn series(&mut self, part: &BenchmarkPart, seed: u64, index: u64) -> anyhow::Result<()> {
         let uid = SeriesUids::new(seed, index).series();
         let (images, truth) = (series_folder(&self.data, &uid), truth_file(&self.data, &uid));
         let folder = self.results.join(&uid);

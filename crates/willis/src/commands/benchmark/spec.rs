@@ -60,13 +60,13 @@ pub struct Benchmark {
     /// Seeds of the first part; each part after it has the next one.
     seeds: PerSet<u64>,
     /// Its parts.
-    pub parts: Vec<Part>,
+    pub parts: Vec<BenchmarkPart>,
 }
 
 /// A part of a benchmark: series of the same kind.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Part {
+pub struct BenchmarkPart {
     /// Its name.
     pub name: String,
     /// Number of series.

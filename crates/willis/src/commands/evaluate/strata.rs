@@ -6,12 +6,17 @@ use willis_core::{Lesion, Modality, Site};
 use super::figures::slug;
 use super::series::EvaluatedSeries;
 
+/// Whether a series belongs to a stratum.
+type HasSeries = dyn Fn(&EvaluatedSeries) -> bool + Sync;
+/// Whether a lesion of a series belongs to a stratum.
+type HasLesion = dyn Fn(&EvaluatedSeries, &Lesion) -> bool + Sync;
+
 /// What belongs to a stratum.
 pub enum Member {
     /// Whole series.
-    Series(Box<dyn Fn(&EvaluatedSeries) -> bool + Sync>),
+    Series(Box<HasSeries>),
     /// Single lesions.
-    Lesion(Box<dyn Fn(&EvaluatedSeries, &Lesion) -> bool + Sync>),
+    Lesion(Box<HasLesion>),
 }
 
 /// A part of the series or the lesions.

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 /// A named curve.
-pub(super) struct Curve {
+pub(super) struct ChartLine {
     pub name: String,
     pub points: Vec<(f64, f64)>,
 }
@@ -19,8 +19,8 @@ const COLOURS: [&str; 8] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00
 
 /// Draws curves over a linear x axis and a logarithmic y axis. Values that are not positive are left
 /// out.
-pub(super) fn svg(x_label: &str, curves: &[Curve]) -> String {
-    let positive = |curve: &Curve| -> Vec<(f64, f64)> {
+pub(super) fn svg(x_label: &str, curves: &[ChartLine]) -> String {
+    let positive = |curve: &ChartLine| -> Vec<(f64, f64)> {
         curve.points.iter().copied().filter(|(_, y)| y.is_finite() && *y > 0.0).collect()
     };
     let all: Vec<(f64, f64)> = curves.iter().flat_map(positive).collect();
@@ -95,7 +95,7 @@ mod tests {
 
     #[test]
     fn curves_fill_the_frame_and_zeros_are_left_out() {
-        let curve = Curve { name: "loss".into(), points: vec![(0.0, 1.0), (5.0, 0.0), (10.0, 0.01)] };
+        let curve = ChartLine { name: "loss".into(), points: vec![(0.0, 1.0), (5.0, 0.0), (10.0, 0.01)] };
         let text = svg("step", &[curve]);
         let bottom = HEIGHT - BOTTOM;
         assert!(text.contains(&format!("points=\"{LEFT:.1},{TOP:.1} {:.1},{bottom:.1}\"", WIDTH - RIGHT)), "{text}");

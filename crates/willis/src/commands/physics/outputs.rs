@@ -8,7 +8,7 @@ use willis_physics::files::vti::{self, ImageGrid, PointArray};
 use willis_physics::real::Real;
 use willis_physics::solver::{Reached, Solver};
 
-use super::chart::{Curve, svg};
+use super::chart::{ChartLine, svg};
 
 /// Writes `history.csv`, `history.svg` and `field.vti`.
 pub(super) fn write<F: Real>(folder: &Path, solver: &Solver<F>, scores: &[Reached]) -> anyhow::Result<()> {
@@ -20,7 +20,7 @@ pub(super) fn write<F: Real>(folder: &Path, solver: &Solver<F>, scores: &[Reache
         let _ = writeln!(table, "{},{}", row.step, numbers.join(","));
     }
     write_atomically(&folder.join("history.csv"), |file| file.write_all(table.as_bytes()))?;
-    let curve = |name: &String, value: &dyn Fn(usize) -> f64| Curve {
+    let curve = |name: &String, value: &dyn Fn(usize) -> f64| ChartLine {
         name: name.clone(),
         points: solver.history().iter().enumerate().map(|(i, row)| (row.step as f64, value(i))).collect(),
     };

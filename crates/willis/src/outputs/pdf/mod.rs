@@ -8,7 +8,7 @@ use willis_core::{Candidate, Severity, Site};
 
 use self::sheet::{MARGIN, PAGE, Sheet, Style, WIDTH, Weight};
 use crate::line::SeriesResult;
-use crate::report::circle::{self, Anchor};
+use crate::report::circle::{self, LabelAnchor};
 use crate::report::figures::{self, View};
 use crate::report::tree::{self, TreeView};
 use crate::report::{RESEARCH_ONLY, SHOWN, cards, first_warnings, percent};
@@ -134,9 +134,9 @@ fn sites(sheet: &mut Sheet, result: &SeriesResult, run: &RunRecord) {
         let value = percent(of(shape.site.name()));
         for (text, style, dy) in [(shape.name, BODY, 0.0), (value.as_str(), STRONG, 12.5)] {
             let shift = match shape.anchor {
-                Anchor::End => style.width(text),
-                Anchor::Middle => style.width(text) / 2.0,
-                Anchor::Start => 0.0,
+                LabelAnchor::End => style.width(text),
+                LabelAnchor::Middle => style.width(text) / 2.0,
+                LabelAnchor::Start => 0.0,
             };
             sheet.text_at(x - shift, y + dy, text, style);
         }
